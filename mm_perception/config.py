@@ -1,0 +1,113 @@
+"""YAML to spec and spec to plain data; unknown keys are rejected with their path."""
+
+from __future__ import annotations
+
+import dataclasses
+import typing
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+import yaml
+
+from mm_perception.errors import ConfigError
+from mm_perception.spec import TrainingSpec
+
+T = TypeVar('T')
+
+
+def load_training(path: Path) -> TrainingSpec:
+    """
+    Read a training configuration.
+
+    :raises ConfigError: if the file is missing, no YAML, or does not fit the spec.
+    """
+    try:
+        data = yaml.safe_load(path.read_text())
+    except OSError as error:
+        raise ConfigError(f'{path}: cannot be read ({error.strerror}); give --config') from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        where = ' '.join(str(error).split())
+        raise ConfigError(f'{path}: not valid YAML: {where}') from error
+    try:
+        spec = from_plain(TrainingSpec, data)
+    except ConfigError as error:
+        raise ConfigError(f'{path}: {error}') from error
+    missing = set(spec.model.names) ^ set(spec.unimodal)
+    if missing:
+        raise ConfigError(
+            f'{path}: unimodal and model.modalities differ in {", ".join(sorted(missing))};'
+            ' give each modality one stage'
+        )
+    return spec
+
+
+def from_plain(kind: type[T], data: Any, path: str = '') -> T:
+    """
+    Build a dataclass from plain data (dicts, lists, numbers), checking every key and type.
+
+    :param path: where the data stands, for messages.
+    :raises ConfigError: naming the path of what is wrong.
+    """
+    if not isinstance(data, Mapping):
+        raise ConfigError(f'{path or "top level"}: expected keys and values, got {data!r}')
+    fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
+    hints = typing.get_type_hints(kind)
+    for key in data:
+        if key not in fields:
+            known = ', '.join(fields)
+            raise ConfigError(f'{_join(path, str(key))}: unknown key; known here: {known}')
+    values = {
+        key: _convert(hints[key], value, _join(path, key)) for key, value in data.items()
+    }
+    for name, f in fields.items():
+        no_default = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
+        if no_default and name not in values:
+            raise ConfigError(f'{_join(path, name)}: missing')
+    return kind(**values)
+
+
+def to_plain(value: Any) -> Any:
+    """Turn specs into dicts, lists and numbers that JSON and YAML can hold."""
+    if dataclasses.is_dataclass(value):
+        return {f.name: to_plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
+    if isinstance(value, Mapping):
+        return {str(key): to_plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [to_plain(item) for item in value]
+    return value
+
+
+def _join(path: str, key: str) -> str:
+    return f'{path}.{key}' if path else key
+
+
+def _convert(hint: Any, value: Any, path: str) -> Any:
+    origin = typing.get_origin(hint)
+    arguments = typing.get_args(hint)
+    if dataclasses.is_dataclass(hint):
+        return from_plain(hint, value, path)  # type: ignore[arg-type]
+    if origin is tuple:
+        if not isinstance(value, (list, tuple)):
+            raise ConfigError(f'{path}: expected a list, got {value!r}')
+        return tuple(
+            _convert(arguments[0], item, f'{path}[{i}]') for i, item in enumerate(value)
+        )
+    if origin is not None and issubclass(origin, Mapping):
+        if not isinstance(value, Mapping):
+            raise ConfigError(f'{path}: expected keys and values, got {value!r}')
+        return {k: _convert(arguments[1], v, _join(path, str(k))) for k, v in value.items()}
+    return _convert_scalar(hint, value, path)
+
+
+def _convert_scalar(hint: Any, value: Any, path: str) -> Any:
+    if hint is Any:
+        return value
+    if hint is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
+        raise ConfigError(f'{path}: expected {hint.__name__}, got {value!r}')
+    return value

@@ -1,0 +1,37 @@
+"""
+Errors that a user can fix.
+
+Every message is one line that says what is wrong, where, and what to do.
+"""
+
+
+class MMPerceptionError(Exception):
+    """Base of all errors that are the user's to mend; shown without a traceback."""
+
+
+class ConfigError(MMPerceptionError):
+    """A configuration file or parameter is wrong."""
+
+
+class DataError(MMPerceptionError):
+    """A recording, dataset or folder of data is missing, broken or does not fit."""
+
+
+class InvalidInput(DataError):
+    """One sensor value cannot be used (wrong shape, not finite, empty)."""
+
+
+class BundleError(MMPerceptionError):
+    """A trained bundle is missing, truncated, altered or incompatible."""
+
+
+class EngineUnavailable(MMPerceptionError):
+    """The requested inference device or engine is not on this machine."""
+
+
+class MissingDependency(MMPerceptionError):
+    """An optional program or package is needed for what was asked."""
+
+
+class NothingObserved(MMPerceptionError):
+    """A fusion was asked for with no modality present."""

@@ -1,0 +1,154 @@
+"""What every kind of modality offers, and the registry of kinds."""
+
+from __future__ import annotations
+
+import dataclasses
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar, Generic, TypeVar
+
+import numpy as np
+
+from mm_perception.config import from_plain
+from mm_perception.errors import ConfigError, InvalidInput
+from mm_perception.modalities.raw import Array, Stamped
+from mm_perception.spec import ModalitySpec
+
+Options = TypeVar('Options')
+
+
+class Window(ABC):
+    """How live data of one modality accumulates until a complete value is there."""
+
+    def __init__(self) -> None:
+        self._latest: Stamped | None = None
+
+    @property
+    def latest(self) -> Stamped | None:
+        """The newest complete raw value, or None before the first."""
+        return self._latest
+
+    @abstractmethod
+    def push(self, raw: Any, stamp_ns: int) -> None:
+        """
+        Take what one message carried.
+
+        :param stamp_ns: time of the message's header, nanoseconds.
+        """
+
+    def advance(self, now_ns: int) -> None:
+        """Let time pass: a value that only silence can end becomes complete."""
+
+    def clear(self) -> None:
+        """Forget everything, as after a jump in time."""
+        self._latest = None
+
+
+class LatestWindow(Window):
+    """Every message is a complete value."""
+
+    def push(self, raw: Any, stamp_ns: int) -> None:
+        """Keep the value, replacing the last."""
+        self._latest = Stamped(raw, stamp_ns)
+
+
+class Modality(ABC, Generic[Options]):
+    """
+    One kind of modality, configured: raw sensor value to model array and back.
+
+    :param spec: the modality; its ``preprocessing`` holds options of the kind.
+    :raises ConfigError: on unknown or wrong options.
+    """
+
+    options_type: ClassVar[type]
+
+    def __init__(self, spec: ModalitySpec) -> None:
+        self.spec = spec
+        self.options: Options = from_plain(
+            self.options_type, spec.preprocessing, f'{spec.name}.preprocessing'
+        )
+
+    @property
+    @abstractmethod
+    def shape(self) -> tuple[int, ...]:
+        """Shape of one model array."""
+
+    @abstractmethod
+    def to_model(self, raw: Any) -> Array:
+        """
+        Turn a raw value into the model's array: the one transform of training and live.
+
+        :returns: ``float32[shape]``.
+        :raises InvalidInput: if the value cannot be used; says why.
+        """
+
+    @abstractmethod
+    def from_model(self, array: Array) -> Any:
+        """
+        Turn a model array back into a raw value.
+
+        :param array: ``float32[shape]``.
+        """
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Names of the elements of the array; empty where they have none."""
+        return ()
+
+    def new_window(self) -> Window:
+        """Make the window through which live data of this modality arrives."""
+        return LatestWindow()
+
+    def plain_options(self) -> dict[str, Any]:
+        """All options, defaults filled in, as plain data."""
+        return dataclasses.asdict(self.options)  # type: ignore[call-overload, no-any-return]
+
+
+_KINDS: dict[str, type[Modality[Any]]] = {}
+
+
+def register_kind(name: str) -> Callable[[type[Modality[Any]]], type[Modality[Any]]]:
+    """Make a kind of modality known under a name."""
+
+    def keep(kind: type[Modality[Any]]) -> type[Modality[Any]]:
+        _KINDS[name] = kind
+        return kind
+
+    return keep
+
+
+def kinds() -> tuple[str, ...]:
+    """Names of all registered kinds."""
+    return tuple(_KINDS)
+
+
+def build_modality(spec: ModalitySpec) -> Modality[Any]:
+    """
+    Build the transforms of a modality.
+
+    :raises ConfigError: if the kind is unknown or an option is wrong.
+    """
+    if spec.kind not in _KINDS:
+        raise ConfigError(
+            f'{spec.name}: unknown kind "{spec.kind}"; known kinds: {", ".join(_KINDS)}'
+        )
+    return _KINDS[spec.kind](spec)
+
+
+def require_finite(values: np.ndarray, what: str) -> Array:
+    """
+    Check that a value has elements, all of them finite.
+
+    :raises InvalidInput: if it is empty or holds NaN or infinity.
+    """
+    array = np.asarray(values, dtype=np.float32)
+    if array.size == 0:
+        raise InvalidInput(f'{what} is empty')
+    if not np.isfinite(array).all():
+        raise InvalidInput(f'{what} holds NaN or infinity')
+    return array
+
+
+def complete_options(spec: ModalitySpec) -> Mapping[str, Any]:
+    """All preprocessing options of a modality, with the defaults of its kind."""
+    return build_modality(spec).plain_options()

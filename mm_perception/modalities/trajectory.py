@@ -1,0 +1,174 @@
+"""Motions of a pen or an arm."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from mm_perception.errors import ConfigError, InvalidInput
+from mm_perception.modalities.base import Modality, Window, register_kind, require_finite
+from mm_perception.modalities.raw import Array, Motion, Stamped
+from mm_perception.spec import ModalitySpec
+
+MAX_POINTS = 10_000
+
+
+@dataclass(frozen=True)
+class TrajectoryOptions:
+    """
+    How a motion becomes an array.
+
+    :param points: number of points after resampling.
+    :param dimensions: coordinates per point.
+    :param spacing: ``arc_length`` (shape only) or ``time`` (speed matters).
+    :param low: per coordinate the value that becomes 0; empty: the motion's own bounding
+        box fills the unit cube, aspect kept, centred.
+    :param high: per coordinate the value that becomes 1.
+    :param window: ``stroke`` (ends with a pause) or ``sliding`` (the last ``seconds``).
+    :param pause_s: silence that ends a stroke of streamed points.
+    :param seconds: length of the sliding window.
+    """
+
+    points: int = 100
+    dimensions: int = 2
+    spacing: str = 'arc_length'
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    window: str = 'stroke'
+    pause_s: float = 0.15
+    seconds: float = 2.0
+
+
+@register_kind('trajectory')
+class TrajectoryModality(Modality[TrajectoryOptions]):
+    """Raw: a :class:`Motion` of ``float32[T, dimensions]``."""
+
+    options_type = TrajectoryOptions
+
+    def __init__(self, spec: ModalitySpec) -> None:
+        super().__init__(spec)
+        options = self.options
+        for key, value, known in (
+            ('spacing', options.spacing, ('arc_length', 'time')),
+            ('window', options.window, ('stroke', 'sliding')),
+        ):
+            if value not in known:
+                raise ConfigError(f'{spec.name}: {key} is "{value}"; known: {", ".join(known)}')
+        if {len(options.low), len(options.high)} not in ({0}, {options.dimensions}):
+            raise ConfigError(f'{spec.name}: low and high need {options.dimensions} values each')
+
+    @property
+    def shape(self) -> tuple[int]:
+        """All coordinates of all points, point by point."""
+        return (self.options.points * self.options.dimensions,)
+
+    def to_model(self, raw: Motion) -> Array:
+        """Resampled, scaled to 0..1, flat: ``float32[points * dimensions]``."""
+        points = require_finite(raw.points, 'trajectory')
+        if points.ndim != 2 or points.shape[1] != self.options.dimensions:
+            raise InvalidInput(
+                f'trajectory has shape {points.shape};'
+                f' expected [T, {self.options.dimensions}]'
+            )
+        if not 2 <= len(points) <= MAX_POINTS:
+            raise InvalidInput(f'trajectory has {len(points)} points; expected 2 to {MAX_POINTS}')
+        position = self._position(points, raw)
+        targets = np.linspace(0.0, position[-1], self.options.points)
+        resampled = np.stack(
+            [np.interp(targets, position, column) for column in points.T], axis=1
+        )
+        return self._scale(resampled).astype(np.float32).reshape(-1)
+
+    def from_model(self, array: Array) -> Motion:
+        """A motion of ``points`` points over one second; in 0..1 unless a range is given."""
+        points = np.asarray(array, np.float32).reshape(-1, self.options.dimensions)
+        if self.options.low:
+            low = np.asarray(self.options.low, np.float32)
+            points = low + points * (np.asarray(self.options.high, np.float32) - low)
+        return Motion(points, np.linspace(0.0, 1.0, len(points), dtype=np.float32))
+
+    def new_window(self) -> Window:
+        """A window that gathers streamed points, or takes whole motions as they are."""
+        if self.options.window == 'sliding':
+            return SlidingWindow(self.options.seconds)
+        return StrokeWindow(self.options.pause_s)
+
+    def _position(self, points: Array, raw: Motion) -> np.ndarray:
+        if self.options.spacing == 'time':
+            times = require_finite(raw.times_s, 'trajectory times')
+            if times.shape != (len(points),) or (np.diff(times) < 0).any():
+                raise InvalidInput('trajectory times must be one per point and not decrease')
+            position = times.astype(np.float64) - float(times[0])
+        else:
+            steps = np.linalg.norm(np.diff(points.astype(np.float64), axis=0), axis=1)
+            position = np.concatenate(([0.0], np.cumsum(steps)))
+        if position[-1] <= 0:
+            raise InvalidInput('trajectory does not move')
+        return position
+
+    def _scale(self, points: np.ndarray) -> np.ndarray:
+        if self.options.low:
+            low, high = np.asarray(self.options.low), np.asarray(self.options.high)
+            return np.clip((points - low) / (high - low), 0.0, 1.0)
+        low, high = points.min(axis=0), points.max(axis=0)
+        return np.clip((points - (low + high) / 2) / (high - low).max() + 0.5, 0.0, 1.0)
+
+
+class _PointsWindow(Window):
+    """Common part: whole motions pass through, single points gather."""
+
+    def __init__(self, span_s: float) -> None:
+        super().__init__()
+        self._span_ns = int(span_s * 1e9)
+        self._points: list[np.ndarray] = []
+        self._stamps: list[int] = []
+
+    def push(self, raw: Motion, stamp_ns: int) -> None:
+        """Take a whole motion, or one point of a stream."""
+        if len(raw.points) > 1:
+            self._latest = Stamped(raw, stamp_ns)
+            return
+        if self._stamps and stamp_ns < self._stamps[-1]:
+            self.clear()
+        self.advance(stamp_ns)
+        self._points.append(np.asarray(raw.points[0], np.float32))
+        self._stamps.append(stamp_ns)
+        del self._points[:-MAX_POINTS], self._stamps[:-MAX_POINTS]
+
+    def clear(self) -> None:
+        """Forget the points of a motion that is under way, and the last value."""
+        super().clear()
+        self._points.clear()
+        self._stamps.clear()
+
+    def _complete(self) -> None:
+        if len(self._points) > 1:
+            times = (np.asarray(self._stamps) - self._stamps[0]) * 1e-9
+            motion = Motion(np.stack(self._points), times.astype(np.float32))
+            self._latest = Stamped(motion, self._stamps[-1])
+
+
+class StrokeWindow(_PointsWindow):
+    """A pen's stroke: complete once the pen has paused for ``span_s``."""
+
+    def advance(self, now_ns: int) -> None:
+        """End the stroke if the pen has paused."""
+        if self._stamps and now_ns - self._stamps[-1] > self._span_ns:
+            self._complete()
+            self._points.clear()
+            self._stamps.clear()
+
+
+class SlidingWindow(_PointsWindow):
+    """The last ``span_s`` of a continuous motion."""
+
+    def push(self, raw: Motion, stamp_ns: int) -> None:
+        """Take a whole motion, or one point of a stream, which moves the window on."""
+        super().push(raw, stamp_ns)
+        self._complete()
+
+    def advance(self, now_ns: int) -> None:
+        """Drop points that have left the window."""
+        drop = sum(now_ns - stamp > self._span_ns for stamp in self._stamps)
+        del self._points[:drop], self._stamps[:drop]

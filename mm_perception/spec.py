@@ -1,0 +1,123 @@
+"""What a model is made of, as frozen data: no behaviour, no imports of frameworks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from mm_perception.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class ModalitySpec:
+    """
+    One sensor's modality: how it is prepared, encoded, weighted and where it comes from.
+
+    :param name: unique name, used in topics and reports.
+    :param kind: key of the modality registry (image, sound, trajectory, vector, symbol).
+    :param latent_dim: size of the unimodal latent z_m.
+    :param preprocessing: options of the kind; missing ones take the kind's defaults.
+    :param network: ``type`` names the network pair, the rest are its options.
+    :param likelihood: gaussian, optimal_sigma, bernoulli or categorical.
+    :param likelihood_weight: lambda of eq. 21 (bottom-level reconstruction).
+    :param beta: weight of the unimodal KL divergence.
+    :param latent_weight: gamma of eq. 21 (top-level reconstruction of z_m).
+    :param topic: ROS topic of the sensor, default the name.
+    :param message: ROS message type, default that of the kind.
+    :param max_age_s: how long a value counts as fresh.
+    """
+
+    name: str
+    kind: str
+    latent_dim: int
+    preprocessing: Mapping[str, Any] = field(default_factory=dict)
+    network: Mapping[str, Any] = field(default_factory=dict)
+    likelihood: str = 'gaussian'
+    likelihood_weight: float = 1.0
+    beta: float = 1.0
+    latent_weight: float = 1.0
+    topic: str = ''
+    message: str = ''
+    max_age_s: float = 1.0
+
+
+@dataclass(frozen=True)
+class ModelSpec:
+    """
+    A hierarchical multimodal model.
+
+    :param modalities: in a fixed order; that of presence masks.
+    :param joint_latent_dim: size of the joint latent z_sigma.
+    :param message_dim: size of the messages that the mapping networks give.
+    :param joint_encoder: key of the joint encoder registry.
+    :param joint_hidden: hidden layers of the joint encoder.
+    :param decoder_hidden: hidden layers of each top decoder.
+    :param dropout: rho of forced perceptual dropout.
+    :param alpha: weight of the joint latent's KL divergence.
+    """
+
+    modalities: tuple[ModalitySpec, ...]
+    family: str = 'nexus'
+    joint_latent_dim: int = 32
+    message_dim: int = 512
+    joint_encoder: str = 'mean'
+    joint_hidden: tuple[int, ...] = (512, 512)
+    decoder_hidden: tuple[int, ...] = (512, 512, 512)
+    dropout: float = 0.2
+    alpha: float = 1.0
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the modalities, in the order of presence masks."""
+        return tuple(modality.name for modality in self.modalities)
+
+    def modality(self, name: str) -> ModalitySpec:
+        """
+        Find a modality by name.
+
+        :raises ConfigError: if the model has none of that name.
+        """
+        for modality in self.modalities:
+            if modality.name == name:
+                return modality
+        known = ', '.join(self.names)
+        raise ConfigError(f'the model has no modality "{name}"; it has: {known}')
+
+
+@dataclass(frozen=True)
+class StageSpec:
+    """
+    How one stage (a unimodal VAE, or the top level) is trained.
+
+    :param warm_up_epochs: epochs over which the KL weight rises to its value.
+    :param augmentation: key of the augmentation registry, with options; empty for none.
+    """
+
+    epochs: int
+    batch_size: int = 128
+    learning_rate: float = 1e-3
+    warm_up_epochs: int = 0
+    augmentation: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class TrainingSpec:
+    """
+    A training run.
+
+    :param dataset: folder that ``mm-perception build-data`` wrote.
+    :param top: the top level's stage.
+    :param unimodal: a stage per modality.
+    :param validation_fraction: share of the training set kept for validation.
+    :param joint: train both levels in one step, as in the paper.
+    """
+
+    name: str
+    dataset: str
+    model: ModelSpec
+    top: StageSpec
+    unimodal: Mapping[str, StageSpec]
+    seed: int = 0
+    validation_fraction: float = 0.1
+    joint: bool = False
