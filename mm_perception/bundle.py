@@ -1,0 +1,214 @@
+"""
+The trained artefact on disk.
+
+A bundle is a folder: ``bundle.json`` (spec, preprocessing, labels, statistics, metrics and the
+SHA-256 of every weight file), ``model.safetensors``, ``classifiers.safetensors`` (judges of
+coherence, optional), ``README.md`` (the model card) and ``recordings/`` (samples, optional).
+Nothing in it is code or a pickle. Needs no torch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from mm_perception.config import from_plain, to_plain
+from mm_perception.errors import BundleError, MMPerceptionError
+from mm_perception.modalities import build_modality, complete_options
+from mm_perception.resources import share_directory
+from mm_perception.spec import ModelSpec
+
+FORMAT = 1
+MANIFEST = 'bundle.json'
+WEIGHTS = 'model.safetensors'
+CLASSIFIERS = 'classifiers.safetensors'
+CARD = 'README.md'
+MAX_MANIFEST_BYTES = 4 << 20
+MAX_WEIGHT_BYTES = 2 << 30
+Arrays = Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """
+    A trained model with all that is needed to run it.
+
+    :param hash: SHA-256 over everything that determines the model's outputs.
+    :param statistics: of the training set, per modality.
+    :param metrics: as measured when the bundle was made.
+    :param training: how the bundle was made (command, seconds, machine, versions).
+    """
+
+    name: str
+    spec: ModelSpec
+    weights: Arrays
+    classifiers: Arrays = field(default_factory=dict)
+    classifier_options: Mapping[str, Any] = field(default_factory=dict)
+    statistics: Mapping[str, Any] = field(default_factory=dict)
+    metrics: Mapping[str, Any] = field(default_factory=dict)
+    training: Mapping[str, Any] = field(default_factory=dict)
+    hash: str = ''
+    path: Path = Path()
+
+    @property
+    def frame_id(self) -> str:
+        """Name of the latent space: latents of different bundles cannot be compared."""
+        return f'latent/{self.name}@{self.hash[:8]}'
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Labels of the first modality that has any."""
+        for modality in self.spec.modalities:
+            labels = build_modality(modality).labels
+            if labels:
+                return labels
+        return ()
+
+
+def find_bundle(name_or_path: str | Path) -> Path:
+    """
+    Find a bundle's folder: a path, or a name under ``models/``.
+
+    :raises BundleError: if there is none; lists the names that exist.
+    """
+    models = share_directory() / 'models'
+    for candidate in (Path(name_or_path).expanduser(), models / name_or_path):
+        if (candidate / MANIFEST).is_file():
+            return candidate
+    known = sorted(path.parent.name for path in models.glob(f'*/{MANIFEST}'))
+    raise BundleError(
+        f'no bundle "{name_or_path}" (no {MANIFEST} in it); give a folder or one of:'
+        f' {", ".join(known) or "none is installed"}'
+    )
+
+
+def save_bundle(bundle: Bundle, path: Path, card: str) -> Bundle:
+    """
+    Write a bundle; a folder of that name keeps what a bundle does not own (recordings).
+
+    :param card: text of the model card, Markdown.
+    :returns: the bundle with its hash and path.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    spec = replace(
+        bundle.spec,
+        modalities=tuple(
+            replace(m, preprocessing=complete_options(m)) for m in bundle.spec.modalities
+        ),
+    )
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f'.{path.name}-') as temporary:
+        folder = Path(temporary)
+        files = {}
+        for name, arrays in ((WEIGHTS, bundle.weights), (CLASSIFIERS, bundle.classifiers)):
+            if arrays:
+                save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, folder / name)
+                files[name] = _file_hash(folder / name)
+        manifest = {
+            'format': FORMAT,
+            'name': bundle.name,
+            'spec': to_plain(spec),
+            'files': files,
+            'classifier_options': to_plain(bundle.classifier_options),
+            'statistics': to_plain(bundle.statistics),
+        }
+        manifest['hash'] = _manifest_hash(manifest)
+        manifest |= {'metrics': bundle.metrics, 'training': bundle.training}
+        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + '\n')
+        (folder / CARD).write_text(card)
+        path.mkdir(exist_ok=True)
+        for name in sorted(os.listdir(folder), key=lambda name: name == MANIFEST):
+            shutil.move(folder / name, path / name)
+    return replace(bundle, spec=spec, hash=manifest['hash'], path=path)
+
+
+def load_bundle(name_or_path: str | Path) -> Bundle:
+    """
+    Read a bundle, refusing anything that is not exactly what was saved.
+
+    :raises BundleError: if it is missing, truncated, altered or of another format.
+    """
+    path = find_bundle(name_or_path)
+    manifest = _read_manifest(path)
+    try:
+        spec = from_plain(ModelSpec, manifest['spec'], 'spec')
+        for modality in spec.modalities:
+            build_modality(modality)
+    except MMPerceptionError as error:
+        raise BundleError(f'{path / MANIFEST}: {error}; made by another version?') from error
+    arrays = {name: _read_arrays(path, name, manifest) for name in manifest['files']}
+    if WEIGHTS not in arrays:
+        raise BundleError(f'{path}: lists no {WEIGHTS}; get the bundle again')
+    return Bundle(
+        name=manifest['name'],
+        spec=spec,
+        weights=arrays[WEIGHTS],
+        classifiers=arrays.get(CLASSIFIERS, {}),
+        classifier_options=manifest['classifier_options'],
+        statistics=manifest['statistics'],
+        metrics=manifest['metrics'],
+        training=manifest['training'],
+        hash=manifest['hash'],
+        path=path,
+    )
+
+
+def _read_manifest(path: Path) -> dict[str, Any]:
+    file = path / MANIFEST
+    if file.stat().st_size > MAX_MANIFEST_BYTES:
+        raise BundleError(f'{file}: larger than {MAX_MANIFEST_BYTES >> 20} MiB; not a bundle')
+    try:
+        manifest = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise BundleError(f'{file}: cannot be read ({error}); get the bundle again') from error
+    if not isinstance(manifest, dict) or manifest.get('format') != FORMAT:
+        found = manifest.get('format') if isinstance(manifest, dict) else None
+        raise BundleError(f'{file}: format {found}, this version reads {FORMAT}; train it again')
+    keys = ('name', 'spec', 'files', 'classifier_options', 'statistics', 'metrics', 'training')
+    missing = [key for key in (*keys, 'hash') if key not in manifest]
+    if missing:
+        raise BundleError(f'{file}: lacks {", ".join(missing)}; get the bundle again')
+    hashed = {k: v for k, v in manifest.items() if k not in ('hash', 'metrics', 'training')}
+    if _manifest_hash(hashed) != manifest['hash']:
+        raise BundleError(f'{file}: altered (its hash does not match); get the bundle again')
+    return manifest
+
+
+def _read_arrays(path: Path, name: str, manifest: Mapping[str, Any]) -> Arrays:
+    file = path / name
+    if name not in (WEIGHTS, CLASSIFIERS):
+        raise BundleError(f'{path / MANIFEST}: lists a strange file "{name}"; not a bundle')
+    if not file.is_file():
+        raise BundleError(f'{file}: missing; get the bundle again')
+    if file.stat().st_size > MAX_WEIGHT_BYTES:
+        raise BundleError(f'{file}: larger than {MAX_WEIGHT_BYTES >> 30} GiB; not a bundle')
+    if _file_hash(file) != manifest['files'][name]:
+        raise BundleError(f'{file}: truncated or altered (hash differs); get the bundle again')
+    try:
+        arrays: Arrays = load_file(file)
+    except SafetensorError as error:
+        raise BundleError(f'{file}: not safetensors ({error}); get the bundle again') from error
+    return arrays
+
+
+def _file_hash(path: Path) -> str:
+    digest = hashlib.sha256()
+    with path.open('rb') as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _manifest_hash(manifest: Mapping[str, Any]) -> str:
+    canonical = json.dumps(manifest, sort_keys=True, separators=(',', ':'))
+    return hashlib.sha256(canonical.encode()).hexdigest()

@@ -1,0 +1,104 @@
+"""The incremental session: encode what changed, decode what is wanted."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+import numpy as np
+
+from mm_perception.errors import InvalidInput, NothingObserved
+from mm_perception.inference.engine import Engine
+from mm_perception.modalities import build_modality
+from mm_perception.modalities.raw import Array
+from mm_perception.spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class Inference:
+    """
+    Result of one fusion.
+
+    :param mean: of the joint posterior, ``float32[D]``.
+    :param std: of the joint posterior, ``float32[D]``.
+    :param reconstructions: expected data per wanted modality, ``float32[*shape]``.
+    """
+
+    mean: Array
+    std: Array
+    reconstructions: dict[str, Array]
+
+
+class InferenceSession:
+    """
+    Fusion of a stream: a modality is encoded again only when its data changed.
+
+    :param engine: the networks.
+    :param spec: the model that they belong to.
+    """
+
+    def __init__(self, engine: Engine, spec: ModelSpec) -> None:
+        self.engine = engine
+        self.spec = spec
+        self._shapes = {m.name: build_modality(m).shape for m in spec.modalities}
+        self._latents = {m.name: np.zeros((1, m.latent_dim), np.float32) for m in spec.modalities}
+        self._changed: dict[str, Array] = {}
+        self._known: set[str] = set()
+        self._generator = np.random.default_rng(0)
+        self._joint: tuple[Array, Array] | None = None
+
+    def update(self, name: str, array: Array) -> None:
+        """
+        Take new data of a modality; cheap, the encoder runs at the next :meth:`infer`.
+
+        :param array: ``float32[*shape]``.
+        :raises InvalidInput: if the shape is not the modality's.
+        """
+        if array.shape != self._shapes[name]:
+            raise InvalidInput(
+                f'{name} has shape {array.shape}; the model takes {self._shapes[name]}'
+            )
+        self._changed[name] = array
+        self._known.add(name)
+
+    def infer(
+        self, present: Collection[str], wanted: Collection[str], sample: bool = False
+    ) -> Inference:
+        """
+        Fuse the present modalities and generate the wanted ones.
+
+        :param present: modalities to use; each must have been updated at least once.
+        :param wanted: modalities to generate, from the joint posterior.
+        :param sample: generate from a sample of the joint posterior instead of its mean.
+        :raises NothingObserved: if nothing is present.
+        """
+        missing = set(present) - self._known
+        if missing:
+            raise NothingObserved(f'no data of {", ".join(sorted(missing))} was given yet')
+        for name in present:
+            if name in self._changed:
+                self._latents[name] = self.engine.encode(name, self._changed.pop(name)[None])
+        mask = np.array([[name in present for name in self.spec.names]])
+        mean, std = self.engine.fuse(self._latents, mask)
+        self._joint = mean, std
+        joint = self._sample(1) if sample else mean
+        decoded = {name: self.engine.decode(name, joint)[0] for name in wanted}
+        return Inference(mean[0], std[0], decoded)
+
+    def reconstruction_std(self, wanted: Collection[str], samples: int = 16) -> dict[str, Array]:
+        """
+        Per-element standard deviation of what is generated, over latent samples.
+
+        :param samples: number of samples of the last joint posterior.
+        :returns: ``float32[*shape]`` per wanted modality.
+        :raises NothingObserved: before the first :meth:`infer`.
+        """
+        joint = self._sample(samples)
+        return {name: self.engine.decode(name, joint).std(axis=0) for name in wanted}
+
+    def _sample(self, count: int) -> Array:
+        if self._joint is None:
+            raise NothingObserved('nothing was fused yet')
+        mean, std = self._joint
+        noise = self._generator.standard_normal((count, mean.shape[1]), dtype=np.float32)
+        return mean + std * noise

@@ -1,0 +1,82 @@
+"""The reference engine: PyTorch, on a CPU or a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import nn
+
+from mm_perception.bundle import Bundle
+from mm_perception.errors import BundleError, EngineUnavailable, NothingObserved
+from mm_perception.modalities.raw import Array
+from mm_perception.model.build import build_model
+from mm_perception.model.nexus import Nexus
+
+
+class TorchEngine:
+    """
+    Eager PyTorch in evaluation mode.
+
+    :param device: ``auto``, ``cpu`` or ``cuda``.
+    """
+
+    name = 'torch'
+
+    def __init__(self, bundle: Bundle, device: str = 'auto') -> None:
+        cuda = torch.cuda.is_available()
+        if device == 'cuda' and not cuda:
+            raise EngineUnavailable('device cuda: no CUDA GPU is usable here; use device cpu')
+        self.device = 'cuda' if cuda and device != 'cpu' else 'cpu'
+        self._device = torch.device(self.device)
+        self._model = load_model(bundle).to(self._device)
+
+    @torch.inference_mode()
+    def encode(self, name: str, data: Array) -> Array:
+        """Mean of the unimodal posterior, see :class:`Engine`."""
+        return _numpy(self._vae(name).encode(self._tensor(data)).mean)
+
+    @torch.inference_mode()
+    def fuse(
+        self, latents: Mapping[str, Array], present: np.ndarray
+    ) -> tuple[Array, Array]:
+        """Mean and standard deviation of the joint posterior, see :class:`Engine`."""
+        if not present.any(axis=1).all():
+            raise NothingObserved('no modality is present; at least one is needed to fuse')
+        tensors = {name: self._tensor(latent) for name, latent in latents.items()}
+        mask = torch.from_numpy(np.ascontiguousarray(present)).to(self._device)
+        joint = self._model.top.encode(tensors, mask)
+        return _numpy(joint.mean), _numpy(joint.std)
+
+    @torch.inference_mode()
+    def decode(self, name: str, joint: Array) -> Array:
+        """Expected data of one modality, see :class:`Engine`."""
+        latent = self._model.top.decode(self._tensor(joint), name)
+        return _numpy(self._vae(name).decode(latent))
+
+    def _vae(self, name: str) -> nn.Module:
+        return self._model.unimodal[name]
+
+    def _tensor(self, array: Array) -> torch.Tensor:
+        return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(self._device)
+
+
+def load_model(bundle: Bundle) -> Nexus:
+    """
+    Build the model of a bundle with its weights, in evaluation mode, on the CPU.
+
+    :raises BundleError: if the weights do not fit the spec exactly.
+    """
+    model = build_model(bundle.spec)
+    weights = {name: torch.from_numpy(np.array(array)) for name, array in bundle.weights.items()}
+    try:
+        model.load_state_dict(weights, strict=True)
+    except RuntimeError as error:
+        reason = ' '.join(str(error).split())[:200]
+        raise BundleError(f'{bundle.path}: weights do not fit the spec: {reason}') from error
+    return model.eval()
+
+
+def _numpy(tensor: torch.Tensor) -> Array:
+    return tensor.float().cpu().numpy()

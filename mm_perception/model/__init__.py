@@ -1,0 +1,1 @@
+"""Hierarchical multimodal variational autoencoders in PyTorch."""

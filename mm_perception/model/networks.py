@@ -1,0 +1,197 @@
+"""
+Encoder and decoder networks of single modalities.
+
+A pair is a function of the array's shape, the latent size and its options; the encoder maps
+``float[B, *shape]`` to ``float[B, 2 * latent_dim]`` (mean, log variance), the decoder maps
+``float[B, latent_dim]`` to the likelihood's outputs ``float[B, *shape]``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from mm_perception.config import from_plain
+from mm_perception.errors import ConfigError
+from mm_perception.spec import ModalitySpec
+
+Shape = tuple[int, ...]
+Pair = tuple[nn.Module, nn.Module]
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    'leaky_relu': lambda: nn.LeakyReLU(0.01),
+    'relu': nn.ReLU,
+    'swish': nn.SiLU,
+}
+
+
+def dense(sizes: Sequence[int], activation: str, batch_norm: bool) -> nn.Sequential:
+    """Fully connected layers, each followed by batch norm (if asked) and an activation."""
+    layers: list[nn.Module] = []
+    for inputs, outputs in zip(sizes, sizes[1:]):
+        layers.append(nn.Linear(inputs, outputs))
+        if batch_norm:
+            layers.append(nn.BatchNorm1d(outputs))
+        layers.append(ACTIVATIONS[activation]())
+    return nn.Sequential(*layers)
+
+
+@dataclass(frozen=True)
+class DenseOptions:
+    """Options of the ``dense`` pair."""
+
+    hidden: tuple[int, ...] = (512, 512, 512)
+    activation: str = 'leaky_relu'
+    batch_norm: bool = True
+
+
+def build_dense(shape: Shape, latent_dim: int, options: DenseOptions) -> Pair:
+    """Fully connected encoder and its mirror image; for any shape."""
+    size = math.prod(shape)
+    hidden = options.hidden
+    encoder = nn.Sequential(
+        nn.Flatten(),
+        dense((size, *hidden), options.activation, options.batch_norm),
+        nn.Linear(hidden[-1], 2 * latent_dim),
+    )
+    decoder = nn.Sequential(
+        dense((latent_dim, *hidden[::-1]), options.activation, options.batch_norm),
+        nn.Linear(hidden[0], size),
+        nn.Unflatten(1, shape),
+    )
+    return encoder, decoder
+
+
+@dataclass(frozen=True)
+class ConvolutionOptions:
+    """Options of the ``convolution`` pair; each channel count halves the image once."""
+
+    channels: tuple[int, ...] = (32, 64)
+    hidden: tuple[int, ...] = (128, 128)
+    activation: str = 'swish'
+
+
+def build_convolution(shape: Shape, latent_dim: int, options: ConvolutionOptions) -> Pair:
+    """
+    Convolutions (kernel 4, stride 2, padding 1) and fully connected layers, for images.
+
+    :raises ConfigError: if the image cannot be halved often enough.
+    """
+    scale = 2 ** len(options.channels)
+    if len(shape) != 3 or shape[1] % scale or shape[2] % scale:
+        raise ConfigError(
+            f'convolution needs an image whose height and width are multiples of {scale},'
+            f' not {shape}'
+        )
+    inner = (options.channels[-1], shape[1] // scale, shape[2] // scale)
+    sizes = (math.prod(inner), *options.hidden)
+    chain = (shape[0], *options.channels)
+    down: list[nn.Module] = []
+    for inputs, outputs in zip(chain, chain[1:]):
+        down += [nn.Conv2d(inputs, outputs, 4, 2, 1, bias=False)]
+        down += [ACTIVATIONS[options.activation]()]
+    up: list[nn.Module] = []
+    for inputs, outputs in zip(chain[:0:-1], chain[-2::-1]):
+        up += [nn.ConvTranspose2d(inputs, outputs, 4, 2, 1, bias=outputs == shape[0])]
+        up += [ACTIVATIONS[options.activation]()]
+    encoder = nn.Sequential(
+        *down,
+        nn.Flatten(),
+        dense(sizes, options.activation, False),
+        nn.Linear(sizes[-1], 2 * latent_dim),
+    )
+    decoder = nn.Sequential(
+        dense((latent_dim, *sizes[::-1]), options.activation, False),
+        nn.Unflatten(1, inner),
+        *up[:-1],
+    )
+    return encoder, decoder
+
+
+@dataclass(frozen=True)
+class TemporalConvolutionOptions:
+    """Options of the ``temporal_convolution`` pair; all but the first count halve time."""
+
+    channels: tuple[int, ...] = (128, 128, 256)
+    activation: str = 'relu'
+
+
+def build_temporal_convolution(
+    shape: Shape, latent_dim: int, options: TemporalConvolutionOptions
+) -> Pair:
+    """
+    Convolutions over time across all mel bins at once, for spectrograms ``[mels, frames]``.
+
+    The first layer of the Nexus paper's sound network, a (1, mels) convolution over
+    ``[1, frames, mels]``, is a matrix product per frame and is computed as one.
+
+    :raises ConfigError: if time cannot be halved often enough.
+    """
+    scale = 2 ** (len(options.channels) - 1)
+    if len(shape) != 2 or shape[1] % scale:
+        raise ConfigError(
+            f'temporal_convolution needs [bins, frames], frames a multiple of {scale},'
+            f' not {shape}'
+        )
+    first, *others = options.channels
+    chain = (first, *others)
+    inner = (options.channels[-1], shape[1] // scale)
+
+    def block(layer: nn.Module, channels: int) -> list[nn.Module]:
+        return [layer, nn.BatchNorm1d(channels), ACTIVATIONS[options.activation]()]
+
+    down = block(nn.Conv1d(shape[0], first, 1, bias=False), first)
+    for inputs, outputs in zip(chain, others):
+        down += block(nn.Conv1d(inputs, outputs, 4, 2, 1, bias=False), outputs)
+    up: list[nn.Module] = []
+    for inputs, outputs in zip(chain[:0:-1], chain[-2::-1]):
+        up += block(nn.ConvTranspose1d(inputs, outputs, 4, 2, 1, bias=False), outputs)
+    size = math.prod(inner)
+    encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(size, 2 * latent_dim))
+    decoder = nn.Sequential(
+        nn.Linear(latent_dim, size),
+        nn.BatchNorm1d(size),
+        ACTIVATIONS[options.activation](),
+        nn.Unflatten(1, inner),
+        *up,
+        nn.Conv1d(first, shape[0], 1),
+    )
+    return encoder, decoder
+
+
+_PAIRS: dict[str, tuple[type, Callable[..., Pair]]] = {
+    'dense': (DenseOptions, build_dense),
+    'convolution': (ConvolutionOptions, build_convolution),
+    'temporal_convolution': (TemporalConvolutionOptions, build_temporal_convolution),
+}
+_DEFAULT_PAIR = {'image': 'convolution', 'sound': 'temporal_convolution'}
+
+
+def build_pair(spec: ModalitySpec, shape: Shape) -> Pair:
+    """
+    Build the encoder and decoder of a modality.
+
+    :raises ConfigError: on an unknown network, option, or a shape that does not fit.
+    """
+    options = dict(spec.network)
+    name = options.pop('type', _DEFAULT_PAIR.get(spec.kind, 'dense'))
+    path = f'{spec.name}.network'
+    if name not in _PAIRS:
+        raise ConfigError(f'{path}.type: unknown network "{name}"; known: {", ".join(_PAIRS)}')
+    options_type, build = _PAIRS[name]
+    parsed = from_plain(options_type, options, path)
+    if parsed.activation not in ACTIVATIONS:
+        known = ', '.join(ACTIVATIONS)
+        raise ConfigError(f'{path}.activation: unknown "{parsed.activation}"; known: {known}')
+    try:
+        return build(shape, spec.latent_dim, parsed)
+    except ConfigError as error:
+        raise ConfigError(f'{path}: {error}') from error
+
+
+def split_posterior(outputs: Tensor) -> tuple[Tensor, Tensor]:
+    """Cut ``float[B, 2 * D]`` into mean and a log variance held between -10 and 6."""
+    mean, log_variance = outputs.chunk(2, dim=-1)
+    return mean, log_variance.clamp(-10.0, 6.0)

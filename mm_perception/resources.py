@@ -1,0 +1,26 @@
+"""Where the package's models, configuration and launch files lie."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+PACKAGE = 'mm_perception'
+
+
+def share_directory() -> Path:
+    """
+    Find the folder with ``models/``, ``config/`` and ``launch/``.
+
+    A checkout's root comes first, then every prefix that ROS knows of, then Python's own.
+    """
+    checkout = Path(__file__).resolve().parent.parent
+    if (checkout / 'package.xml').is_file():
+        return checkout
+    prefixes = [*os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep), sys.prefix]
+    for prefix in filter(None, prefixes):
+        share = Path(prefix) / 'share' / PACKAGE
+        if (share / 'package.xml').is_file():
+            return share
+    return Path(sys.prefix) / 'share' / PACKAGE
