@@ -109,6 +109,7 @@ class TrainingSpec:
     :param dataset: folder that ``mm-perception build-data`` wrote.
     :param top: the top level's stage.
     :param unimodal: a stage per modality.
+    :param classifiers: the stage of each independent classifier, which judge coherence.
     :param validation_fraction: share of the training set kept for validation.
     :param joint: train both levels in one step, as in the paper.
     """
@@ -118,6 +119,7 @@ class TrainingSpec:
     model: ModelSpec
     top: StageSpec
     unimodal: Mapping[str, StageSpec]
+    classifiers: StageSpec = StageSpec(epochs=10)
     seed: int = 0
     validation_fraction: float = 0.1
     joint: bool = False

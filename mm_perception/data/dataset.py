@@ -1,0 +1,142 @@
+"""Multimodal datasets: unique values per modality, rows that point at them, presence masks."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import numpy as np
+from safetensors import SafetensorError
+from safetensors.numpy import load_file, save_file
+
+from mm_perception.errors import DataError
+
+FORMAT = 1
+MANIFEST = 'dataset.json'
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """
+    Rows of several modalities, any of which may be missing in any row.
+
+    :param names: the modalities, in the order of ``present``.
+    :param values: unique values, ``uint8`` (a 255th each) or ``float[U_m, *shape]``.
+    :param index: which unique value each row shows, ``int[N]``.
+    :param present: which modalities were recorded, ``bool[N, M]``.
+    :param attributes: per row, such as writer or speaker: names and ``int[N]`` into them.
+    """
+
+    names: tuple[str, ...]
+    values: Mapping[str, np.ndarray]
+    index: Mapping[str, np.ndarray]
+    present: np.ndarray
+    attributes: Mapping[str, tuple[Sequence[str], np.ndarray]] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.present)
+
+    def unique(self, name: str, positions: np.ndarray) -> np.ndarray:
+        """Unique values of a modality, ``float32[B, *shape]``, uint8 scaled to 0..1."""
+        values = self.values[name][positions]
+        scale = np.float32(255.0 if values.dtype == np.uint8 else 1.0)
+        return values.astype(np.float32) / scale
+
+    def rows(self, name: str, rows: np.ndarray) -> np.ndarray:
+        """Values of a modality in some rows, ``float32[B, *shape]``."""
+        return self.unique(name, self.index[name][rows])
+
+    def subset(self, rows: np.ndarray) -> Dataset:
+        """Only some rows; unique values stay shared."""
+        return replace(
+            self,
+            index={name: index[rows] for name, index in self.index.items()},
+            present=self.present[rows],
+            attributes={k: (names, i[rows]) for k, (names, i) in self.attributes.items()},
+        )
+
+    def only(self, name: str) -> Dataset:
+        """Only one modality."""
+        column = self.names.index(name)
+        return replace(
+            self,
+            names=(name,),
+            values={name: self.values[name]},
+            index={name: self.index[name]},
+            present=self.present[:, column : column + 1],
+        )
+
+
+def save_dataset(path: Path, split: str, dataset: Dataset) -> None:
+    """
+    Write one split into a dataset's folder (``SPLIT.safetensors``) and list it.
+
+    :param path: the folder; made if it does not exist.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    arrays = {'present': dataset.present}
+    for name in dataset.names:
+        arrays[f'values.{name}'] = np.ascontiguousarray(dataset.values[name])
+        arrays[f'index.{name}'] = dataset.index[name].astype(np.int32)
+    for name, (_, index) in dataset.attributes.items():
+        arrays[f'attribute.{name}'] = index.astype(np.int32)
+    save_file(arrays, path / f'{split}.safetensors')
+    file = path / MANIFEST
+    manifest = _manifest(path) if file.is_file() else {'format': FORMAT, 'splits': {}}
+    manifest['splits'][split] = {
+        'rows': len(dataset),
+        'modalities': list(dataset.names),
+        'attributes': {name: list(names) for name, (names, _) in dataset.attributes.items()},
+    }
+    file.write_text(json.dumps(manifest, indent=1) + '\n')
+
+
+def splits(path: Path) -> tuple[str, ...]:
+    """
+    Names of the splits in a dataset's folder.
+
+    :raises DataError: if it is no dataset.
+    """
+    return tuple(_manifest(path)['splits'])
+
+
+def load_dataset(path: Path, split: str) -> Dataset:
+    """
+    Read one split of a dataset.
+
+    :raises DataError: if the folder, the split or its file is missing or broken.
+    """
+    manifest = _manifest(path)
+    if split not in manifest['splits']:
+        raise DataError(f'{path}: has no split "{split}"; it has {", ".join(manifest["splits"])}')
+    about = manifest['splits'][split]
+    file = path / f'{split}.safetensors'
+    try:
+        arrays = load_file(file)
+        return Dataset(
+            names=tuple(about['modalities']),
+            values={n: arrays[f'values.{n}'] for n in about['modalities']},
+            index={n: arrays[f'index.{n}'] for n in about['modalities']},
+            present=arrays['present'].astype(bool),
+            attributes={
+                name: (names, arrays[f'attribute.{name}'])
+                for name, names in about['attributes'].items()
+            },
+        )
+    except (OSError, SafetensorError, KeyError) as error:
+        raise DataError(f'{file}: missing or broken ({error}); build the dataset again') from error
+
+
+def _manifest(path: Path) -> dict:  # type: ignore[type-arg]
+    file = path / MANIFEST
+    try:
+        manifest = json.loads(file.read_text())
+    except (OSError, ValueError) as error:
+        raise DataError(
+            f'{path}: not a dataset ({MANIFEST} missing or broken); run mm-perception build-data'
+        ) from error
+    if not isinstance(manifest, dict) or manifest.get('format') != FORMAT:
+        raise DataError(f'{file}: written by another version; build the dataset again')
+    return manifest

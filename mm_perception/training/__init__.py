@@ -1,0 +1,1 @@
+"""Training: each level alone, or both in one step."""

@@ -1,0 +1,225 @@
+"""The training loop of one stage, with checkpoints and progress."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from mm_perception.config import to_plain
+from mm_perception.errors import ConfigError
+from mm_perception.spec import StageSpec
+
+Loss = Callable[[Tensor, float], tuple[Tensor, dict[str, Tensor]]]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """
+    Something to train.
+
+    :param loss: of positions ``int64[B]`` and a KL warm-up factor; gives loss and its terms.
+    :param training: positions to train on, ``int64[N]``, on the device.
+    :param validation: positions to validate on; may be empty.
+    :param identity: what besides the stage's spec decides the result, for checkpoints.
+    """
+
+    name: str
+    module: nn.Module
+    spec: StageSpec
+    loss: Loss
+    training: Tensor
+    validation: Tensor
+    seed: int = 0
+    identity: str = ''
+
+    @property
+    def fingerprint(self) -> str:
+        """Hash of all that a checkpoint must share with the run that resumes it."""
+        parts = [self.name, to_plain(self.spec), self.seed, len(self.training), self.identity]
+        return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Logging:
+    """Where progress goes: a terminal, and TensorBoard if a folder is given."""
+
+    tensorboard: Path | None = None
+    bar_position: int = 0
+    quiet: bool = False
+
+    def writer(self, stage: str) -> Any:
+        """TensorBoard writer of a stage, or None where it is off or not installed."""
+        if self.tensorboard is None:
+            return None
+        try:
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            return None
+        return SummaryWriter(str(self.tensorboard / stage))
+
+
+@dataclass(frozen=True)
+class Fitted:
+    """
+    What a training stage came to.
+
+    :param terms: of the last validation (of the last epoch where there is none).
+    :param seconds: spent in all, interruptions not counted.
+    """
+
+    terms: dict[str, float]
+    seconds: float
+
+
+def fit(stage: Stage, checkpoint: Path, resume: bool, logging: Logging) -> Fitted:
+    """
+    Train a stage to its last epoch; every epoch is checkpointed.
+
+    Epochs are seeded one by one, so that a resumed run equals an uninterrupted one.
+
+    :param resume: go on from the checkpoint if there is one.
+    :raises ConfigError: if the checkpoint belongs to another configuration.
+    """
+    optimizer = torch.optim.Adam(
+        stage.module.parameters(), lr=stage.spec.learning_rate, fused=True
+    )
+    start, seconds = 0, 0.0
+    if resume and checkpoint.is_file():
+        start, seconds = _restore(stage, optimizer, checkpoint)
+    began = time.monotonic() - seconds
+    writer = logging.writer(stage.name)
+    terms: dict[str, float] = {}
+    bar = tqdm(
+        range(start, stage.spec.epochs),
+        desc=f'{stage.name:>12}',
+        unit='epoch',
+        initial=start,
+        total=stage.spec.epochs,
+        position=logging.bar_position,
+        disable=logging.quiet,
+    )
+    for epoch in bar:
+        terms = _train_epoch(stage, optimizer, epoch)
+        if len(stage.validation):
+            terms = _validate(stage, epoch)
+        bar.set_postfix({name: f'{value:.2f}' for name, value in terms.items()})
+        if writer:
+            for name, value in terms.items():
+                writer.add_scalar(name, value, epoch)
+        seconds = time.monotonic() - began
+        _save(stage, optimizer, checkpoint, {'epoch': str(epoch + 1), 'seconds': str(seconds)})
+    if start >= stage.spec.epochs and len(stage.validation):
+        terms = _validate(stage, start)
+    if writer:
+        writer.close()
+    stage.module.eval()
+    return Fitted(terms, seconds)
+
+
+def warm_up_factor(spec: StageSpec, epoch: int) -> float:
+    """KL weight's factor in an epoch: rises linearly to 1 over the warm-up epochs."""
+    return min(1.0, (epoch + 1) / spec.warm_up_epochs) if spec.warm_up_epochs else 1.0
+
+
+def _train_epoch(
+    stage: Stage, optimizer: torch.optim.Optimizer, epoch: int
+) -> dict[str, float]:
+    stage.module.train()
+    device = stage.training.device
+    torch.manual_seed(stage.seed * 100_003 + epoch)
+    order = stage.training[torch.randperm(len(stage.training), device=device)]
+    batches = list(_batches(order, stage.spec.batch_size))
+    total = stage.spec.epochs * len(batches)
+    sums: dict[str, Tensor] = {}
+    for k, positions in enumerate(batches):
+        progress = (epoch * len(batches) + k) / total
+        rate = stage.spec.learning_rate * 0.5 * (1.0 + math.cos(math.pi * progress))
+        for group in optimizer.param_groups:
+            group['lr'] = rate
+        with _mixed_precision(device):
+            loss, terms = stage.loss(positions, warm_up_factor(stage.spec, epoch))
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()
+        optimizer.step()
+        _accumulate(sums, {'loss': loss, **terms}, len(positions))
+    return {name: float(value) / len(order) for name, value in sums.items()}
+
+
+@torch.no_grad()
+def _validate(stage: Stage, epoch: int) -> dict[str, float]:
+    stage.module.eval()
+    torch.manual_seed(stage.seed * 100_003 + epoch)
+    sums: dict[str, Tensor] = {}
+    for positions in _batches(stage.validation, 1024):
+        loss, terms = stage.loss(positions, 1.0)
+        _accumulate(sums, {'loss': loss, **terms}, len(positions))
+    return {name: float(value) / len(stage.validation) for name, value in sums.items()}
+
+
+def _batches(positions: Tensor, size: int) -> Iterator[Tensor]:
+    for batch in positions.split(size):
+        if len(batch) > 1 or len(positions) == 1:  # batch norm needs two
+            yield batch
+
+
+def _accumulate(sums: dict[str, Tensor], terms: dict[str, Tensor], count: int) -> None:
+    for name, value in terms.items():
+        sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value.detach() * count
+
+
+def _mixed_precision(device: torch.device) -> AbstractContextManager[Any]:
+    if device.type == 'cuda':
+        return torch.autocast('cuda', dtype=torch.bfloat16)
+    return nullcontext()
+
+
+def _save(
+    stage: Stage,
+    optimizer: torch.optim.Optimizer,
+    checkpoint: Path,
+    progress: dict[str, str],
+) -> None:
+    tensors = {f'module.{k}': v.contiguous() for k, v in stage.module.state_dict().items()}
+    for i, state in optimizer.state_dict()['state'].items():
+        tensors |= {f'optimizer.{i}.{k}': v.contiguous() for k, v in state.items()}
+    metadata = {**progress, 'fingerprint': stage.fingerprint}
+    checkpoint.parent.mkdir(parents=True, exist_ok=True)
+    temporary = checkpoint.with_suffix('.partial')
+    save_file(tensors, temporary, metadata)
+    temporary.replace(checkpoint)
+
+
+def _restore(stage: Stage, optimizer: torch.optim.Optimizer, checkpoint: Path) -> tuple[int, float]:
+    device = str(stage.training.device)
+    with safe_open(checkpoint, 'pt', device=device) as file:
+        metadata = file.metadata()
+        tensors = {name: file.get_tensor(name) for name in file.keys()}
+    if metadata.get('fingerprint') != stage.fingerprint:
+        raise ConfigError(
+            f'{checkpoint}: belongs to another configuration; train without --resume'
+        )
+    prefix = 'module.'
+    stage.module.load_state_dict(
+        {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
+    )
+    states: dict[int, dict[str, Tensor]] = {}
+    for name, tensor in tensors.items():
+        if name.startswith('optimizer.'):
+            _, i, key = name.split('.')
+            states.setdefault(int(i), {})[key] = tensor
+    groups = optimizer.state_dict()['param_groups']
+    optimizer.load_state_dict({'state': states, 'param_groups': groups})
+    return int(metadata['epoch']), float(metadata['seconds'])

@@ -1,0 +1,240 @@
+"""A whole training run: from a configuration and a dataset to a bundle."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import platform
+from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mm_perception import __version__
+from mm_perception.bundle import Bundle, save_bundle
+from mm_perception.data.dataset import Dataset, load_dataset
+from mm_perception.errors import ConfigError, EngineUnavailable
+from mm_perception.evaluation.classifiers import Classifiers
+from mm_perception.evaluation.labels import label_indices, labels_of_unique
+from mm_perception.evaluation.summary import evaluate_bundle
+from mm_perception.modalities import build_modality
+from mm_perception.model.nexus import Nexus
+from mm_perception.spec import TrainingSpec
+from mm_perception.training.card import model_card
+from mm_perception.training.loop import Fitted, Logging, Stage, fit
+from mm_perception.training.source import TensorSource
+from mm_perception.training.stages import (
+    Posteriors,
+    cache_posteriors,
+    classifier_stage,
+    joint_stage,
+    top_stage,
+    unimodal_stage,
+)
+
+
+@dataclass(frozen=True)
+class Run:
+    """
+    Where and how a run works.
+
+    :param work: folder for checkpoints and TensorBoard logs.
+    :param device: ``cpu`` or ``cuda``.
+    :param jobs: unimodal stages trained side by side, each in a process of its own.
+    """
+
+    spec: TrainingSpec
+    work: Path
+    device: str = 'cpu'
+    jobs: int = 1
+    resume: bool = False
+    quiet: bool = False
+
+    @property
+    def logging(self) -> Logging:
+        """Progress to the terminal and to TensorBoard in the work folder."""
+        return Logging(self.work / 'tensorboard', 0, self.quiet)
+
+
+def choose_device(name: str) -> str:
+    """
+    Settle ``auto`` to what is there.
+
+    :raises EngineUnavailable: if CUDA is asked for and not there.
+    """
+    cuda = torch.cuda.is_available()
+    if name == 'cuda' and not cuda:
+        raise EngineUnavailable('device cuda: no CUDA GPU is usable here; use --device cpu')
+    return 'cuda' if cuda and name != 'cpu' else 'cpu'
+
+
+def train(run: Run, out: Path, command: str) -> Bundle:
+    """
+    Train, evaluate on the test set, and write the bundle.
+
+    :param out: the bundle's folder.
+    :param command: as typed, for the model card.
+    :raises ConfigError: if dataset and configuration do not fit.
+    """
+    dataset = _load(run.spec, 'train')
+    source = TensorSource(dataset, torch.device(run.device))
+    train_levels = _train_jointly if run.spec.joint else _train_apart
+    model, posteriors, fitted = train_levels(run, source)
+    classifiers, judged = _train_classifiers(run, dataset)
+    bundle = Bundle(
+        name=run.spec.name,
+        spec=run.spec.model,
+        weights={k: v.cpu().numpy() for k, v in model.state_dict().items()},
+        classifiers=classifiers.state(),
+        statistics=_statistics(dataset, posteriors),
+        training=_how(run, fitted, judged, command),
+    )
+    bundle = replace(bundle, metrics=evaluate_bundle(bundle, Path(run.spec.dataset), run.device))
+    return save_bundle(bundle, out, model_card(bundle))
+
+
+def _load(spec: TrainingSpec, split: str) -> Dataset:
+    dataset = load_dataset(Path(spec.dataset), split)
+    if dataset.names != spec.model.names:
+        raise ConfigError(
+            f'{spec.dataset} has modalities {", ".join(dataset.names)}, the configuration'
+            f' {", ".join(spec.model.names)}; list them in that order'
+        )
+    for modality in spec.model.modalities:
+        found, expected = dataset.values[modality.name].shape[1:], build_modality(modality).shape
+        if found != expected:
+            raise ConfigError(
+                f'{spec.dataset}: {modality.name} has shape {found}, its preprocessing gives'
+                f' {expected}; build the dataset again'
+            )
+    return dataset
+
+
+def _train_apart(
+    run: Run, source: TensorSource
+) -> tuple[Nexus, Posteriors, dict[str, Fitted]]:
+    names = run.spec.model.names
+    fitted = _in_parallel(run, names, _fit_unimodal)
+    modules: dict[str, Any] = {}
+    for name in names:
+        stage = unimodal_stage(run.spec, name, source)
+        _finish(run, stage)
+        modules[name] = stage.module
+    posteriors = cache_posteriors(modules, source)
+    top = top_stage(run.spec, posteriors, source)
+    fitted['top'] = fit(top, _checkpoint(run, 'top'), run.resume, run.logging)
+    model = Nexus(run.spec.model)
+    model.unimodal.update(modules)
+    model.top = top.module  # type: ignore[assignment]
+    return model.eval(), posteriors, fitted
+
+
+def _train_jointly(
+    run: Run, source: TensorSource
+) -> tuple[Nexus, Posteriors, dict[str, Fitted]]:
+    stage = joint_stage(run.spec, source)
+    fitted = {'joint': fit(stage, _checkpoint(run, 'joint'), run.resume, run.logging)}
+    model = stage.module
+    assert isinstance(model, Nexus)
+    modules: dict[str, Any] = dict(model.unimodal.items())
+    return model.eval(), cache_posteriors(modules, source), fitted
+
+
+def _train_classifiers(run: Run, dataset: Dataset) -> tuple[Classifiers, dict[str, Fitted]]:
+    names = [m.name for m in run.spec.model.modalities if not build_modality(m).labels]
+    if label_indices(dataset, run.spec.model) is None:
+        return Classifiers({}), {}
+    judged = _in_parallel(run, names, _fit_classifier)
+    source = TensorSource(dataset, torch.device(run.device))
+    readers = {}
+    for name in names:
+        stage = _classifier_stage(run.spec, name, dataset, source)
+        _finish(run, stage)
+        readers[name] = stage.module
+    return Classifiers(readers), judged  # type: ignore[arg-type]
+
+
+def _classifier_stage(
+    spec: TrainingSpec, name: str, dataset: Dataset, source: TensorSource
+) -> Stage:
+    unique, classes = labels_of_unique(dataset, spec.model, name)
+    labels = torch.from_numpy(unique).to(source.present.device)
+    return classifier_stage(spec, name, source, labels, classes)
+
+
+Fit = Callable[[Run, str, int], Fitted]
+
+
+def _in_parallel(run: Run, names: Sequence[str], function: Fit) -> dict[str, Fitted]:
+    jobs = min(run.jobs, len(names))
+    if jobs <= 1:
+        return {name: function(run, name, 0) for name in names}
+    context = multiprocessing.get_context('spawn')
+    with ProcessPoolExecutor(jobs, context, _limit_threads, (jobs,)) as pool:
+        futures = {n: pool.submit(function, run, n, i) for i, n in enumerate(names)}
+        return {name: future.result() for name, future in futures.items()}
+
+
+def _limit_threads(jobs: int) -> None:
+    torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
+
+
+def _fit_unimodal(run: Run, name: str, position: int) -> Fitted:
+    source = TensorSource(_load(run.spec, 'train').only(name), torch.device(run.device))
+    stage = unimodal_stage(run.spec, name, source)
+    logging = replace(run.logging, bar_position=position)
+    return fit(stage, _checkpoint(run, stage.name), run.resume, logging)
+
+
+def _fit_classifier(run: Run, name: str, position: int) -> Fitted:
+    dataset = _load(run.spec, 'train')
+    source = TensorSource(dataset.only(name), torch.device(run.device))
+    stage = _classifier_stage(run.spec, name, dataset, source)
+    logging = replace(run.logging, bar_position=position)
+    return fit(stage, _checkpoint(run, stage.name), run.resume, logging)
+
+
+def _finish(run: Run, stage: Stage) -> None:
+    fit(stage, _checkpoint(run, stage.name), True, Logging(quiet=True))
+
+
+def _checkpoint(run: Run, stage: str) -> Path:
+    return run.work / f'{stage}.safetensors'
+
+
+def _statistics(dataset: Dataset, posteriors: Posteriors) -> dict[str, Any]:
+    result = {}
+    for name, posterior in posteriors.items():
+        values = dataset.unique(name, np.arange(min(len(dataset.values[name]), 5000)))
+        variance = posterior.log_variance.exp().mean(0)
+        result[name] = {
+            'unique_values': len(dataset.values[name]),
+            'mean': float(values.mean()),
+            'std': float(values.std()),
+            'active_units': int((variance < 0.9).sum()),
+        }
+    return result
+
+
+def _how(
+    run: Run, fitted: dict[str, Fitted], judged: dict[str, Fitted], command: str
+) -> dict[str, Any]:
+    return {
+        'command': command,
+        'seconds': {name: round(f.seconds, 1) for name, f in fitted.items()},
+        'classifier_seconds': {name: round(f.seconds, 1) for name, f in judged.items()},
+        'validation': {name: f.terms for name, f in fitted.items()},
+        'device': torch.cuda.get_device_name() if run.device == 'cuda' else 'cpu',
+        'cpu_cores': os.cpu_count(),
+        'jobs': run.jobs,
+        'seed': run.spec.seed,
+        'versions': {
+            'mm_perception': __version__,
+            'torch': torch.__version__,
+            'python': platform.python_version(),
+        },
+    }

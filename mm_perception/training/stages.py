@@ -1,0 +1,128 @@
+"""The stages of a training run: unimodal autoencoders, classifiers, top level, or all jointly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mm_perception.evaluation.classifiers import Classifier
+from mm_perception.model.distributions import DiagonalGaussian
+from mm_perception.model.nexus import Nexus, TopLevel
+from mm_perception.model.unimodal import UnimodalVAE
+from mm_perception.spec import StageSpec, TrainingSpec
+from mm_perception.training.augmentation import build_augmentation
+from mm_perception.training.loop import Loss, Stage
+from mm_perception.training.source import TensorSource, split_positions
+
+Posteriors = dict[str, DiagonalGaussian]
+
+
+def unimodal_stage(spec: TrainingSpec, name: str, source: TensorSource) -> Stage:
+    """Train one modality's autoencoder on its unique values."""
+    module = UnimodalVAE(spec.model.modality(name)).to(source.present.device)
+    stage = spec.unimodal[name]
+    augment = build_augmentation(stage.augmentation, f'unimodal.{name}.augmentation')
+
+    def loss(positions: Tensor, warm_up: float) -> tuple[Tensor, dict[str, Tensor]]:
+        data = source.values(name, positions)
+        data = augment(data) if module.training else data
+        total, terms, _ = module.loss(data, warm_up)
+        return total, terms
+
+    return _stage(spec, name, module, stage, loss, source.unique(name), source)
+
+
+def classifier_stage(
+    spec: TrainingSpec, name: str, source: TensorSource, labels: Tensor, classes: int
+) -> Stage:
+    """
+    Train an independent classifier on one modality's unique values.
+
+    :param labels: label index of every unique value, ``int64[U]``.
+    """
+    module = Classifier(spec.model.modality(name), classes).to(source.present.device)
+    augment = build_augmentation(
+        spec.unimodal[name].augmentation, f'unimodal.{name}.augmentation'
+    )
+
+    def loss(positions: Tensor, _: float) -> tuple[Tensor, dict[str, Tensor]]:
+        data = source.values(name, positions)
+        logits = module(augment(data) if module.training else data).float()
+        truth = labels[positions]
+        accuracy = (logits.argmax(1) == truth).float().mean()
+        return functional.cross_entropy(logits, truth), {'accuracy': accuracy}
+
+    stage = spec.classifiers
+    return _stage(
+        spec, f'{name}.classifier', module, stage, loss, source.unique(name), source
+    )
+
+
+def top_stage(spec: TrainingSpec, posteriors: Posteriors, source: TensorSource) -> Stage:
+    """Train the top level on the cached unimodal posteriors of the training set."""
+    module = TopLevel(spec.model).to(source.present.device)
+    for name, posterior in posteriors.items():
+        module.scale[name].fit(posterior)
+
+    def loss(rows: Tensor, warm_up: float) -> tuple[Tensor, dict[str, Tensor]]:
+        batch = {}
+        for name, posterior in posteriors.items():
+            positions = source.index[name][rows]
+            batch[name] = DiagonalGaussian(*(part[positions] for part in posterior))
+        return module.loss(batch, source.present[rows], warm_up)
+
+    return _stage(spec, 'top', module, spec.top, loss, source.rows, source)
+
+
+def joint_stage(spec: TrainingSpec, source: TensorSource) -> Stage:
+    """Train both levels in one step, as in the paper; latents keep their own scale."""
+    module = Nexus(spec.model).to(source.present.device)
+
+    def loss(rows: Tensor, warm_up: float) -> tuple[Tensor, dict[str, Tensor]]:
+        data = {name: source.row_values(name, rows) for name in source.names}
+        return module.loss(data, source.present[rows], warm_up)
+
+    return _stage(spec, 'joint', module, spec.top, loss, source.rows, source)
+
+
+@torch.no_grad()
+def cache_posteriors(modules: dict[str, UnimodalVAE], source: TensorSource) -> Posteriors:
+    """Unimodal posteriors of every unique value, ``[U_m, d_m]`` per modality."""
+    result: Posteriors = {}
+    for name, module in modules.items():
+        module.eval()
+        positions = torch.arange(source.unique(name), device=source.present.device)
+        parts = [module.encode(source.values(name, p)) for p in positions.split(1024)]
+        result[name] = DiagonalGaussian(
+            torch.cat([p.mean for p in parts]), torch.cat([p.log_variance for p in parts])
+        )
+    return result
+
+
+def _stage(
+    spec: TrainingSpec,
+    name: str,
+    module: torch.nn.Module,
+    stage: StageSpec,
+    loss: Loss,
+    count: int,
+    source: TensorSource,
+) -> Stage:
+    training, validation = split_positions(count, spec.validation_fraction, spec.seed)
+    tensor: Callable[[np.ndarray], Tensor] = lambda positions: torch.from_numpy(positions).to(
+        source.present.device
+    )
+    return Stage(
+        name=name,
+        module=module,
+        spec=stage,
+        loss=loss,
+        training=tensor(training),
+        validation=tensor(validation),
+        seed=spec.seed,
+        identity=repr(spec.model if name in ('top', 'joint') else module),
+    )
