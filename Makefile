@@ -1,0 +1,34 @@
+# Everything runs in .venv, which requirements/install.sh makes. PYTHON and ROS_WHEELS choose what
+# it is made of; DEMO and PYTEST pass options: make demo DEMO='--recordings real'.
+export PYTHON ?= python3
+export ROS_WHEELS ?= jazzy
+BIN := .venv/bin
+DEMO ?=
+PYTEST ?=
+
+.PHONY: demo test lint format clean environment test-environment
+
+demo: environment
+	$(BIN)/mm-perception demo $(DEMO)
+
+test: test-environment
+	$(BIN)/python -m pytest $(PYTEST)
+
+lint: test-environment
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+format: test-environment
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+environment:
+	@bash requirements/install.sh run
+
+test-environment:
+	@bash requirements/install.sh test
+
+clean:
+	rm -rf .venv build install log demo_report *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +

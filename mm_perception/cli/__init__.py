@@ -1,0 +1,1 @@
+"""The command line mm-perception: one module per command."""

@@ -1,0 +1,91 @@
+"""
+The command ``mm-perception``: finds the command's module and runs it.
+
+Only the module of the command that was asked for is imported, so that help is quick and a
+library that one command needs is never missed by another.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+
+import mm_perception
+from mm_perception.errors import MissingDependency, MMPerceptionError
+
+COMMANDS = {
+    'demo': 'sensors fail one after the other and the model fills them in, over live topics',
+    'build-data': 'build a dataset from raw recordings',
+    'train': 'train a model and write it as a bundle',
+    'evaluate': 'measure a bundle on a test set',
+    'info': 'show a bundle, the model families, the kinds of modalities',
+}
+FAILED = 2
+INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """
+    Run the command line.
+
+    :param arguments: what follows the program's name, default that of this process.
+    :returns: the exit code: 0 only on success.
+    """
+    arguments = sys.argv[1:] if arguments is None else list(arguments)
+    name = arguments[0] if arguments else ''
+    parser = _build_parser(name)
+    try:
+        if name in COMMANDS:
+            _add_command(parser, name)
+        options = parser.parse_args(arguments)
+        return int(options.run(options) or 0)
+    except MMPerceptionError as error:
+        print(f'mm-perception: error: {error}', file=sys.stderr)
+        return FAILED
+    except KeyboardInterrupt:
+        print('mm-perception: interrupted', file=sys.stderr)
+        return INTERRUPTED
+
+
+def _build_parser(name: str) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog='mm-perception',
+        description='Fuse whatever sensors deliver, fill in the ones that fail.',
+    )
+    parser.add_argument('--version', action='version', version=mm_perception.__version__)
+    subparsers = parser.add_subparsers(metavar='COMMAND', required=True)
+    for command, text in COMMANDS.items():
+        if command != name:
+            subparsers.add_parser(command, help=text)
+    parser.set_defaults(subparsers=subparsers)
+    return parser
+
+
+def _add_command(parser: argparse.ArgumentParser, name: str) -> None:
+    """
+    Let the command's own module add its options.
+
+    :raises MissingDependency: if a library that it needs is not installed.
+    """
+    try:
+        module = importlib.import_module(f'mm_perception.cli.{name.replace("-", "_")}')
+    except ModuleNotFoundError as error:
+        raise missing(error, f'mm-perception {name}') from error
+    module.add_parser(parser.get_default('subparsers'))
+
+
+def missing(error: ModuleNotFoundError, needed_by: str) -> MissingDependency:
+    """Say in one line which library is missing and how to get it."""
+    library = (error.name or '?').split('.')[0]
+    remedy = (
+        'source a ROS 2 installation, or run "make demo" once and use .venv/bin/mm-perception'
+        if library == 'rclpy' or library.endswith('_msgs')
+        else 'pip install -r requirements/run.txt'
+    )
+    return MissingDependency(f'{needed_by} needs the Python package {library}: {remedy}')
+
+
+if __name__ == '__main__':
+    sys.exit(main())

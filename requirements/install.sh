@@ -1,0 +1,66 @@
+#!/usr/bin/env bash
+# Make or update the environment .venv: install.sh run|test. Does nothing when it is up to date.
+# A sourced ROS 2 installation is used where there is one, the rclpy wheels of PyPI elsewhere.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+tools=$1
+wheels=${ROS_WHEELS:-jazzy}
+venv=.venv
+
+say() { echo "mm_perception: $*" >&2; }
+fail() { say "error: $*"; exit 2; }
+
+supported() { "$1" -c 'import sys; sys.exit(not (3, 10) <= sys.version_info[:2] <= (3, 13))' 2>/dev/null; }
+
+find_python() {
+    local candidate
+    for candidate in "${PYTHON:-python3}" python3.12 python3.11 python3.13 python3.10; do
+        if supported "$candidate"; then echo "$candidate"; return; fi
+    done
+    fail "no Python 3.10 to 3.13 found; install one, or name it: make demo PYTHON=/path/to/python3"
+}
+
+python=$(find_python)
+# A ROS 2 installation is tied to the Python that it was built for.
+if [[ -n ${ROS_DISTRO:-} ]] && "$python" -c 'import rclpy' 2>/dev/null; then
+    source_of_ros="ROS 2 $ROS_DISTRO, as sourced"
+    venv_options=(--system-site-packages)
+    files=(-r requirements/run.txt 'numpy>=1.26')
+else
+    [[ $(uname -sm) == 'Linux x86_64' ]] || fail "PyPI has no rclpy wheels for $(uname -sm):" \
+        "install ROS 2 Jazzy or Kilted, source its setup.bash, then run this again"
+    [[ -f requirements/ros-$wheels.txt ]] || fail "no wheels for ROS_WHEELS=$wheels:" \
+        "choose from $(basename -s .txt requirements/ros-*.txt | sed 's/ros-//' | paste -sd ' ')"
+    source_of_ros="ROS 2 $wheels, wheels from PyPI"
+    venv_options=()
+    files=(-r requirements/run.txt -r "requirements/ros-$wheels.txt")
+fi
+if [[ $tools == test ]]; then files+=(-r requirements/test.txt); fi
+
+# The base decides about a new environment, the state about what is installed in it.
+base="$("$python" -VV | tr -d '\n') $("$python" -c 'import sys; print(sys.prefix)') $source_of_ros"
+state="$base $(cat requirements/*.txt requirements/install.sh setup.py setup.cfg | sha256sum)"
+if [[ -f $venv/.base && $(<$venv/.base) != "$base" ]]; then
+    say "Python or ROS 2 changed: making $venv anew"
+    rm -rf "$venv"
+fi
+for stamp in "$venv/.installed-$tools" "$venv/.installed-test"; do
+    if [[ -f $stamp && $(<"$stamp") == "$state" ]]; then exit 0; fi
+done
+
+"$python" -c 'import ensurepip, venv' 2>/dev/null || fail "this Python cannot make virtual" \
+    "environments; on Debian and Ubuntu: sudo apt-get install python3-venv"
+say "installing into $venv ($("$python" -V), $source_of_ros); the first time takes minutes"
+if [[ ! -f $venv/.base ]]; then
+    "$python" -m venv --clear "${venv_options[@]}" "$venv"
+    echo "$base" > "$venv/.base"
+fi
+pip=("$venv/bin/python" -m pip --disable-pip-version-check install --quiet)
+"${pip[@]}" "${files[@]}" || fail "pip could not install the requirements; see its message above"
+"${pip[@]}" 'setuptools==79.0.1'
+"${pip[@]}" --no-build-isolation --no-deps --editable . \
+    || fail "pip could not install the package; see its message above"
+rm -f "$venv"/.installed-*
+echo "$state" > "$venv/.installed-$tools"
+say "installed"
