@@ -1,0 +1,1 @@
+"""The nodes, and everything else that knows about ROS 2."""

@@ -1,0 +1,36 @@
+"""ROS messages to raw sensor values, and model arrays to ROS messages."""
+
+from mm_perception.ros.codecs.base import (
+    InputCodec,
+    OutputCodec,
+    input_codec,
+    make_header,
+    message_name,
+    output_codec,
+    stamp_of,
+    time_message,
+)
+from mm_perception.ros.codecs.image import image_message
+from mm_perception.ros.codecs.latent import latent_message, latent_vector_message
+from mm_perception.ros.codecs.points import read_table
+from mm_perception.ros.codecs.sound import audio_message
+from mm_perception.ros.codecs.trajectory import trajectory_message
+from mm_perception.ros.codecs.vector import array_message
+
+__all__ = [
+    'InputCodec',
+    'OutputCodec',
+    'array_message',
+    'audio_message',
+    'image_message',
+    'input_codec',
+    'latent_message',
+    'latent_vector_message',
+    'make_header',
+    'message_name',
+    'output_codec',
+    'read_table',
+    'stamp_of',
+    'time_message',
+    'trajectory_message',
+]

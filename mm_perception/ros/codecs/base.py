@@ -1,0 +1,133 @@
+"""Tables of codecs by (kind of modality, message type), and what they share."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from builtin_interfaces.msg import Time
+from std_msgs.msg import Header
+
+from mm_perception.errors import ConfigError
+from mm_perception.modalities import Modality
+
+Decode = Callable[[Any, int, Modality[Any]], tuple[Any, int]]
+Encode = Callable[[Modality[Any], np.ndarray, Header], Any]
+
+
+@dataclass(frozen=True)
+class InputCodec:
+    """
+    One message type as the input of one kind of modality.
+
+    :param name: the message type as ROS writes it, ``package/msg/Type``.
+    :param decode: (message, time of receipt in ns, modality) to (raw value, stamp in ns);
+        raises InvalidInput.
+    :param depth: queue depth of the subscription.
+    """
+
+    name: str
+    message_type: type
+    decode: Decode
+    depth: int
+
+
+@dataclass(frozen=True)
+class OutputCodec:
+    """
+    How model arrays of one kind leave the node.
+
+    :param encode: (modality, array, header) to a message.
+    :param message_type: of what ``encode`` makes.
+    :param encode_std: the same for standard deviations, in model units.
+    :param std_type: of what ``encode_std`` makes.
+    :param encode_native: a second form as the sensor sends it (sound: the waveform), or None.
+    :param native_type: of what ``encode_native`` makes.
+    """
+
+    encode: Encode
+    message_type: type
+    encode_std: Encode
+    std_type: type
+    encode_native: Encode | None = None
+    native_type: type | None = None
+
+
+_INPUTS: dict[tuple[str, str], InputCodec] = {}
+_OUTPUTS: dict[str, OutputCodec] = {}
+
+
+def register_input(kind: str, message_type: type, depth: int = 1) -> Callable[[Decode], Decode]:
+    """Make a decoder known for a kind and a message type; the first of a kind is its default."""
+    name = message_name(message_type)
+
+    def keep(decode: Decode) -> Decode:
+        _INPUTS[kind, name] = InputCodec(name, message_type, decode, depth)
+        return decode
+
+    return keep
+
+
+def register_output(kind: str, codec: OutputCodec) -> None:
+    """Make the output codec of a kind known."""
+    _OUTPUTS[kind] = codec
+
+
+def input_codec(kind: str, message: str = '') -> InputCodec:
+    """
+    Find the codec of a message type.
+
+    :param message: ``package/msg/Type``; empty for the kind's default.
+    :raises ConfigError: if that kind cannot come in that message.
+    """
+    known = [name for of_kind, name in _INPUTS if of_kind == kind]
+    name = message or (known[0] if known else '')
+    if (kind, name) not in _INPUTS:
+        raise ConfigError(
+            f'no codec from "{name}" to {kind}; known for {kind}: {", ".join(known) or "none"}'
+        )
+    return _INPUTS[kind, name]
+
+
+def output_codec(kind: str) -> OutputCodec:
+    """
+    Find the codec by which arrays of a kind leave the node.
+
+    :raises ConfigError: if the kind has none.
+    """
+    if kind not in _OUTPUTS:
+        raise ConfigError(f'no output codec for kind "{kind}"; known: {", ".join(_OUTPUTS)}')
+    return _OUTPUTS[kind]
+
+
+def message_name(message_type: type) -> str:
+    """Name of a message type as ROS writes it, such as ``std_msgs/msg/String``."""
+    package, sub_package = message_type.__module__.split('.')[:2]
+    return f'{package}/{sub_package}/{message_type.__name__}'
+
+
+def time_message(stamp_ns: int) -> Time:
+    """Time message of a time in nanoseconds."""
+    seconds, nanoseconds = divmod(stamp_ns, 1_000_000_000)
+    return Time(sec=seconds, nanosec=nanoseconds)
+
+
+def make_header(stamp_ns: int, frame_id: str = '') -> Header:
+    """Header of a time in nanoseconds and a frame."""
+    return Header(stamp=time_message(stamp_ns), frame_id=frame_id)
+
+
+def stamp_of(header: Header, receipt_ns: int) -> int:
+    """Time of a header in nanoseconds; that of receipt if the sender left it out."""
+    stamp = header.stamp
+    return stamp.sec * 1_000_000_000 + stamp.nanosec or receipt_ns
+
+
+def as_bytes(values: np.ndarray) -> array[int]:
+    """Bytes of an array in the form that ``uint8[]`` fields take without a copy per element."""
+    data = array('B')
+    data.frombytes(memoryview(np.ascontiguousarray(values).reshape(-1).view(np.uint8)))
+    return data

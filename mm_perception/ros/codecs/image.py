@@ -1,0 +1,128 @@
+"""Camera images."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+from sensor_msgs.msg import CompressedImage, Image
+from std_msgs.msg import Header
+
+from mm_perception.errors import InvalidInput
+from mm_perception.modalities import Modality
+from mm_perception.ros.codecs.base import (
+    OutputCodec,
+    as_bytes,
+    make_header,
+    register_input,
+    register_output,
+    stamp_of,
+)
+
+
+@dataclass(frozen=True)
+class _Layout:
+    dtype: str
+    channels: int = 1
+    order: tuple[int, int] = (0, 1)  # first channel and direction that give RGB
+
+
+_LAYOUTS = {
+    'mono8': _Layout('u1'),
+    '8UC1': _Layout('u1'),
+    'rgb8': _Layout('u1', 3),
+    'bgr8': _Layout('u1', 3, (2, -1)),
+    'rgba8': _Layout('u1', 4),
+    'bgra8': _Layout('u1', 4, (2, -1)),
+    'mono16': _Layout('u2'),
+    '16UC1': _Layout('u2'),
+    '32FC1': _Layout('f4'),
+}
+_ENCODINGS = {('u1', 1): 'mono8', ('u1', 3): 'rgb8', ('u2', 1): '16UC1', ('f4', 1): '32FC1'}
+
+
+@register_input('image', Image)
+def decode_image(message: Image, receipt_ns: int, modality: Modality[Any]) -> tuple[Any, int]:
+    """View the pixels, without a copy: ``[H, W]`` or ``uint8[H, W, 3]`` RGB."""
+    layout = _LAYOUTS.get(message.encoding)
+    if layout is None:
+        known = ', '.join(_LAYOUTS)
+        raise InvalidInput(f'encoding "{message.encoding[:32]}" is not one of {known}')
+    height, width, step = message.height, message.width, message.step
+    if height == 0 or width == 0:
+        raise InvalidInput(f'image is empty ({width}x{height})')
+    dtype = np.dtype(('>' if message.is_bigendian else '<') + layout.dtype)
+    row = width * layout.channels * dtype.itemsize
+    if step < row:
+        raise InvalidInput(f'step {step} is less than a row of {row} bytes ({message.encoding})')
+    if len(message.data) != step * height:
+        raise InvalidInput(
+            f'data has {len(message.data)} bytes; step {step} x height {height} = {step * height}'
+        )
+    strides = (step, layout.channels * dtype.itemsize, dtype.itemsize)
+    shape = (height, width, layout.channels)
+    pixels = np.ndarray(shape, dtype, memoryview(message.data), 0, strides)
+    first, direction = layout.order
+    image = pixels[:, :, 0] if layout.channels == 1 else pixels[:, :, first::direction][..., :3]
+    if not dtype.isnative:
+        image = image.astype(dtype.newbyteorder('='))
+    return image, stamp_of(message.header, receipt_ns)
+
+
+@register_input('image', CompressedImage)
+def decode_compressed(
+    message: CompressedImage, receipt_ns: int, modality: Modality[Any]
+) -> tuple[Any, int]:
+    """Decompress JPEG or PNG: ``[H, W]`` or ``uint8[H, W, 3]`` RGB."""
+    data = np.frombuffer(message.data, np.uint8)
+    if data.size == 0:
+        raise InvalidInput('compressed image is empty')
+    try:
+        pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise InvalidInput(f'compressed image cannot be decoded ({error.err})') from error
+    if pixels is None:
+        raise InvalidInput(
+            f'compressed image of {data.size} bytes ("{message.format[:32]}") is neither a'
+            ' complete JPEG nor PNG'
+        )
+    image = pixels if pixels.ndim == 2 else pixels[:, :, 2::-1]
+    return image, stamp_of(message.header, receipt_ns)
+
+
+def image_message(pixels: np.ndarray, stamp_ns: int, frame_id: str = 'camera') -> Image:
+    """
+    Build an image message.
+
+    :param pixels: ``uint8[H, W]`` grey, ``uint8[H, W, 3]`` RGB, ``uint16[H, W]`` or
+        ``float32[H, W]``.
+    """
+    return _image(pixels, make_header(stamp_ns, frame_id))
+
+
+def encode_float_image(modality: Modality[Any], array: np.ndarray, header: Header) -> Image:
+    """Encode model values as they are: 32FC1, channels beside each other if several."""
+    planes = np.asarray(array, '<f4').reshape(-1, *array.shape[-2:])
+    return _image(np.concatenate(list(planes), axis=1), header)
+
+
+def _encode_image(modality: Modality[Any], array: np.ndarray, header: Header) -> Image:
+    return _image(modality.from_model(array), header)
+
+
+def _image(pixels: np.ndarray, header: Header) -> Image:
+    channels = pixels.shape[2] if pixels.ndim == 3 else 1
+    return Image(
+        header=header,
+        height=pixels.shape[0],
+        width=pixels.shape[1],
+        encoding=_ENCODINGS[f'{pixels.dtype.kind}{pixels.dtype.itemsize}', channels],
+        is_bigendian=0,
+        step=pixels.shape[1] * channels * pixels.dtype.itemsize,
+        data=as_bytes(pixels),
+    )
+
+
+register_output('image', OutputCodec(_encode_image, Image, encode_float_image, Image))

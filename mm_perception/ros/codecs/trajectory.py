@@ -1,0 +1,123 @@
+"""Motions of a pen or an arm: whole, or point by point."""
+
+from __future__ import annotations
+
+from array import array as typed_array
+from typing import Any
+
+import numpy as np
+from builtin_interfaces.msg import Duration
+from geometry_msgs.msg import PointStamped
+from sensor_msgs.msg import JointState
+from std_msgs.msg import Header
+from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
+
+from mm_perception.errors import InvalidInput
+from mm_perception.modalities import Modality, Motion
+from mm_perception.ros.codecs.base import (
+    OutputCodec,
+    make_header,
+    register_input,
+    register_output,
+    stamp_of,
+)
+
+MAX_POINTS = 10_000
+AXES = ('x', 'y', 'z')
+
+
+@register_input('trajectory', JointTrajectory)
+def decode_trajectory(
+    message: JointTrajectory, receipt_ns: int, modality: Modality[Any]
+) -> tuple[Motion, int]:
+    """Read a whole motion from the positions and times of its points."""
+    count = len(message.points)
+    if not 2 <= count <= MAX_POINTS:
+        raise InvalidInput(f'trajectory has {count} points; expected 2 to {MAX_POINTS}')
+    positions = [point.positions for point in message.points]
+    dimensions = len(positions[0])
+    if dimensions == 0 or any(len(position) != dimensions for position in positions):
+        raise InvalidInput('points have no positions, or not all the same number of them')
+    if message.joint_names and len(message.joint_names) != dimensions:
+        raise InvalidInput(
+            f'{len(message.joint_names)} joint_names but {dimensions} positions per point'
+        )
+    times_s = np.array(
+        [p.time_from_start.sec + p.time_from_start.nanosec * 1e-9 for p in message.points]
+    )
+    if (np.diff(times_s) < 0).any():
+        raise InvalidInput('time_from_start runs backwards')
+    motion = Motion(_finite(positions), (times_s - times_s[0]).astype(np.float32))
+    return motion, stamp_of(message.header, receipt_ns)
+
+
+@register_input('trajectory', PointStamped, depth=200)
+def decode_pen(
+    message: PointStamped, receipt_ns: int, modality: Modality[Any]
+) -> tuple[Motion, int]:
+    """Read one point of a pen's stream, in as many coordinates as the modality has."""
+    point = message.point
+    position = (point.x, point.y, point.z)[: modality.options.dimensions]
+    return _single(position), stamp_of(message.header, receipt_ns)
+
+
+@register_input('trajectory', JointState, depth=200)
+def decode_joints(
+    message: JointState, receipt_ns: int, modality: Modality[Any]
+) -> tuple[Motion, int]:
+    """Read one point of an arm's stream: all joint positions."""
+    expected = modality.options.dimensions
+    if len(message.position) != expected:
+        raise InvalidInput(f'{len(message.position)} joint positions; expected {expected}')
+    return _single(message.position), stamp_of(message.header, receipt_ns)
+
+
+def trajectory_message(motion: Motion, stamp_ns: int, frame_id: str = 'pen') -> JointTrajectory:
+    """
+    Build a message of a whole motion.
+
+    :param stamp_ns: time of the motion, as the node will judge its age.
+    """
+    return _trajectory(motion, make_header(stamp_ns, frame_id))
+
+
+def _single(position: Any) -> Motion:
+    return Motion(_finite([position]), np.zeros(1, np.float32))
+
+
+def _finite(positions: Any) -> np.ndarray:
+    with np.errstate(over='ignore'):
+        points = np.asarray(positions, np.float32)
+    if not np.isfinite(points).all():
+        raise InvalidInput('positions hold NaN or infinity')
+    return points
+
+
+def _trajectory(motion: Motion, header: Header) -> JointTrajectory:
+    dimensions = motion.points.shape[1]
+    names = AXES if dimensions <= len(AXES) else tuple(f'joint{k}' for k in range(dimensions))
+    message = JointTrajectory(header=header, joint_names=list(names[:dimensions]))
+    points = motion.points.astype(np.float64)
+    nanoseconds = np.rint(motion.times_s.astype(np.float64) * 1e9).astype(np.int64)
+    for position, time_ns in zip(points, nanoseconds.tolist(), strict=True):
+        seconds, rest = divmod(time_ns, 1_000_000_000)
+        message.points.append(
+            JointTrajectoryPoint(
+                positions=typed_array('d', position.tobytes()),
+                time_from_start=Duration(sec=seconds, nanosec=rest),
+            )
+        )
+    return message
+
+
+def _encode(modality: Modality[Any], array: np.ndarray, header: Header) -> JointTrajectory:
+    return _trajectory(modality.from_model(array), header)
+
+
+def _encode_std(modality: Modality[Any], std: np.ndarray, header: Header) -> JointTrajectory:
+    points = np.asarray(std, np.float32).reshape(-1, modality.options.dimensions)
+    times_s = np.linspace(0.0, 1.0, len(points), dtype=np.float32)
+    return _trajectory(Motion(points, times_s), header)
+
+
+register_output('trajectory', OutputCodec(_encode, JointTrajectory, _encode_std, JointTrajectory))

@@ -1,0 +1,116 @@
+"""Vectors of numbers, labels, and the arrays in which both leave."""
+
+from __future__ import annotations
+
+from array import array as typed_array
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from geometry_msgs.msg import WrenchStamped
+from sensor_msgs.msg import Imu, JointState
+from std_msgs.msg import Float32MultiArray, Header, MultiArrayDimension, String
+
+from mm_perception.errors import InvalidInput
+from mm_perception.modalities import Modality
+from mm_perception.ros.codecs.base import OutputCodec, register_input, register_output, stamp_of
+
+MAX_LABEL = 256
+
+
+@register_input('symbol', String)
+def decode_symbol(message: String, receipt_ns: int, modality: Modality[Any]) -> tuple[str, int]:
+    """Read a label; its time is that of receipt."""
+    if not 0 < len(message.data) <= MAX_LABEL:
+        raise InvalidInput(f'label has {len(message.data)} characters; expected 1 to {MAX_LABEL}')
+    return message.data, receipt_ns
+
+
+@register_input('vector', JointState)
+def decode_joint_state(
+    message: JointState, receipt_ns: int, modality: Modality[Any]
+) -> tuple[np.ndarray, int]:
+    """Read joint positions: those that the modality names, in its order, or all."""
+    positions = message.position
+    if modality.labels:
+        found = dict(zip(message.name, positions, strict=False))
+        missing = [name for name in modality.labels if name not in found]
+        if missing:
+            raise InvalidInput(f'no position of joint {", ".join(missing[:4])} in the message')
+        positions = [found[name] for name in modality.labels]
+    return _vector(positions), stamp_of(message.header, receipt_ns)
+
+
+@register_input('vector', Float32MultiArray)
+def decode_array(
+    message: Float32MultiArray, receipt_ns: int, modality: Modality[Any]
+) -> tuple[np.ndarray, int]:
+    """Read all numbers; their time is that of receipt."""
+    start = message.layout.data_offset
+    return _vector(message.data[start:]), receipt_ns
+
+
+@register_input('vector', WrenchStamped)
+def decode_wrench(
+    message: WrenchStamped, receipt_ns: int, modality: Modality[Any]
+) -> tuple[np.ndarray, int]:
+    """Read force then torque: 6 numbers."""
+    force, torque = message.wrench.force, message.wrench.torque
+    values = (force.x, force.y, force.z, torque.x, torque.y, torque.z)
+    return _vector(values), stamp_of(message.header, receipt_ns)
+
+
+@register_input('vector', Imu)
+def decode_imu(message: Imu, receipt_ns: int, modality: Modality[Any]) -> tuple[np.ndarray, int]:
+    """Read angular velocity then linear acceleration: 6 numbers."""
+    turn, push = message.angular_velocity, message.linear_acceleration
+    values = (turn.x, turn.y, turn.z, push.x, push.y, push.z)
+    return _vector(values), stamp_of(message.header, receipt_ns)
+
+
+def array_message(values: np.ndarray, labels: Sequence[str]) -> Float32MultiArray:
+    """
+    Build an array message.
+
+    :param values: ``float32[...]``.
+    :param labels: one per dimension.
+    """
+    message = Float32MultiArray(
+        data=typed_array('f', np.ascontiguousarray(values, np.float32).tobytes())
+    )
+    for k, label in enumerate(labels):
+        size, stride = values.shape[k], int(np.prod(values.shape[k:]))
+        message.layout.dim.append(MultiArrayDimension(label=label, size=size, stride=stride))
+    return message
+
+
+def _vector(values: Any) -> np.ndarray:
+    with np.errstate(over='ignore'):
+        vector = np.asarray(values, np.float32)
+    if vector.size == 0:
+        raise InvalidInput('vector is empty')
+    if not np.isfinite(vector).all():
+        raise InvalidInput('vector holds NaN or infinity')
+    return vector
+
+
+def _encode_vector(
+    modality: Modality[Any], array: np.ndarray, header: Header
+) -> Float32MultiArray:
+    return array_message(modality.from_model(array), [_label(modality)])
+
+
+def _encode_plain(modality: Modality[Any], array: np.ndarray, header: Header) -> Float32MultiArray:
+    return array_message(array, [_label(modality)])
+
+
+def _label(modality: Modality[Any]) -> str:
+    return ','.join(modality.labels) or modality.spec.name
+
+
+register_output(
+    'vector', OutputCodec(_encode_vector, Float32MultiArray, _encode_plain, Float32MultiArray)
+)
+register_output(
+    'symbol', OutputCodec(_encode_plain, Float32MultiArray, _encode_plain, Float32MultiArray)
+)
