@@ -1,0 +1,137 @@
+"""A lifecycle node that cleans up after itself, and how such nodes are run."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable
+from contextlib import ExitStack
+from typing import Any
+
+import rclpy
+from rclpy.exceptions import ParameterException
+from rclpy.executors import ExternalShutdownException
+from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
+
+from mm_perception.errors import MMPerceptionError
+
+SUCCESS = TransitionCallbackReturn.SUCCESS
+FAILURE = TransitionCallbackReturn.FAILURE
+ERROR = TransitionCallbackReturn.ERROR
+Outcome = TransitionCallbackReturn
+
+
+class ManagedNode(LifecycleNode):
+    """
+    A lifecycle node whose transitions cannot fail silently or half-way.
+
+    Subclasses implement :meth:`setup` (configure) and :meth:`start` (activate). Each registers
+    on the stack that it is given how to undo each of its steps; deactivate, cleanup, shutdown,
+    errors, and a step that fails unwind those stacks.
+    """
+
+    def __init__(self, name: str, **kwargs: Any) -> None:
+        super().__init__(name, **kwargs)
+        self._configured = ExitStack()
+        self._running = ExitStack()
+
+    def setup(self, undo: ExitStack) -> None:
+        """Acquire everything that is needed to run."""
+
+    def start(self, undo: ExitStack) -> None:
+        """Begin to work."""
+
+    def on_configure(self, state: LifecycleState) -> Outcome:
+        """Run :meth:`setup`."""
+        return self._attempt('configure', self.setup, self._configured)
+
+    def on_activate(self, state: LifecycleState) -> Outcome:
+        """Enable the publishers and run :meth:`start`."""
+        super().on_activate(state)
+        outcome = self._attempt('activate', self.start, self._running)
+        if outcome != SUCCESS:
+            super().on_deactivate(state)
+        return outcome
+
+    def on_deactivate(self, state: LifecycleState) -> Outcome:
+        """Undo :meth:`start` and disable the publishers."""
+        self._unwind('deactivate', self._running)
+        return super().on_deactivate(state)
+
+    def on_cleanup(self, state: LifecycleState) -> Outcome:
+        """Undo :meth:`setup`."""
+        self.release()
+        return SUCCESS
+
+    def on_shutdown(self, state: LifecycleState) -> Outcome:
+        """Undo everything."""
+        self.release()
+        return SUCCESS
+
+    def on_error(self, state: LifecycleState) -> Outcome:
+        """Undo everything; the node can be configured again."""
+        self.release()
+        return SUCCESS
+
+    def release(self) -> None:
+        """Undo whatever was done, in whatever state the node is."""
+        self._unwind('deactivate', self._running)
+        self._unwind('clean up', self._configured)
+
+    def log_defect(self, what: str, error: BaseException) -> None:
+        """Log an unexpected exception with its traceback."""
+        trace = ''.join(traceback.format_exception(error))
+        self.get_logger().error(f'{what} failed: {error!r}\n{trace}')
+
+    def _attempt(self, what: str, step: Callable[[ExitStack], None], undo: ExitStack) -> Outcome:
+        try:
+            step(undo)
+            return SUCCESS
+        except (MMPerceptionError, ParameterException) as error:
+            self.get_logger().error(f'cannot {what}: {error}')
+            outcome = FAILURE
+        except Exception as error:  # noqa: BLE001 - rclpy would swallow it without a word
+            self.log_defect(what, error)
+            outcome = ERROR
+        self._unwind(f'undo {what}', undo)
+        return outcome
+
+    def _unwind(self, what: str, undo: ExitStack) -> None:
+        try:
+            undo.close()
+        except Exception as error:  # noqa: BLE001 - the rest of the stack was unwound all the same
+            self.log_defect(what, error)
+
+
+def autostart(node: LifecycleNode) -> bool:
+    """Configure and activate a node from within, without a lifecycle manager."""
+    return bool(node.trigger_configure() == SUCCESS and node.trigger_activate() == SUCCESS)
+
+
+def run_node(make: Callable[[], Any], ready: Callable[[Any], bool], args: Any = None) -> int:
+    """
+    Run a node in a process of its own until SIGINT, SIGTERM or shutdown.
+
+    :param make: makes the node; it has a method ``release`` that undoes everything.
+    :param ready: called before spinning; False ends the process with exit code 1.
+    :param args: command line; None for ``sys.argv``.
+    :returns: exit code.
+    """
+    rclpy.init(args=args)
+    node = None
+    try:
+        node = make()
+        if not ready(node):
+            return 1
+        rclpy.spin(node)
+    except (KeyboardInterrupt, ExternalShutdownException):
+        pass
+    except (MMPerceptionError, ParameterException) as error:
+        print(f'error: {error}', file=sys.stderr)
+        return 1
+    finally:
+        if node is not None:
+            node.release()
+            node.destroy_node()
+        rclpy.try_shutdown()
+    return 0
