@@ -74,6 +74,29 @@ class Fusion:
         self._session = InferenceSession(self.engine, self.bundle.spec)
         self._prepared: dict[str, tuple[Stamped, np.ndarray | str]] = {}
 
+    def describe(self) -> dict[str, Any]:
+        """Facts about the model that consumers need, as plain data."""
+        return {
+            'bundle': self.bundle.name,
+            'hash': self.bundle.hash,
+            'frame_id': self.bundle.frame_id,
+            'latent_dim': self.bundle.spec.joint_latent_dim,
+            'labels': list(self.bundle.labels),
+            'engine': self.engine.name,
+            'device': self.engine.device,
+            'modalities': [
+                {
+                    'name': name,
+                    'kind': modality.spec.kind,
+                    'shape': list(modality.shape),
+                    'latent_dim': modality.spec.latent_dim,
+                    'labels': list(modality.labels),
+                    'preprocessing': modality.plain_options(),
+                }
+                for name, modality in self.modalities.items()
+            ],
+        }
+
     def warm_up(self) -> None:
         """Run everything once, so that the first tick is as fast as the others."""
         session = InferenceSession(self.engine, self.bundle.spec)

@@ -55,7 +55,9 @@ def judge(reading: Reading | None, limits: Limits, now_ns: int) -> Verdict:
     value = reading.value if reading else None
     age_s = None if value is None else (now_ns - value.stamp_ns) * 1e-9
     if not limits.enabled:
-        return Verdict(State.DISABLED, False, age_s, 'disabled by parameter')
+        return Verdict(
+            State.DISABLED, False, age_s, 'switched off, by its parameter enabled or by ~/enable'
+        )
     if reading is not None and reading.refused:
         return Verdict(State.REJECTED, False, age_s, reading.refused)
     if age_s is None:

@@ -164,19 +164,15 @@ class Parameters:
 
     def declare(self, rows: Iterable[Row]) -> None:
         """
-        Declare parameters.
+        Declare parameters that are not declared yet.
 
         :raises rclpy.exceptions.ParameterException: if a value given at start is wrong.
         """
         for row in rows:
+            if row.name in self._rows:
+                continue
             self._rows[row.name] = row
             self._node.declare_parameter(row.name, row.default, row.descriptor())
-
-    def undeclare(self, rows: Iterable[Row]) -> None:
-        """Take parameters back, those of a bundle that is unloaded."""
-        for row in rows:
-            if self._rows.pop(row.name, None) and self._node.has_parameter(row.name):
-                self._node.undeclare_parameter(row.name)
 
     def __getitem__(self, name: str) -> Any:
         """Value of a parameter."""

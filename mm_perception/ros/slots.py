@@ -53,7 +53,7 @@ class InputSlot(SimpleFilter):
         self._reading = Reading(None)
         self.adopt(modality)
 
-    def connectInput(self, f: SimpleFilter) -> None:  # noqa: N802
+    def connectInput(self, f: SimpleFilter) -> None:
         """Take messages from a filter."""
         self.incoming_connection = f.registerCallback(self.add)
 

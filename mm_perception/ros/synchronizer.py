@@ -16,19 +16,19 @@ except ImportError:
         def __init__(self) -> None:
             self.callbacks: dict[int, tuple[Callable[..., None], tuple[Any, ...]]] = {}
 
-        def registerCallback(self, cb: Callable[..., None], *args: Any) -> int:  # noqa: N802
+        def registerCallback(self, cb: Callable[..., None], *args: Any) -> int:
             """Have ``cb`` called with every output, followed by ``args``."""
             connection = len(self.callbacks)
             self.callbacks[connection] = (cb, args)
             return connection
 
-        def signalMessage(self, *msg: Any) -> None:  # noqa: N802
+        def signalMessage(self, *msg: Any) -> None:
             """Hand an output to every callback."""
             for callback, args in list(self.callbacks.values()):
                 callback(*msg, *args)
 
     class Subscriber(SimpleFilter):  # type: ignore[no-redef]
-        """A subscription as a filter: node, message type, topic, ``create_subscription`` options."""
+        """A subscription as a filter; takes what ``create_subscription`` takes."""
 
         def __init__(self, node: Any, *args: Any, **kwargs: Any) -> None:
             super().__init__()
@@ -37,7 +37,7 @@ except ImportError:
             kwargs.setdefault('qos_profile', 10)
             self.sub = node.create_subscription(*args, self.signalMessage, **kwargs)
 
-        def getTopic(self) -> str:  # noqa: N802
+        def getTopic(self) -> str:
             """Topic as it was given."""
             return str(self.topic)
 
@@ -63,7 +63,7 @@ class PartialSynchronizer(SimpleFilter):
         self._triggers = frozenset(triggers)
         self.connectInput(fs)
 
-    def connectInput(self, fs: Sequence[Any]) -> None:  # noqa: N802
+    def connectInput(self, fs: Sequence[Any]) -> None:
         """Take messages from these filters."""
         self._latest: list[Any] = [None] * len(fs)
         self.input_connections = [f.registerCallback(self.add, k) for k, f in enumerate(fs)]

@@ -10,7 +10,7 @@ from mm_perception.ros.codecs.base import (
     stamp_of,
     time_message,
 )
-from mm_perception.ros.codecs.image import image_message
+from mm_perception.ros.codecs.image import image_message, picture_message
 from mm_perception.ros.codecs.latent import latent_message, latent_vector_message
 from mm_perception.ros.codecs.points import read_table
 from mm_perception.ros.codecs.sound import audio_message
@@ -29,6 +29,7 @@ __all__ = [
     'make_header',
     'message_name',
     'output_codec',
+    'picture_message',
     'read_table',
     'stamp_of',
     'time_message',

@@ -102,6 +102,17 @@ def image_message(pixels: np.ndarray, stamp_ns: int, frame_id: str = 'camera') -
     return _image(pixels, make_header(stamp_ns, frame_id))
 
 
+def picture_message(picture: np.ndarray, header: Header) -> Image:
+    """
+    Build an image message of something that was drawn.
+
+    :param picture: ``uint8[H, W, 3]``, BGR.
+    """
+    message = _image(picture, header)
+    message.encoding = 'bgr8'
+    return message
+
+
 def encode_float_image(modality: Modality[Any], array: np.ndarray, header: Header) -> Image:
     """Encode model values as they are: 32FC1, channels beside each other if several."""
     planes = np.asarray(array, '<f4').reshape(-1, *array.shape[-2:])

@@ -1,0 +1,223 @@
+"""The node ``cmi``: fuses what sensors deliver, and fills in what they do not."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+import time
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any
+
+from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
+from rclpy.clock import Clock, ClockType
+from rclpy.parameter import Parameter
+from rclpy.task import Future
+from std_msgs.msg import String
+from std_srvs.srv import SetBool, Trigger
+
+from mm_perception.bundle import load_bundle
+from mm_perception.errors import BundleError, ConfigError, MMPerceptionError
+from mm_perception.inference import build_engine
+from mm_perception.ros.fusion import Fusion
+from mm_perception.ros.inputs import Inputs
+from mm_perception.ros.lifecycle import ManagedNode, autostart, run_node
+from mm_perception.ros.outputs import Outputs
+from mm_perception.ros.parameters import (
+    NODE_ROWS,
+    TRIGGER_ANY,
+    TRIGGER_TIMER,
+    Parameters,
+    Settings,
+    modality_rows,
+)
+from mm_perception.ros.qos import latched_qos
+from mm_perception.ros.reporting import Reporter
+from mm_perception.ros.slots import Reading
+from mm_perception.ros.worker import Worker
+
+Readings = Mapping[str, Reading | None]
+
+
+class CmiNode(ManagedNode):
+    """
+    Cross-modality inference over topics.
+
+    The executor's thread only receives: messages go into slots, and the timer or a new value
+    hands the newest readings to one worker thread, which fuses and publishes.
+    """
+
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__('cmi', **kwargs)
+        self.parameters = Parameters(self)
+        self.parameters.declare(NODE_ROWS)
+        self._worker: Worker[Readings] | None = None
+        self._timer: Any = None
+        self._enabled = True
+        self._settings: Settings | None = None
+        self._last_tick_s = 0.0
+        self.add_post_set_parameters_callback(self._take_parameters)
+
+    def setup(self, undo: ExitStack) -> None:
+        """Load and warm up the model, subscribe and advertise."""
+        self._fusion = fusion = self._load()
+        for modality in fusion.modalities.values():
+            self.parameters.declare(modality_rows(modality.spec))
+        triggers = self._triggers()
+        self._by_timer = not triggers
+        self._settings = self.parameters.settings(fusion.modalities)
+        undo.callback(setattr, self, '_settings', None)
+        self._outputs = Outputs(self, fusion.modalities, undo)
+        self._inputs = Inputs(self, fusion.modalities, self.parameters, triggers, undo)
+        self._inputs.synchronizer.registerCallback(self._request)
+        self._reporter = Reporter(self, self._inputs)
+        undo.callback(self._reporter.destroy)
+        self._info = self.create_publisher(String, '~/model_info', latched_qos())
+        undo.callback(self.destroy_publisher, self._info)
+        self._publish_info()
+        self._offer_services(undo)
+        watch = self.create_timer(1.0, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
+        undo.callback(self.destroy_timer, watch)
+
+    def start(self, undo: ExitStack) -> None:
+        """Begin to fuse."""
+        self._worker = Worker(self._tick, self._tick_failed)
+        undo.callback(setattr, self, '_worker', None)
+        undo.callback(self._worker.stop)
+        self._timer = self.create_timer(1.0 / self._settings.rate_hz, self._on_timer)
+        undo.callback(setattr, self, '_timer', None)
+        undo.callback(self.destroy_timer, self._timer)
+
+    def _load(self) -> Fusion:
+        bundle = load_bundle(self.parameters['bundle'])
+        fusion = Fusion(bundle, build_engine(bundle, self.parameters['device']))
+        fusion.warm_up()
+        engine = fusion.engine
+        self.get_logger().info(
+            f'{bundle.frame_id}: {", ".join(fusion.modalities)} on {engine.name} ({engine.device})'
+        )
+        return fusion
+
+    def _triggers(self) -> frozenset[str]:
+        trigger = self.parameters['trigger']
+        names = frozenset(self._fusion.modalities)
+        known = {TRIGGER_TIMER: frozenset[str](), TRIGGER_ANY: names}
+        known.update({name: frozenset({name}) for name in names})
+        if trigger not in known:
+            raise ConfigError(f'trigger: "{trigger}" is not one of {", ".join(known)}')
+        return known[trigger]
+
+    def _offer_services(self, undo: ExitStack) -> None:
+        # A reload waits for its thread: in a group of its own it keeps nothing else waiting.
+        own_group = MutuallyExclusiveCallbackGroup()
+        for service in (
+            self.create_service(SetBool, '~/enable', self._on_enable),
+            self.create_service(Trigger, '~/reset', self._on_reset),
+            self.create_service(
+                Trigger, '~/reload_model', self._on_reload, callback_group=own_group
+            ),
+        ):
+            undo.callback(self.destroy_service, service)
+
+    def _on_timer(self) -> None:
+        self._inputs.advance()
+        period_s = 1.0 / self._settings.rate_hz
+        if self._by_timer or time.monotonic() - self._last_tick_s > 0.9 * period_s:
+            self._inputs.synchronizer.fire()
+
+    def _request(self, *readings: Reading | None) -> None:
+        if self._worker is not None:
+            self._last_tick_s = time.monotonic()
+            self._worker.submit(dict(zip(self._fusion.modalities, readings, strict=True)))
+
+    def _tick(self, readings: Readings) -> None:
+        """Fuse and publish, in the worker's thread."""
+        begin = time.perf_counter()
+        fusion, settings = self._fusion, self._settings
+        demand = self._outputs.demand(settings)
+        limits = settings.limits
+        if not self._enabled:
+            limits = {name: replace(limit, enabled=False) for name, limit in limits.items()}
+        now_ns = self.get_clock().now().nanoseconds
+        fused = fusion.tick(readings, limits, demand, now_ns)
+        self._outputs.publish(fused, fusion.modalities, fusion.bundle.frame_id, settings)
+        self._reporter.add(fused, (time.perf_counter() - begin) * 1e3)
+
+    def _tick_failed(self, error: Exception) -> None:
+        if self.context.ok():
+            self._reporter.errors += 1
+            self.log_defect('tick', error)
+
+    def _report(self) -> None:
+        worker = self._worker
+        dropped = worker.replaced if worker else 0
+        self._reporter.report(self._fusion, worker is not None, self._enabled, dropped)
+
+    def _publish_info(self) -> None:
+        self._info.publish(String(data=json.dumps(self._fusion.describe())))
+
+    def _take_parameters(self, parameters: list[Parameter]) -> None:
+        if self._settings is None:
+            return
+        self._settings = self.parameters.settings(self._fusion.modalities)
+        if self._timer is not None:
+            self._timer.timer_period_ns = int(1e9 / self._settings.rate_hz)
+
+    def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
+        self._enabled = request.data
+        response.success = True
+        response.message = 'fusion is on' if request.data else 'fusion is off: no latents'
+        self.get_logger().info(response.message)
+        return response
+
+    def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Any:
+        self._inputs.clear()
+        response.success, response.message = True, 'everything received so far is forgotten'
+        return response
+
+    async def _on_reload(self, request: Trigger.Request, response: Trigger.Response) -> Any:
+        """Load beside the running model, then swap; on any failure the old one goes on."""
+        loaded: Future = Future()
+
+        def load() -> None:
+            try:
+                loaded.set_result(self._load())
+            except Exception as error:  # noqa: BLE001 - handed on to whoever awaits
+                loaded.set_exception(error)
+            self.executor.wake()
+
+        threading.Thread(target=load, name='reload', daemon=True).start()
+        try:
+            self._swap(await loaded)
+            response.success, response.message = True, self._fusion.bundle.frame_id
+        except MMPerceptionError as error:
+            response.success, response.message = False, f'kept the old model: {error}'
+        except Exception as error:  # noqa: BLE001 - the node goes on with the old model
+            self.log_defect('reload', error)
+            response.success, response.message = False, f'kept the old model: {error!r}'
+        self.get_logger().info(f'reload_model: {response.message}')
+        return response
+
+    def _swap(self, fusion: Fusion) -> None:
+        old = [(n, m.spec.kind, m.shape) for n, m in self._fusion.modalities.items()]
+        new = [(n, m.spec.kind, m.shape) for n, m in fusion.modalities.items()]
+        if old != new:
+            raise BundleError('its modalities differ; clean up and configure the node instead')
+        self._inputs.adopt(fusion.modalities)
+        self._fusion = fusion
+        self._publish_info()
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the node in a process of its own."""
+    return run_node(CmiNode, _start_if_wanted, args)
+
+
+def _start_if_wanted(node: CmiNode) -> bool:
+    return autostart(node) if node.parameters['autostart'] else True
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,113 @@
+"""``/diagnostics`` once a second, and the log lines that explain why there is no output."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.node import Node
+
+from mm_perception.ros.codecs import make_header
+from mm_perception.ros.diagnostics import LEVELS, Rates, StageTimes, make_status
+from mm_perception.ros.fusion import Fused, Fusion
+from mm_perception.ros.health import State, Verdict
+from mm_perception.ros.inputs import Inputs, Throttle
+
+EXPLAIN_PERIOD_S = 10.0
+PATIENCE = 3
+
+
+class Reporter:
+    """
+    Watches the node's work.
+
+    :param node: whose name the diagnostics carry.
+    :param inputs: its subscriptions.
+    """
+
+    def __init__(self, node: Node, inputs: Inputs) -> None:
+        self.ticks = 0
+        self.latents = 0
+        self.errors = 0
+        self.times = StageTimes()
+        self._node = node
+        self._inputs = inputs
+        self._rates = Rates()
+        self._reports = 0
+        self._explain = Throttle(EXPLAIN_PERIOD_S)
+        self._verdicts: Mapping[str, Verdict] = {}
+        self._publisher = node.create_publisher(DiagnosticArray, '/diagnostics', 10)
+
+    def destroy(self) -> None:
+        """Destroy the publisher."""
+        self._node.destroy_publisher(self._publisher)
+
+    def add(self, fused: Fused, tick_ms: float) -> None:
+        """Take the result of one tick, and how long all of it took."""
+        self.ticks += 1
+        self.latents += fused.result is not None
+        self.times.add({**fused.stage_ms, 'tick': tick_ms})
+        self._verdicts = fused.verdicts
+        for name, verdict in fused.verdicts.items():
+            if verdict.state is State.REJECTED:
+                self._inputs.report_rejection(name, verdict.reason)
+
+    def report(self, fusion: Fusion, active: bool, enabled: bool, dropped: int) -> None:
+        """Publish the diagnostics, and log what keeps output away."""
+        self._reports += 1
+        entries = [self._own_status(fusion, active, enabled, dropped)]
+        for name, slot in self._inputs.slots.items():
+            entries.append(self._modality_status(name, slot.received, slot.rejected))
+        now_ns = self._node.get_clock().now().nanoseconds
+        message = DiagnosticArray(header=make_header(now_ns), status=entries)
+        self._publisher.publish(message)
+
+    def _own_status(self, fusion: Fusion, active: bool, enabled: bool, dropped: int) -> Any:
+        name = self._node.get_fully_qualified_name()
+        rate_hz = self._rates.rate_hz('latents', self.latents)
+        problem = ''
+        if not active:
+            problem = f'not active: no latents; "ros2 lifecycle set {name} activate"'
+        elif not enabled:
+            problem = f'switched off through {name}/enable: no latents'
+        elif rate_hz == 0.0 and not any(verdict.used for verdict in self._verdicts.values()):
+            problem = 'no modality is usable: no latents'
+        if problem and self._may_explain('node'):
+            self._node.get_logger().info(problem)
+        values = {
+            'latent_rate_hz': f'{rate_hz:.2f}',
+            'ticks': self.ticks,
+            'ticks_dropped': dropped,
+            'errors': self.errors,
+            'bundle': fusion.bundle.frame_id,
+            'engine': fusion.engine.name,
+            'device': fusion.engine.device,
+            **self.times.percentiles(),
+        }
+        level = DiagnosticStatus.WARN if problem else DiagnosticStatus.OK
+        return make_status(f'{self._node.get_name()}: fusion', level, problem or 'ok', values)
+
+    def _modality_status(self, name: str, received: int, rejected: int) -> Any:
+        verdict = self._verdicts.get(name, Verdict(State.WAITING, False))
+        rate_hz = self._rates.rate_hz(name, received)
+        reason = verdict.reason
+        if rate_hz == 0.0 and verdict.state in (State.WAITING, State.STALE):
+            reason = self._inputs.explain_silence(name)
+            if self._may_explain(name):
+                self._node.get_logger().warning(f'{name}: {verdict.state.value}: {reason}')
+        values = {
+            'state': verdict.state.value,
+            'used': str(verdict.used).lower(),
+            'rate_hz': f'{rate_hz:.2f}',
+            'age_ms': '' if verdict.age_s is None else f'{verdict.age_s * 1e3:.1f}',
+            'received': received,
+            'rejected': rejected,
+            'topic': self._inputs.topic(name),
+        }
+        status = f'{self._node.get_name()}: {name}'
+        return make_status(status, LEVELS[verdict.state], reason or 'ok', values)
+
+    def _may_explain(self, what: str) -> bool:
+        """Whether it is time for a line in the log; not while discovery is under way."""
+        return self._reports > PATIENCE and self._explain.ready(what)
