@@ -1,0 +1,98 @@
+"""``mm-perception build-data``: from raw recordings to a dataset or to sample recordings."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from mm_perception.errors import DataError
+
+OUT = {'mhd': Path('data/mhd'), 'samples': Path('models/mhd/recordings')}
+EXAMPLES = """examples:
+  mm-perception build-data mhd
+  mm-perception build-data mhd --train-size 2000 --test-size 500 --generated-voices none
+  mm-perception build-data mhd --from-authors ~/Downloads/mhd --out data/mhd_authors
+  mm-perception build-data samples --out models/mhd/recordings
+
+The recordings are read from --data, which holds the folders ujipenchars2, pendigits_orig and fsdd.
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command to ``mm-perception``."""
+    parser = subparsers.add_parser(
+        'build-data',
+        help='build a dataset from raw recordings',
+        description='Build the Multimodal Handwritten Digits dataset (mhd), or the sample'
+        ' recordings that a bundle carries (samples). The output folder appears only when all'
+        ' of it is written.',
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('kind', choices=tuple(OUT), help='what to build')
+    parser.add_argument(
+        '--data',
+        type=Path,
+        default=Path(os.environ.get('MM_PERCEPTION_DATA', '../shared/data')),
+        help='folder of the raw recordings (default: $MM_PERCEPTION_DATA or ../shared/data)',
+    )
+    outs = ', '.join(str(path) for path in OUT.values())
+    parser.add_argument('--out', type=Path, help=f'folder to write (default: {outs})')
+    parser.add_argument('--seed', type=int, default=0, help='of all random numbers (default: 0)')
+    parser.add_argument('--train-size', type=int, default=50_000, help='(default: %(default)s)')
+    parser.add_argument('--test-size', type=int, default=10_000, help='(default: %(default)s)')
+    parser.add_argument(
+        '--per-label', type=int, default=24, help='samples per digit (default: 24)'
+    )
+    parser.add_argument(
+        '--generated-voices',
+        default='all',
+        metavar='all|none|N',
+        help='voices of espeak-ng and flite in the training set (default: %(default)s)',
+    )
+    parser.add_argument(
+        '--from-authors', type=Path, metavar='DIR', help='import mhd_train.pt and mhd_test.pt'
+    )
+    parser.add_argument('--json', type=Path, help='write counts, sources and hashes to this file')
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Build; returns the exit code."""
+    out = args.out or OUT[args.kind]
+    summary = _samples(args, out) if args.kind == 'samples' else _mhd(args, out)
+    if args.json is not None:
+        args.json.write_text(json.dumps(summary, indent=1) + '\n')
+    print(f'wrote {out}')
+    return 0
+
+
+def _samples(args: argparse.Namespace, out: Path) -> dict[str, Any]:
+    from mm_perception.data.samples import write_samples
+
+    return {'recordings': write_samples(args.data, out, args.per_label, args.seed)}
+
+
+def _mhd(args: argparse.Namespace, out: Path) -> dict[str, Any]:
+    if args.from_authors is not None:
+        from mm_perception.data.authors import import_authors
+
+        return import_authors(args.from_authors, out)
+    from mm_perception.data.mhd import BuildOptions, build_mhd
+
+    voices = _voices(args.generated_voices)
+    options = BuildOptions(args.seed, args.train_size, args.test_size, voices)
+    return build_mhd(args.data, out, options)
+
+
+def _voices(text: str) -> int | None:
+    if text == 'all':
+        return None
+    if text == 'none':
+        return 0
+    if not text.isdigit():
+        raise DataError(f'--generated-voices is "{text}"; give all, none or a number')
+    return int(text)

@@ -1,0 +1,1 @@
+"""Raw recordings, datasets with presence masks, and the builder of MHD."""
