@@ -57,9 +57,7 @@ def from_plain(kind: type[T], data: Any, path: str = '') -> T:
         if key not in fields:
             known = ', '.join(fields)
             raise ConfigError(f'{_join(path, str(key))}: unknown key; known here: {known}')
-    values = {
-        key: _convert(hints[key], value, _join(path, key)) for key, value in data.items()
-    }
+    values = {key: _convert(hints[key], value, _join(path, key)) for key, value in data.items()}
     for name, f in fields.items():
         no_default = f.default is dataclasses.MISSING and f.default_factory is dataclasses.MISSING
         if no_default and name not in values:
@@ -90,9 +88,7 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
             raise ConfigError(f'{path}: expected a list, got {value!r}')
-        return tuple(
-            _convert(arguments[0], item, f'{path}[{i}]') for i, item in enumerate(value)
-        )
+        return tuple(_convert(arguments[0], item, f'{path}[{i}]') for i, item in enumerate(value))
     if origin is not None and issubclass(origin, Mapping):
         if not isinstance(value, Mapping):
             raise ConfigError(f'{path}: expected keys and values, got {value!r}')

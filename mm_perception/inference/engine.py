@@ -28,9 +28,7 @@ class Engine(Protocol):
         """Mean of the unimodal posterior of ``float32[B, *shape]``: ``float32[B, d_m]``."""
         ...
 
-    def fuse(
-        self, latents: Mapping[str, Array], present: np.ndarray
-    ) -> tuple[Array, Array]:
+    def fuse(self, latents: Mapping[str, Array], present: np.ndarray) -> tuple[Array, Array]:
         """
         Joint posterior of the present modalities.
 

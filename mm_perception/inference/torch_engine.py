@@ -38,9 +38,7 @@ class TorchEngine:
         return _numpy(self._vae(name).encode(self._tensor(data)).mean)
 
     @torch.inference_mode()
-    def fuse(
-        self, latents: Mapping[str, Array], present: np.ndarray
-    ) -> tuple[Array, Array]:
+    def fuse(self, latents: Mapping[str, Array], present: np.ndarray) -> tuple[Array, Array]:
         """Mean and standard deviation of the joint posterior, see :class:`Engine`."""
         if not present.any(axis=1).all():
             raise NothingObserved('no modality is present; at least one is needed to fuse')

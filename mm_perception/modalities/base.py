@@ -36,7 +36,7 @@ class Window(ABC):
         :param stamp_ns: time of the message's header, nanoseconds.
         """
 
-    def advance(self, now_ns: int) -> None:
+    def advance(self, now_ns: int) -> None:  # noqa: B027 - most windows need no time
         """Let time pass: a value that only silence can end becomes complete."""
 
     def clear(self) -> None:

@@ -28,6 +28,25 @@ def mel_filters(bins: int, transform_length: int, rate_hz: int) -> NDArray[np.fl
     return np.asarray(filters / filters.sum(axis=1, keepdims=True))
 
 
+def spread_mel(
+    power: NDArray[np.floating], filters: NDArray[np.floating], iterations: int = 30
+) -> NDArray[np.float64]:
+    """
+    Find a non-negative power spectrum whose mel bins are given.
+
+    :param power: ``float[bins, frames]``.
+    :param filters: of :func:`mel_filters`, ``float[bins, frequencies]``.
+    :returns: ``float64[frequencies, frames]``.
+
+    Lee and Seung 2001, multiplicative updates for the Kullback-Leibler divergence.
+    """
+    weight = np.maximum(filters.sum(axis=0), 1e-12)[:, None]
+    spectrum = np.asarray(filters.T @ power / weight)
+    for _ in range(iterations):
+        spectrum *= filters.T @ (power / np.maximum(filters @ spectrum, 1e-12)) / weight
+    return spectrum
+
+
 def short_time_spectrum(
     samples: NDArray[np.floating], window_length: int, transform_length: int, hop: int
 ) -> NDArray[np.complexfloating]:

@@ -11,7 +11,12 @@ from scipy.signal import resample_poly
 
 from mm_perception.errors import ConfigError, InvalidInput
 from mm_perception.modalities.base import Modality, Window, register_kind, require_finite
-from mm_perception.modalities.mel import griffin_lim, mel_filters, short_time_spectrum
+from mm_perception.modalities.mel import (
+    griffin_lim,
+    mel_filters,
+    short_time_spectrum,
+    spread_mel,
+)
 from mm_perception.modalities.raw import Array, Waveform
 from mm_perception.modalities.utterance import SlidingSoundWindow, UtteranceWindow, trim_silence
 from mm_perception.spec import ModalitySpec
@@ -81,7 +86,7 @@ class SoundModality(Modality[SoundOptions]):
         if options.window == 'utterance':
             samples = trim_silence(samples, options.rate_hz, options.silence_db)
         length = options.frames * options.hop
-        samples = samples[:length]
+        samples = samples[-length:] if options.window == 'sliding' else samples[:length]
         samples = np.pad(samples, (0, length - len(samples)))
         if not np.abs(samples).max() > 1e-6:
             raise InvalidInput('sound is silent')
@@ -98,7 +103,7 @@ class SoundModality(Modality[SoundOptions]):
         options = self.options
         power = 10.0 ** ((np.asarray(array, np.float64) - 1.0) * options.range_db / 10.0)
         power[np.asarray(array) <= 0.0] = 0.0
-        magnitude = np.sqrt(np.maximum(self._inverse_filters @ power, 0.0)).T
+        magnitude = np.sqrt(spread_mel(power, self._filters)).T
         samples = griffin_lim(
             magnitude, options.window_length, options.transform_length, options.hop
         )
@@ -117,10 +122,6 @@ class SoundModality(Modality[SoundOptions]):
         options = self.options
         return mel_filters(options.mels, options.transform_length, options.rate_hz)
 
-    @cached_property
-    def _inverse_filters(self) -> np.ndarray:
-        return np.asarray(np.linalg.pinv(self._filters, rcond=1e-2))
-
 
 def resample(samples: Array, rate_hz: int, target_hz: int) -> Array:
     """Resample to another rate (polyphase, anti-aliased): ``float32[n]``."""
@@ -129,8 +130,4 @@ def resample(samples: Array, rate_hz: int, target_hz: int) -> Array:
     if rate_hz <= 0:
         raise InvalidInput(f'sample rate {rate_hz} Hz is not positive')
     divisor = gcd(rate_hz, target_hz)
-    return np.asarray(
-        resample_poly(samples, target_hz // divisor, rate_hz // divisor), np.float32
-    )
-
-
+    return np.asarray(resample_poly(samples, target_hz // divisor, rate_hz // divisor), np.float32)

@@ -38,9 +38,7 @@ class SymbolModality(Modality[SymbolOptions]):
         """One-hot ``float32[labels]``."""
         if raw not in self.options.labels:
             shown = raw if len(raw) <= 20 else f'{raw[:20]}...'
-            raise InvalidInput(
-                f'unknown label {shown!r}; known: {", ".join(self.options.labels)}'
-            )
+            raise InvalidInput(f'unknown label {shown!r}; known: {", ".join(self.options.labels)}')
         array = np.zeros(self.shape, np.float32)
         array[self.options.labels.index(raw)] = 1.0
         return array

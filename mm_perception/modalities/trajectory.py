@@ -68,16 +68,13 @@ class TrajectoryModality(Modality[TrajectoryOptions]):
         points = require_finite(raw.points, 'trajectory')
         if points.ndim != 2 or points.shape[1] != self.options.dimensions:
             raise InvalidInput(
-                f'trajectory has shape {points.shape};'
-                f' expected [T, {self.options.dimensions}]'
+                f'trajectory has shape {points.shape}; expected [T, {self.options.dimensions}]'
             )
         if not 2 <= len(points) <= MAX_POINTS:
             raise InvalidInput(f'trajectory has {len(points)} points; expected 2 to {MAX_POINTS}')
         position = self._position(points, raw)
         targets = np.linspace(0.0, position[-1], self.options.points)
-        resampled = np.stack(
-            [np.interp(targets, position, column) for column in points.T], axis=1
-        )
+        resampled = np.stack([np.interp(targets, position, column) for column in points.T], axis=1)
         return self._scale(resampled).astype(np.float32).reshape(-1)
 
     def from_model(self, array: Array) -> Motion:

@@ -63,7 +63,5 @@ def build_joint_encoder(spec: ModelSpec) -> nn.Module:
     """
     if spec.joint_encoder not in JOINT_ENCODERS:
         known = ', '.join(JOINT_ENCODERS)
-        raise ConfigError(
-            f'model.joint_encoder: unknown "{spec.joint_encoder}"; known: {known}'
-        )
+        raise ConfigError(f'model.joint_encoder: unknown "{spec.joint_encoder}"; known: {known}')
     return JOINT_ENCODERS[spec.joint_encoder](spec)

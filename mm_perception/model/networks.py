@@ -132,8 +132,7 @@ def build_temporal_convolution(
     scale = 2 ** (len(options.channels) - 1)
     if len(shape) != 2 or shape[1] % scale:
         raise ConfigError(
-            f'temporal_convolution needs [bins, frames], frames a multiple of {scale},'
-            f' not {shape}'
+            f'temporal_convolution needs [bins, frames], frames a multiple of {scale}, not {shape}'
         )
     first, *others = options.channels
     chain = (first, *others)

@@ -57,9 +57,7 @@ class TopLevel(nn.Module):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__()
         self.spec = spec
-        self.scale = nn.ModuleDict(
-            {m.name: LatentScale(m.latent_dim) for m in spec.modalities}
-        )
+        self.scale = nn.ModuleDict({m.name: LatentScale(m.latent_dim) for m in spec.modalities})
         self.joint = build_joint_encoder(spec)
         hidden = (spec.joint_latent_dim, *spec.decoder_hidden)
         self.decoders = nn.ModuleDict(

@@ -134,9 +134,7 @@ def warm_up_factor(spec: StageSpec, epoch: int) -> float:
     return min(1.0, (epoch + 1) / spec.warm_up_epochs) if spec.warm_up_epochs else 1.0
 
 
-def _train_epoch(
-    stage: Stage, optimizer: torch.optim.Optimizer, epoch: int
-) -> dict[str, float]:
+def _train_epoch(stage: Stage, optimizer: torch.optim.Optimizer, epoch: int) -> dict[str, float]:
     stage.module.train()
     device = stage.training.device
     torch.manual_seed(stage.seed * 100_003 + epoch)
@@ -202,11 +200,13 @@ def _save(
     temporary.replace(checkpoint)
 
 
-def _restore(stage: Stage, optimizer: torch.optim.Optimizer, checkpoint: Path) -> tuple[int, float]:
+def _restore(
+    stage: Stage, optimizer: torch.optim.Optimizer, checkpoint: Path
+) -> tuple[int, float]:
     device = str(stage.training.device)
     with safe_open(checkpoint, 'pt', device=device) as file:
         metadata = file.metadata()
-        tensors = {name: file.get_tensor(name) for name in file.keys()}
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     if metadata.get('fingerprint') != stage.fingerprint:
         raise ConfigError(
             f'{checkpoint}: belongs to another configuration; train without --resume'

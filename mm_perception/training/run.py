@@ -114,9 +114,7 @@ def _load(spec: TrainingSpec, split: str) -> Dataset:
     return dataset
 
 
-def _train_apart(
-    run: Run, source: TensorSource
-) -> tuple[Nexus, Posteriors, dict[str, Fitted]]:
+def _train_apart(run: Run, source: TensorSource) -> tuple[Nexus, Posteriors, dict[str, Fitted]]:
     names = run.spec.model.names
     fitted = _in_parallel(run, names, _fit_unimodal)
     modules: dict[str, Any] = {}
@@ -133,9 +131,7 @@ def _train_apart(
     return model.eval(), posteriors, fitted
 
 
-def _train_jointly(
-    run: Run, source: TensorSource
-) -> tuple[Nexus, Posteriors, dict[str, Fitted]]:
+def _train_jointly(run: Run, source: TensorSource) -> tuple[Nexus, Posteriors, dict[str, Fitted]]:
     stage = joint_stage(run.spec, source)
     fitted = {'joint': fit(stage, _checkpoint(run, 'joint'), run.resume, run.logging)}
     model = stage.module

@@ -21,8 +21,7 @@ class TensorSource:
         self.rows = len(dataset)
         self._values = {n: torch.from_numpy(dataset.values[n]).to(device) for n in self.names}
         self.index = {
-            n: torch.from_numpy(dataset.index[n].astype(np.int64)).to(device)
-            for n in self.names
+            n: torch.from_numpy(dataset.index[n].astype(np.int64)).to(device) for n in self.names
         }
         self.present = torch.from_numpy(dataset.present).to(device)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import zlib
 
 import numpy as np
 import torch
@@ -23,6 +23,7 @@ Posteriors = dict[str, DiagonalGaussian]
 
 def unimodal_stage(spec: TrainingSpec, name: str, source: TensorSource) -> Stage:
     """Train one modality's autoencoder on its unique values."""
+    _seed(spec, name)
     module = UnimodalVAE(spec.model.modality(name)).to(source.present.device)
     stage = spec.unimodal[name]
     augment = build_augmentation(stage.augmentation, f'unimodal.{name}.augmentation')
@@ -44,10 +45,9 @@ def classifier_stage(
 
     :param labels: label index of every unique value, ``int64[U]``.
     """
+    _seed(spec, f'{name}.classifier')
     module = Classifier(spec.model.modality(name), classes).to(source.present.device)
-    augment = build_augmentation(
-        spec.unimodal[name].augmentation, f'unimodal.{name}.augmentation'
-    )
+    augment = build_augmentation(spec.unimodal[name].augmentation, f'unimodal.{name}.augmentation')
 
     def loss(positions: Tensor, _: float) -> tuple[Tensor, dict[str, Tensor]]:
         data = source.values(name, positions)
@@ -57,13 +57,12 @@ def classifier_stage(
         return functional.cross_entropy(logits, truth), {'accuracy': accuracy}
 
     stage = spec.classifiers
-    return _stage(
-        spec, f'{name}.classifier', module, stage, loss, source.unique(name), source
-    )
+    return _stage(spec, f'{name}.classifier', module, stage, loss, source.unique(name), source)
 
 
 def top_stage(spec: TrainingSpec, posteriors: Posteriors, source: TensorSource) -> Stage:
     """Train the top level on the cached unimodal posteriors of the training set."""
+    _seed(spec, 'top')
     module = TopLevel(spec.model).to(source.present.device)
     for name, posterior in posteriors.items():
         module.scale[name].fit(posterior)
@@ -80,6 +79,7 @@ def top_stage(spec: TrainingSpec, posteriors: Posteriors, source: TensorSource) 
 
 def joint_stage(spec: TrainingSpec, source: TensorSource) -> Stage:
     """Train both levels in one step, as in the paper; latents keep their own scale."""
+    _seed(spec, 'joint')
     module = Nexus(spec.model).to(source.present.device)
 
     def loss(rows: Tensor, warm_up: float) -> tuple[Tensor, dict[str, Tensor]]:
@@ -103,6 +103,11 @@ def cache_posteriors(modules: dict[str, UnimodalVAE], source: TensorSource) -> P
     return result
 
 
+def _seed(spec: TrainingSpec, name: str) -> None:
+    """Make a stage's first weights depend on the run's seed and its own name alone."""
+    torch.manual_seed(spec.seed * 100_003 + zlib.crc32(name.encode()))
+
+
 def _stage(
     spec: TrainingSpec,
     name: str,
@@ -113,9 +118,10 @@ def _stage(
     source: TensorSource,
 ) -> Stage:
     training, validation = split_positions(count, spec.validation_fraction, spec.seed)
-    tensor: Callable[[np.ndarray], Tensor] = lambda positions: torch.from_numpy(positions).to(
-        source.present.device
-    )
+
+    def tensor(positions: np.ndarray) -> Tensor:
+        return torch.from_numpy(positions).to(source.present.device)
+
     return Stage(
         name=name,
         module=module,

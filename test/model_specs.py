@@ -1,0 +1,68 @@
+"""Model specifications that several tests share."""
+
+from __future__ import annotations
+
+from mm_perception.spec import ModalitySpec, ModelSpec
+
+LABELS = tuple('0123456789')
+
+
+def mhd_spec(**changes: object) -> ModelSpec:
+    """The four modalities of MHD, as in the Nexus paper."""
+    modalities = (
+        ModalitySpec('image', 'image', 64, preprocessing={'invert': True}),
+        ModalitySpec('trajectory', 'trajectory', 16),
+        ModalitySpec('sound', 'sound', 128, likelihood='optimal_sigma', topic='audio'),
+        ModalitySpec(
+            'symbol',
+            'symbol',
+            5,
+            preprocessing={'labels': LABELS},
+            network={'hidden': (128, 128, 128)},
+            likelihood='categorical',
+        ),
+    )
+    return ModelSpec(modalities, **changes)  # type: ignore[arg-type]
+
+
+def arm_spec() -> ModelSpec:
+    """Another robot: two cameras, force, a joint motion, a steady sound."""
+    small = {'hidden': (32,)}
+    modalities = (
+        ModalitySpec(
+            'front',
+            'image',
+            8,
+            preprocessing={'height': 16, 'width': 24, 'channels': 3, 'square': False},
+        ),
+        ModalitySpec('rear', 'image', 8, preprocessing={'height': 8, 'width': 8}),
+        ModalitySpec(
+            'force',
+            'vector',
+            3,
+            preprocessing={'low': (-1.0, -1.0, -5.0), 'high': (1.0, 1.0, 5.0)},
+            network=small,
+        ),
+        ModalitySpec(
+            'joints',
+            'trajectory',
+            6,
+            preprocessing={
+                'points': 20,
+                'dimensions': 3,
+                'spacing': 'time',
+                'low': (-3.2,) * 3,
+                'high': (3.2,) * 3,
+                'window': 'sliding',
+            },
+            network=small,
+        ),
+        ModalitySpec(
+            'motor',
+            'sound',
+            8,
+            preprocessing={'window': 'sliding', 'mels': 16, 'frames': 16, 'rate_hz': 16000},
+            network={'channels': (8, 8)},
+        ),
+    )
+    return ModelSpec(modalities, joint_latent_dim=8, message_dim=32, joint_hidden=(32,))
