@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
@@ -84,7 +85,9 @@ def save_dataset(path: Path, split: str, dataset: Dataset) -> None:
         arrays[f'attribute.{name}'] = index.astype(np.int32)
     save_file(arrays, path / f'{split}.safetensors')
     file = path / MANIFEST
-    manifest = _manifest(path) if file.is_file() else {'format': FORMAT, 'splits': {}}
+    manifest: dict[str, Any] = {'format': FORMAT, 'splits': {}}
+    if file.is_file():
+        manifest = _manifest(path)
     manifest['splits'][split] = {
         'rows': len(dataset),
         'modalities': list(dataset.names),
@@ -129,7 +132,7 @@ def load_dataset(path: Path, split: str) -> Dataset:
         raise DataError(f'{file}: missing or broken ({error}); build the dataset again') from error
 
 
-def _manifest(path: Path) -> dict:  # type: ignore[type-arg]
+def _manifest(path: Path) -> dict[str, Any]:
     file = path / MANIFEST
     try:
         manifest = json.loads(file.read_text())

@@ -73,11 +73,22 @@ class StrokeSampler:
         self._neighbours = _neighbours(handwriting)
         self._spread = _spread(handwriting)
 
-    def sources(self, label: int, count: int, rng: np.random.Generator) -> np.ndarray:
-        """Recordings to start from: every one of a digit equally often, ``int64[count]``."""
+    def sources(
+        self, label: int, count: int, rng: np.random.Generator, by_writer: float = 0.0
+    ) -> np.ndarray:
+        """
+        Choose recordings of a digit to start from.
+
+        :param by_writer: share that takes every writer equally often, however few recordings
+            there are of the writer; the rest takes every recording equally often.
+        :returns: rows of the handwriting, ``int64[count]``.
+        """
         rows = np.flatnonzero(self.handwriting.labels == label)
-        rounds = -(-count // len(rows))
-        return np.concatenate([rng.permutation(rows) for _ in range(rounds)])[:count]
+        writers = np.array(self.handwriting.writers)[rows]
+        favoured = round(by_writer * count)
+        names = _in_turn(np.unique(writers), favoured, rng)
+        chosen = [rng.choice(rows[writers == name]) for name in names]
+        return np.array([*chosen, *_in_turn(rows, count - favoured, rng)], np.int64)
 
     def sample(
         self, rows: np.ndarray, points: int, rng: np.random.Generator
@@ -126,6 +137,12 @@ class StrokeSampler:
         used = np.arange(plans.chord.shape[1]) < plans.count[rows][:, None]
         changed['chord'] *= used[..., None]
         return Plans(**changed, count=plans.count[rows])
+
+
+def _in_turn(items: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+    """Take items at random, none twice before all were taken."""
+    rounds = -(-count // len(items))
+    return np.concatenate([items[:0], *(rng.permutation(items) for _ in range(rounds))])[:count]
 
 
 def _neighbours(handwriting: Handwriting) -> np.ndarray:

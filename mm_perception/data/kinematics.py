@@ -51,7 +51,7 @@ class Plans:
 
     def subset(self, rows: np.ndarray) -> Plans:
         """Pick rows."""
-        return Plans(*(getattr(self, name)[rows] for name in FIELDS), self.count[rows])
+        return Plans(*(getattr(self, name)[rows] for name in (*FIELDS, 'count')))
 
 
 FIELDS = ('start', 'chord', 'turn', 'median', 'log_spread', 'log_skew')
@@ -119,6 +119,8 @@ def _fit_chunk(strokes: Array, steps: int, bar: tqdm) -> tuple[Plans, Array]:
     first = _concatenate_single([_initial_plan(stroke) for stroke in strokes])
     tensors = [torch.from_numpy(getattr(first, name)).requires_grad_() for name in FIELDS]
     used = torch.arange(PRIMITIVES) < torch.from_numpy(first.count)[:, None]
+    # Primitives that are not in use never move.
+    tensors[1].register_hook(lambda gradient: gradient * used[..., None])
     target = torch.from_numpy(strokes)
     times = torch.linspace(0.0, 1.0, strokes.shape[1])
     origin = [tensor.detach().clone() for tensor in tensors]
@@ -138,12 +140,11 @@ def _fit_chunk(strokes: Array, steps: int, bar: tqdm) -> tuple[Plans, Array]:
             for tensor, start, weight in zip(tensors, origin, PRIOR, strict=True)
         )
         (error + prior).sum().backward()
-        tensors[1].grad.mul_(used[..., None])
         optimiser.step()
         schedule.step()
         bar.update()
-    values = [tensor.detach().numpy() for tensor in tensors]
-    return Plans(*values, first.count), np.sqrt(error.detach().numpy())
+    values = {n: tensor.detach().numpy() for n, tensor in zip(FIELDS, tensors, strict=True)}
+    return Plans(**values, count=first.count), np.sqrt(error.detach().numpy())
 
 
 RATES = (0.01, 0.02, 0.05, 0.008, 0.03, 0.03)
@@ -209,9 +210,7 @@ def _segment(stroke: Array) -> tuple[np.ndarray, np.ndarray]:
     total = np.concatenate(([0.0], np.cumsum(curvature)))
     borders = [0, len(stroke) - 1]
     while len(borders) <= PRIMITIVES:
-        loads = [total[b] - total[a] for a, b in zip(borders, borders[1:], strict=False)]
-        widths = np.diff(borders)
-        loads = np.where(widths >= 8, loads, 0.0)
+        loads = np.where(np.diff(borders) >= 8, np.diff(total[borders]), 0.0)
         worst = int(np.argmax(loads))
         if loads[worst] < MAX_TURN and len(borders) > 2:
             break

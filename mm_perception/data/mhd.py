@@ -36,6 +36,9 @@ BUILD_FILE = 'build.json'
 POINTS = 100
 # The picture is taken at a quarter of the camera's size: the same after the area resize.
 FRAME = (240, 320)
+# Few people write a five, seven or four in one stroke: half of the training strokes take every
+# writer equally often.
+BY_WRITER = 0.5
 SPEEDS_TENTHS = (9, 10, 11)
 NOISE_SNR_DB = (20.0, 40.0)
 
@@ -133,7 +136,8 @@ def _strokes(
     split: str,
 ) -> _Part:
     """Draw strokes, and take the picture and the trajectory of each."""
-    rows = np.concatenate([sampler.sources(k, size // 10, rng) for k in range(10)])
+    by_writer = BY_WRITER if split == 'train' else 0.0
+    rows = np.concatenate([sampler.sources(k, size // 10, rng, by_writer) for k in range(10)])
     images = np.empty((size, *modalities['image'].shape), np.uint8)
     trajectories = np.empty((size, *modalities['trajectory'].shape), np.float32)
     with tqdm(total=size, desc=f'draw {split}', disable=not options.progress) as bar:

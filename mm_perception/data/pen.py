@@ -15,6 +15,7 @@ UJI_FILE = Path('ujipenchars2/ujipenchars2_digits.txt')
 PENDIGITS_TRAIN_FILE = Path('pendigits_orig/pendigits-orig.tra')
 PENDIGITS_TEST_FILE = Path('pendigits_orig/pendigits-orig.tes')
 RATE_HZ = 100.0
+UJI_TRAIN_WRITERS = 40
 MIN_POINTS = 5
 DIGITS = tuple('0123456789')
 
@@ -113,7 +114,7 @@ def load_pen_digits(data_root: Path) -> dict[str, list[PenDigit]]:
     """
     Read all one-stroke digits, split by writer.
 
-    Test writers are those of ``pendigits-orig.tes`` and every third writer of UJI Pen 2.
+    Test writers are those of ``pendigits-orig.tes`` and the last 20 of the 60 of UJI Pen 2.
 
     :param data_root: folder of the raw recordings.
     :returns: digits of ``train`` and of ``test``; no writer is in both.
@@ -129,7 +130,7 @@ def load_pen_digits(data_root: Path) -> dict[str, list[PenDigit]]:
 
 
 def _uji_test_writer(writer: str) -> bool:
-    return int(writer.removeprefix('uji-')) % 3 == 0
+    return int(writer.removeprefix('uji-')) > UJI_TRAIN_WRITERS
 
 
 def _uji_strokes(path: Path, lines: Iterator[tuple[int, str]], number: int) -> Iterator[Array]:
@@ -146,7 +147,7 @@ def _uji_strokes(path: Path, lines: Iterator[tuple[int, str]], number: int) -> I
         points = _parse_points(path, number, tail.split())
         if len(points) != int(words[1]):
             raise _broken(path, number, f'{words[1]} points announced, {len(points)} found')
-        yield points * np.float32([1.0, -1.0])
+        yield points * np.array([1.0, -1.0], np.float32)
 
 
 def _parse_points(path: Path, number: int, words: list[str]) -> Array:
