@@ -6,7 +6,6 @@ from collections.abc import Mapping
 
 import numpy as np
 import torch
-from torch import nn
 
 from mm_perception.bundle import Bundle
 from mm_perception.errors import BundleError, EngineUnavailable, NothingObserved
@@ -35,7 +34,7 @@ class TorchEngine:
     @torch.inference_mode()
     def encode(self, name: str, data: Array) -> Array:
         """Mean of the unimodal posterior, see :class:`Engine`."""
-        return _numpy(self._vae(name).encode(self._tensor(data)).mean)
+        return _numpy(self._model.vae(name).encode(self._tensor(data)).mean)
 
     @torch.inference_mode()
     def fuse(self, latents: Mapping[str, Array], present: np.ndarray) -> tuple[Array, Array]:
@@ -51,10 +50,7 @@ class TorchEngine:
     def decode(self, name: str, joint: Array) -> Array:
         """Expected data of one modality, see :class:`Engine`."""
         latent = self._model.top.decode(self._tensor(joint), name)
-        return _numpy(self._vae(name).decode(latent))
-
-    def _vae(self, name: str) -> nn.Module:
-        return self._model.unimodal[name]
+        return _numpy(self._model.vae(name).decode(latent))
 
     def _tensor(self, array: Array) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(self._device)

@@ -43,7 +43,7 @@ class VectorModality(Modality[VectorOptions]):
     @property
     def shape(self) -> tuple[int]:
         """One element per number."""
-        return self._low.shape  # type: ignore[return-value]
+        return self._low.shape
 
     @property
     def labels(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 from torch import Tensor, nn
 
@@ -160,7 +161,7 @@ def build_temporal_convolution(
     return encoder, decoder
 
 
-_PAIRS: dict[str, tuple[type, Callable[..., Pair]]] = {
+_PAIRS: dict[str, tuple[type[Any], Callable[..., Pair]]] = {
     'dense': (DenseOptions, build_dense),
     'convolution': (ConvolutionOptions, build_convolution),
     'temporal_convolution': (TemporalConvolutionOptions, build_temporal_convolution),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -76,14 +77,17 @@ class TopLevel(nn.Module):
         :param latents: unimodal latents, ``float[B, d_m]`` each.
         :param present: ``bool[B, M]``, modalities in the spec's order.
         """
-        scaled = {name: self.scale[name](latent) for name, latent in latents.items()}
+        scaled = {name: self.scale_of(name)(latent) for name, latent in latents.items()}
         posterior: DiagonalGaussian = self.joint(scaled, present)
         return posterior
 
     def decode(self, joint: Tensor, name: str) -> Tensor:
         """Unimodal latent of one modality expected under ``float[B, D]``: ``[B, d_m]``."""
-        inverse: Tensor = self.scale[name].inverse(self.decoders[name](joint))
-        return inverse
+        return self.scale_of(name).inverse(self.decoders[name](joint))
+
+    def scale_of(self, name: str) -> LatentScale:
+        """Scale of a modality's latent."""
+        return cast(LatentScale, self.scale[name])
 
     def loss(
         self,
@@ -117,7 +121,7 @@ class TopLevel(nn.Module):
         terms = {'kl': kl}
         loss = self.spec.alpha * warm_up * kl
         for column, modality in enumerate(self.spec.modalities):
-            target = self.scale[modality.name](posteriors[modality.name].mean)
+            target = self.scale_of(modality.name)(posteriors[modality.name].mean)
             error = (self.decoders[modality.name](sample).float() - target).square()
             log_likelihood = -0.5 * (error + LOG_2PI).sum(1)
             recorded = present[:, column]
@@ -140,6 +144,10 @@ class Nexus(nn.Module):
         self.unimodal = nn.ModuleDict({m.name: UnimodalVAE(m) for m in spec.modalities})
         self.top = TopLevel(spec)
 
+    def vae(self, name: str) -> UnimodalVAE:
+        """Autoencoder of one modality."""
+        return cast(UnimodalVAE, self.unimodal[name])
+
     def encode(self, data: Mapping[str, Tensor], present: Tensor) -> DiagonalGaussian:
         """
         Joint posterior given the means of the unimodal posteriors.
@@ -147,12 +155,12 @@ class Nexus(nn.Module):
         :param data: ``float[B, *shape_m]`` per modality; rows that are absent are ignored.
         :param present: ``bool[B, M]``.
         """
-        latents = {name: vae.encode(data[name]).mean for name, vae in self.unimodal.items()}
+        latents = {name: self.vae(name).encode(data[name]).mean for name in self.spec.names}
         return self.top.encode(latents, present)
 
     def decode(self, joint: Tensor) -> dict[str, Tensor]:
         """Expected data of every modality given ``float[B, D]``."""
-        return {n: vae.decode(self.top.decode(joint, n)) for n, vae in self.unimodal.items()}
+        return {n: self.vae(n).decode(self.top.decode(joint, n)) for n in self.spec.names}
 
     def forward(self, data: Mapping[str, Tensor], present: Tensor) -> dict[str, Tensor]:
         """Expected data of every modality, given the present ones."""
@@ -175,8 +183,8 @@ class Nexus(nn.Module):
         total = torch.zeros((), device=present.device)
         terms: dict[str, Tensor] = {}
         posteriors = {}
-        for column, (name, vae) in enumerate(self.unimodal.items()):
-            recorded = present[:, column]
+        for column, name in enumerate(self.spec.names):
+            vae, recorded = self.vae(name), present[:, column]
             zeros = torch.zeros(len(present), vae.spec.latent_dim, device=present.device)
             posteriors[name] = DiagonalGaussian(zeros, zeros)
             if recorded.sum() < 2:  # too few for batch statistics

@@ -65,7 +65,7 @@ def top_stage(spec: TrainingSpec, posteriors: Posteriors, source: TensorSource) 
     _seed(spec, 'top')
     module = TopLevel(spec.model).to(source.present.device)
     for name, posterior in posteriors.items():
-        module.scale[name].fit(posterior)
+        module.scale_of(name).fit(posterior)
 
     def loss(rows: Tensor, warm_up: float) -> tuple[Tensor, dict[str, Tensor]]:
         batch = {}
