@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import platform
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
+from mm_perception import __version__
 from mm_perception.bundle import Bundle
 from mm_perception.data.dataset import load_dataset, splits
 from mm_perception.evaluation.classifiers import load_classifiers
@@ -21,12 +24,16 @@ from mm_perception.evaluation.labels import label_indices
 from mm_perception.inference import build_engine
 
 
-def evaluate_bundle(bundle: Bundle, dataset: Path, device: str = 'cpu') -> dict[str, Any]:
+def evaluate_bundle(
+    bundle: Bundle, dataset: Path, device: str = 'cpu', estimator: str = 'mean', seed: int = 0
+) -> dict[str, Any]:
     """
     Measure coherence for every subset of inputs and every target, on every test split.
 
-    :returns: per split: ``classifier_accuracy``, ``rows`` (target, observed, estimator,
-        value, n) and ``by_observed``; empty where the bundle carries no classifiers.
+    :param dataset: folder of the dataset; its splits named ``test*`` are used.
+    :param estimator: ``mean`` or ``sample`` of the joint posterior.
+    :returns: per split: ``n``, ``classifier_accuracy``, ``by_observed`` and ``rows`` (fields
+        of :class:`CoherenceRow`); empty where the bundle carries no classifiers.
     """
     if not bundle.classifiers:
         return {}
@@ -38,7 +45,8 @@ def evaluate_bundle(bundle: Bundle, dataset: Path, device: str = 'cpu') -> dict[
         data = load_dataset(dataset, split)
         labels = label_indices(data, bundle.spec)
         assert labels is not None  # classifiers exist only where labels do
-        rows = measure_coherence(engine, data, labels, classifiers, subsets(data.names)[:-1])
+        observed = subsets(data.names)[:-1]
+        rows = measure_coherence(engine, data, labels, classifiers, observed, estimator, seed)
         result[split] = {
             'n': len(data),
             'classifier_accuracy': classifier_accuracy(data, labels, classifiers),
@@ -57,4 +65,49 @@ def by_observed(rows: Iterable[CoherenceRow]) -> dict[str, dict[str, float]]:
     return {
         target: {size: float(np.mean(values)) for size, values in sizes.items()}
         for target, sizes in gathered.items()
+    }
+
+
+def coherence_table(split: str, figures: Mapping[str, Any]) -> list[str]:
+    """Lines of a Markdown table: accuracy in % per target and number of observed modalities."""
+    sizes = sorted({size for row in figures['by_observed'].values() for size in row})
+    estimators = ' and '.join(sorted({f'{row["estimator"]}s' for row in figures['rows']}))
+    lines = [
+        f'## Coherence on `{split}` ({figures["n"]:,} samples, {estimators})',
+        '',
+        'Accuracy in % of what is generated, read by classifiers trained on the real training'
+        ' data, by the number of other modalities observed (averaged over the subsets).',
+        '',
+        f'| target | {" | ".join(sizes)} | classifier on real data |',
+        '|---' * (len(sizes) + 2) + '|',
+    ]
+    for target, row in figures['by_observed'].items():
+        cells = ' | '.join(f'{100 * row[size]:.1f}' for size in sizes)
+        real = 100 * figures['classifier_accuracy'][target]
+        lines.append(f'| {target} | {cells} | {real:.1f} |')
+    return lines
+
+
+def json_rows(bundle: Bundle, figures: Mapping[str, Any], seed: int) -> list[dict[str, Any]]:
+    """All rows of an evaluation, each complete in itself, for machines."""
+    return [
+        {
+            'family': bundle.spec.family,
+            'bundle': f'{bundle.name}@{bundle.hash[:8]}',
+            'seed': seed,
+            'test_set': split,
+            'metric': 'accuracy',
+            **row,
+        }
+        for split, result in figures.items()
+        for row in result['rows']
+    ]
+
+
+def versions() -> dict[str, str]:
+    """Versions of what decides a figure."""
+    return {
+        'mm_perception': __version__,
+        'torch': torch.__version__,
+        'python': platform.python_version(),
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from mm_perception.bundle import Bundle
+from mm_perception.evaluation.summary import coherence_table
 
 
 def model_card(bundle: Bundle) -> str:
@@ -34,26 +35,8 @@ def model_card(bundle: Bundle) -> str:
         network = m.network.get('type', 'default of the kind')
         lines.append(f'| {m.name} | {m.kind} | {m.latent_dim} | {network} | {m.likelihood} |')
     for split, figures in bundle.metrics.items():
-        lines += ['', *_figures(split, figures)]
+        lines += ['', *coherence_table(split, figures)]
     return '\n'.join(lines) + '\n'
-
-
-def _figures(split: str, figures: dict[str, Any]) -> list[str]:
-    sizes = sorted({size for row in figures['by_observed'].values() for size in row})
-    lines = [
-        f'## Coherence on `{split}` ({figures["n"]:,} samples, means)',
-        '',
-        'Accuracy in % of what is generated, read by classifiers trained on the real training'
-        ' data, by the number of other modalities observed (averaged over the subsets).',
-        '',
-        f'| target | {" | ".join(sizes)} | classifier on real data |',
-        '|---' * (len(sizes) + 2) + '|',
-    ]
-    for target, row in figures['by_observed'].items():
-        cells = ' | '.join(f'{100 * row[size]:.1f}' for size in sizes)
-        real = 100 * figures['classifier_accuracy'][target]
-        lines.append(f'| {target} | {cells} | {real:.1f} |')
-    return lines
 
 
 def _listed(items: Any) -> str:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import multiprocessing
 import os
-import platform
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
@@ -14,13 +13,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from mm_perception import __version__
 from mm_perception.bundle import Bundle, save_bundle
 from mm_perception.data.dataset import Dataset, load_dataset
 from mm_perception.errors import ConfigError, EngineUnavailable
 from mm_perception.evaluation.classifiers import Classifiers
 from mm_perception.evaluation.labels import label_indices, labels_of_unique
-from mm_perception.evaluation.summary import evaluate_bundle
+from mm_perception.evaluation.summary import evaluate_bundle, versions
 from mm_perception.modalities import build_modality
 from mm_perception.model.nexus import Nexus
 from mm_perception.spec import TrainingSpec
@@ -228,9 +226,5 @@ def _how(
         'cpu_cores': os.cpu_count(),
         'jobs': run.jobs,
         'seed': run.spec.seed,
-        'versions': {
-            'mm_perception': __version__,
-            'torch': torch.__version__,
-            'python': platform.python_version(),
-        },
+        'versions': versions(),
     }
