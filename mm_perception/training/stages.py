@@ -118,6 +118,8 @@ def _stage(
     source: TensorSource,
 ) -> Stage:
     training, validation = split_positions(count, spec.validation_fraction, spec.seed)
+    # A symbol has only few values: repeated, they fill a batch and its norm is that of many.
+    training = np.tile(training, -(-stage.batch_size // len(training)))
 
     def tensor(positions: np.ndarray) -> Tensor:
         return torch.from_numpy(positions).to(source.present.device)

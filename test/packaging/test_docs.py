@@ -18,6 +18,7 @@ from mm_perception.ros.parameters import NODE_ROWS, Row, modality_rows
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = (ROOT / 'docs' / 'reference.md').read_text()
+PAGES = ['README.md', *(f'docs/{page.name}' for page in ROOT.glob('docs/*.md'))]
 README = (ROOT / 'README.md').read_text()
 SPEC = load_training(ROOT / 'config' / 'mhd.yaml').model
 
@@ -91,9 +92,7 @@ def test_options_of_kinds_that_the_tutorial_names_exist() -> None:
         assert set(named) <= set(build_modality(modality).plain_options())
 
 
-@pytest.mark.parametrize(
-    'page', ['README.md', *(f'docs/{p.name}' for p in ROOT.glob('docs/*.md'))]
-)
+@pytest.mark.parametrize('page', PAGES)
 def test_links_and_pictures_exist(page: str) -> None:
     file = ROOT / page
     for target in re.findall(r'\]\(([^)#]+)', file.read_text()):

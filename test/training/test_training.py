@@ -97,7 +97,7 @@ def configuration(folder: Path, **changes: object) -> TrainingSpec:
         unimodal={
             'camera': stage,
             'arm': stage,
-            'word': StageSpec(epochs=300, batch_size=3, warm_up_epochs=50),
+            'word': StageSpec(epochs=200, batch_size=32, warm_up_epochs=40),
         },
         classifiers=StageSpec(epochs=20, batch_size=32),
     )
