@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 import mm_perception
-from mm_perception.errors import MissingDependency, MMPerceptionError
+from mm_perception.errors import MMPerceptionError
 
 COMMANDS = {
     'demo': 'sensors fail one after the other and the model fills them in, over live topics',
@@ -38,9 +38,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _build_parser(name)
     try:
         if name in COMMANDS:
-            _add_command(parser, name)
+            module = importlib.import_module(f'mm_perception.cli.{name.replace("-", "_")}')
+            module.add_parser(parser.get_default('subparsers'))
         options = parser.parse_args(arguments)
         return int(options.run(options) or 0)
+    except ModuleNotFoundError as error:
+        print(f'mm-perception: error: {_missing(error, name)}', file=sys.stderr)
+        return FAILED
     except MMPerceptionError as error:
         print(f'mm-perception: error: {error}', file=sys.stderr)
         return FAILED
@@ -63,28 +67,13 @@ def _build_parser(name: str) -> argparse.ArgumentParser:
     return parser
 
 
-def _add_command(parser: argparse.ArgumentParser, name: str) -> None:
-    """
-    Let the command's own module add its options.
-
-    :raises MissingDependency: if a library that it needs is not installed.
-    """
-    try:
-        module = importlib.import_module(f'mm_perception.cli.{name.replace("-", "_")}')
-    except ModuleNotFoundError as error:
-        raise missing(error, f'mm-perception {name}') from error
-    module.add_parser(parser.get_default('subparsers'))
-
-
-def missing(error: ModuleNotFoundError, needed_by: str) -> MissingDependency:
+def _missing(error: ModuleNotFoundError, command: str) -> str:
     """Say in one line which library is missing and how to get it."""
-    library = (error.name or '?').split('.')[0]
-    remedy = (
-        'source a ROS 2 installation, or run "make demo" once and use .venv/bin/mm-perception'
-        if library == 'rclpy' or library.endswith('_msgs')
-        else 'pip install -r requirements/run.txt'
-    )
-    return MissingDependency(f'{needed_by} needs the Python package {library}: {remedy}')
+    library = (error.name or str(error)).split('.')[0]
+    remedy = 'pip install -r requirements/run.txt'
+    if library == 'rclpy' or library.endswith('_msgs'):
+        remedy = 'source a ROS 2 installation, or use the .venv that "make demo" makes'
+    return f'{command} needs the Python package {library}: {remedy}'
 
 
 if __name__ == '__main__':
