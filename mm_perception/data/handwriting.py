@@ -19,11 +19,11 @@ from mm_perception.data.pen import RATE_HZ, PenDigit
 from mm_perception.modalities.raw import Motion
 
 NEIGHBOURS = 8
-LOCAL_SPREAD = 0.45
-OWN_SPREAD = 0.05
+LOCAL_SPREAD = 0.35
+OWN_SPREAD = 0.04
 MAX_FIT_ERROR = 0.03
-MAX_CHANGE = 0.09
-SLANT, ROTATION_RAD, LOG_ASPECT = 0.10, 0.05, 0.08
+MAX_CHANGE = 0.065
+SLANT, ROTATION_RAD, LOG_ASPECT = 0.09, 0.05, 0.07
 FEATURE_WEIGHTS = {'chord': 1.0, 'turn': 0.2, 'median': 0.5}
 
 
