@@ -190,7 +190,7 @@ def _initial_plan(stroke: Array) -> Plans:
     spread[:count] = np.diff(times) / 3.0
     skew = np.full(PRIMITIVES, 0.25, np.float32)
     return Plans(
-        stroke[0].copy(), chord, turn, median, np.log(spread), np.log(skew), np.int64(count)
+        stroke[0].copy(), chord, turn, median, np.log(spread), np.log(skew), np.array(count)
     )
 
 
