@@ -94,7 +94,7 @@ class Tick:
     """
     What one fusion gave.
 
-    :param digit: the digit from which all used values stem; None if they stem from several.
+    :param digit: the digit on show, if all used values stem from it; None if any is older.
     :param generated: per modality what was generated of it.
     """
 
@@ -117,7 +117,8 @@ def gather_ticks(log: Log, names: Sequence[str], period_s: float) -> list[Tick]:
         latent = _match(log.latents, status, within_ns)
         if latent is None:
             continue
-        digits = {log.digit_at(status.data_ns(name)) for name in status.used}
+        times_ns = [status.tick_ns, *(status.data_ns(name) for name in status.used)]
+        digits = {log.digit_at(time_ns) for time_ns in times_ns}
         generated = {
             name: found
             for name in names

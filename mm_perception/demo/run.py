@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
@@ -89,6 +91,8 @@ class Demo:
         torch.set_num_threads(1)
         domain = free_domain()
         os.environ.update(ros_environment(domain))
+        # So that the nodes end with this process when it is told to end.
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
         with ExitStack() as stack:
             cmi = self._start(stack, 'cmi_node', self._cmi_parameters())
             observer = Observer(self.modalities, domain)

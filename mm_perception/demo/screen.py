@@ -57,7 +57,7 @@ class Screen:
         status = log.statuses[-1]
         for name in self._names:
             table.add_row(*self._row(name, phase, digit, status, log, reader))
-        self._live.update(Group(table, Text(_footer(log), style='dim')), refresh=True)
+        self._live.update(Group('', table, '', Text(_footer(log), style='dim')), refresh=True)
 
     def finish_phase(self, scores: Mapping[str, Any]) -> None:
         """Say in a line what a phase gave."""

@@ -1,0 +1,85 @@
+"""``mm-perception info``: a bundle's model card, the model families, the kinds of modalities."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+from typing import Any
+
+from mm_perception.bundle import CARD, Bundle, load_bundle
+from mm_perception.config import to_plain
+from mm_perception.errors import BundleError, DataError
+from mm_perception.modalities import kinds
+
+EXAMPLES = """examples:
+  mm-perception info mhd
+  mm-perception info models/my_robot --json my_robot.json
+  mm-perception info --families
+  mm-perception info --kinds
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command to ``mm-perception``."""
+    parser = subparsers.add_parser(
+        'info',
+        help='show a bundle, the model families, the kinds of modalities',
+        description='Show the model card of a bundle, after checking that nothing in it was'
+        ' altered; or what this version knows.',
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    what = parser.add_mutually_exclusive_group(required=True)
+    what.add_argument('bundle', nargs='?', help='a name under models/, or a folder')
+    what.add_argument('--families', action='store_true', help='model families, one a line')
+    what.add_argument('--kinds', action='store_true', help='kinds of modalities, one a line')
+    parser.add_argument('--json', type=Path, help='write the same to this file')
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Show it; returns the exit code."""
+    content: Any
+    if args.families:
+        from mm_perception.model.build import FAMILIES
+
+        content = list(FAMILIES)
+        print('\n'.join(content))
+    elif args.kinds:
+        content = list(kinds())
+        print('\n'.join(content))
+    else:
+        bundle = load_bundle(args.bundle)
+        content = describe(bundle)
+        print(_card(bundle))
+    if args.json is not None:
+        try:
+            args.json.write_text(json.dumps(content, indent=1) + '\n')
+        except OSError as error:
+            raise DataError(f'{args.json}: cannot be written ({error.strerror})') from error
+    return 0
+
+
+def describe(bundle: Bundle) -> dict[str, Any]:
+    """All that is known about a bundle but its weights, as plain data."""
+    return {
+        'name': bundle.name,
+        'hash': bundle.hash,
+        'frame_id': bundle.frame_id,
+        'path': str(bundle.path),
+        'labels': list(bundle.labels),
+        'weights': sum(int(values.size) for values in bundle.weights.values()),
+        'spec': to_plain(bundle.spec),
+        'statistics': to_plain(bundle.statistics),
+        'metrics': to_plain(bundle.metrics),
+        'training': to_plain(bundle.training),
+    }
+
+
+def _card(bundle: Bundle) -> str:
+    try:
+        text = (bundle.path / CARD).read_text(encoding='utf-8')
+    except OSError as error:
+        raise BundleError(f'{bundle.path / CARD}: cannot be read ({error.strerror})') from error
+    return f'{text.rstrip()}\n\n{bundle.path}: {bundle.frame_id}'
