@@ -30,7 +30,6 @@ from mm_perception.ros.parameters import (
     TRIGGER_ANY,
     TRIGGER_TIMER,
     Parameters,
-    Settings,
     modality_rows,
 )
 from mm_perception.ros.qos import latched_qos
@@ -56,19 +55,21 @@ class CmiNode(ManagedNode):
         self._worker: Worker[Readings] | None = None
         self._timer: Any = None
         self._enabled = True
-        self._settings: Settings | None = None
+        self._names: tuple[str, ...] = ()
+        self._settings = self.parameters.settings(self._names)
         self._last_tick_s = 0.0
         self.add_post_set_parameters_callback(self._take_parameters)
 
     def setup(self, undo: ExitStack) -> None:
         """Load and warm up the model, subscribe and advertise."""
         self._fusion = fusion = self._load()
+        undo.callback(delattr, self, '_fusion')
         for modality in fusion.modalities.values():
             self.parameters.declare(modality_rows(modality.spec))
         triggers = self._triggers()
         self._by_timer = not triggers
-        self._settings = self.parameters.settings(fusion.modalities)
-        undo.callback(setattr, self, '_settings', None)
+        self._names = tuple(fusion.modalities)
+        self._settings = self.parameters.settings(self._names)
         self._outputs = Outputs(self, fusion.modalities, undo)
         self._inputs = Inputs(self, fusion.modalities, self.parameters, triggers, undo)
         self._inputs.synchronizer.registerCallback(self._request)
@@ -130,7 +131,7 @@ class CmiNode(ManagedNode):
     def _request(self, *readings: Reading | None) -> None:
         if self._worker is not None:
             self._last_tick_s = time.monotonic()
-            self._worker.submit(dict(zip(self._fusion.modalities, readings, strict=True)))
+            self._worker.submit(dict(zip(self._names, readings, strict=True)))
 
     def _tick(self, readings: Readings) -> None:
         """Fuse and publish, in the worker's thread."""
@@ -159,9 +160,7 @@ class CmiNode(ManagedNode):
         self._info.publish(String(data=json.dumps(self._fusion.describe())))
 
     def _take_parameters(self, parameters: list[Parameter]) -> None:
-        if self._settings is None:
-            return
-        self._settings = self.parameters.settings(self._fusion.modalities)
+        self._settings = self.parameters.settings(self._names)
         if self._timer is not None:
             self._timer.timer_period_ns = int(1e9 / self._settings.rate_hz)
 

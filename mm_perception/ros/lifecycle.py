@@ -18,7 +18,6 @@ from mm_perception.errors import MMPerceptionError
 SUCCESS = TransitionCallbackReturn.SUCCESS
 FAILURE = TransitionCallbackReturn.FAILURE
 ERROR = TransitionCallbackReturn.ERROR
-Outcome = TransitionCallbackReturn
 
 
 class ManagedNode(LifecycleNode):
@@ -41,11 +40,11 @@ class ManagedNode(LifecycleNode):
     def start(self, undo: ExitStack) -> None:
         """Begin to work."""
 
-    def on_configure(self, state: LifecycleState) -> Outcome:
+    def on_configure(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Run :meth:`setup`."""
         return self._attempt('configure', self.setup, self._configured)
 
-    def on_activate(self, state: LifecycleState) -> Outcome:
+    def on_activate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Enable the publishers and run :meth:`start`."""
         super().on_activate(state)
         outcome = self._attempt('activate', self.start, self._running)
@@ -53,22 +52,22 @@ class ManagedNode(LifecycleNode):
             super().on_deactivate(state)
         return outcome
 
-    def on_deactivate(self, state: LifecycleState) -> Outcome:
+    def on_deactivate(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Undo :meth:`start` and disable the publishers."""
         self._unwind('deactivate', self._running)
         return super().on_deactivate(state)
 
-    def on_cleanup(self, state: LifecycleState) -> Outcome:
+    def on_cleanup(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Undo :meth:`setup`."""
         self.release()
         return SUCCESS
 
-    def on_shutdown(self, state: LifecycleState) -> Outcome:
+    def on_shutdown(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Undo everything."""
         self.release()
         return SUCCESS
 
-    def on_error(self, state: LifecycleState) -> Outcome:
+    def on_error(self, state: LifecycleState) -> TransitionCallbackReturn:
         """Undo everything; the node can be configured again."""
         self.release()
         return SUCCESS
@@ -83,7 +82,9 @@ class ManagedNode(LifecycleNode):
         trace = ''.join(traceback.format_exception(error))
         self.get_logger().error(f'{what} failed: {error!r}\n{trace}')
 
-    def _attempt(self, what: str, step: Callable[[ExitStack], None], undo: ExitStack) -> Outcome:
+    def _attempt(
+        self, what: str, step: Callable[[ExitStack], None], undo: ExitStack
+    ) -> TransitionCallbackReturn:
         try:
             step(undo)
             return SUCCESS

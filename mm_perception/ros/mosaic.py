@@ -102,7 +102,7 @@ def _curves(cell: np.ndarray, points: np.ndarray) -> np.ndarray:
     across = np.linspace(6, CELL - 6, len(points))
     for k, curve in enumerate(points.T):
         pixels = np.stack((across, CELL - 6 - curve * (CELL - 12)), axis=1)
-        hue = np.uint8([[[(k * 47) % 180, 200, 160]]])
+        hue = np.array([[[(k * 47) % 180, 200, 160]]], np.uint8)
         colour = tuple(int(v) for v in cv2.cvtColor(hue, cv2.COLOR_HSV2BGR)[0, 0])
         cv2.polylines(cell, [_fixed(pixels)], False, colour, 1, cv2.LINE_AA, 4)
     return cell

@@ -103,7 +103,7 @@ class Outputs:
             channel.reconstruction.publish(codec.encode(modality, array, header))
         if name in fused.std and _wanted(channel.std):
             channel.std.publish(codec.encode_std(modality, fused.std[name], header))
-        if codec.encode_native is not None and _wanted(channel.native):
+        if codec.encode_native and channel.native and _wanted(channel.native):
             channel.native.publish(codec.encode_native(modality, array, header))
 
     def _publish_filled(

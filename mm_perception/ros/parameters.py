@@ -56,7 +56,7 @@ class Row:
             return f'{self.name}: expected {self.type_name}, got {value!r}'
         if self.choices and value not in self.choices:
             return f'{self.name}: "{value}" is not one of {", ".join(self.choices)}'
-        if self.span and not self.span[0] <= value <= self.span[1]:
+        if self.span and not self.span[0] <= float(value) <= self.span[1]:
             return f'{self.name}: {value} is not within {self.span[0]} to {self.span[1]}'
         return ''
 

@@ -129,5 +129,5 @@ def stamp_of(header: Header, receipt_ns: int) -> int:
 def as_bytes(values: np.ndarray) -> array[int]:
     """Bytes of an array in the form that ``uint8[]`` fields take without a copy per element."""
     data = array('B')
-    data.frombytes(memoryview(np.ascontiguousarray(values).reshape(-1).view(np.uint8)))
+    data.frombytes(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
     return data

@@ -49,7 +49,7 @@ def decode_image(message: Image, receipt_ns: int, modality: Modality[Any]) -> tu
     layout = _LAYOUTS.get(message.encoding)
     if layout is None:
         known = ', '.join(_LAYOUTS)
-        raise InvalidInput(f'encoding "{message.encoding[:32]}" is not one of {known}')
+        raise InvalidInput(f'encoding {message.encoding[:32]!r} is not one of {known}')
     height, width, step = message.height, message.width, message.step
     if height == 0 or width == 0:
         raise InvalidInput(f'image is empty ({width}x{height})')
@@ -85,7 +85,7 @@ def decode_compressed(
         raise InvalidInput(f'compressed image cannot be decoded ({error.err})') from error
     if pixels is None:
         raise InvalidInput(
-            f'compressed image of {data.size} bytes ("{message.format[:32]}") is neither a'
+            f'compressed image of {data.size} bytes ({message.format[:32]!r}) is neither a'
             ' complete JPEG nor PNG'
         )
     image = pixels if pixels.ndim == 2 else pixels[:, :, 2::-1]

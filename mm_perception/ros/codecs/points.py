@@ -56,9 +56,9 @@ def read_table(message: PointCloud2) -> dict[str, np.ndarray]:
     columns = {}
     for field in message.fields:
         if field.datatype != PointField.FLOAT32 or field.count != 1:
-            raise InvalidInput(f'field "{field.name[:32]}" is not one FLOAT32')
+            raise InvalidInput(f'field {field.name[:32]!r} is not one FLOAT32')
         if field.offset + 4 > step:
-            raise InvalidInput(f'field "{field.name[:32]}" lies outside point_step {step}')
+            raise InvalidInput(f'field {field.name[:32]!r} lies outside point_step {step}')
         columns[field.name] = np.ndarray(
             (width,), dtype, memoryview(message.data), field.offset, (step,)
         )

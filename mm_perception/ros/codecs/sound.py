@@ -36,9 +36,9 @@ def decode_sound(
     columns = read_table(message)
     channels = [columns[name] for name in columns if name.startswith('ch')]
     if 't' not in columns or not channels:
-        fields = ', '.join(name[:16] for name in list(columns)[:8])
+        fields = ', '.join(repr(name[:16]) for name in list(columns)[:8])
         raise InvalidInput(f'fields are [{fields}]; expected t and ch0, ch1, ...')
-    samples = np.mean(channels, axis=0, dtype=np.float32)
+    samples = np.asarray(np.mean(channels, axis=0), np.float32)
     if not np.isfinite(samples).all():
         raise InvalidInput('sound holds NaN or infinity')
     peak = float(np.abs(samples).max())
@@ -56,8 +56,10 @@ def _rate(times_s: np.ndarray) -> int:
     if not np.isfinite(times_s).all() or span_s <= 0:
         raise InvalidInput('t does not increase')
     rate_hz = (len(times_s) - 1) / span_s
-    if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
-        raise InvalidInput(f'sample rate {rate_hz:.3g} Hz (from t) is not {MIN_RATE_HZ} or more')
+    if not MIN_RATE_HZ <= round(rate_hz) <= MAX_RATE_HZ:
+        raise InvalidInput(
+            f'sample rate {rate_hz:.4g} Hz (from t) is not within {MIN_RATE_HZ} to {MAX_RATE_HZ}'
+        )
     ideal_s = times_s[0] + np.arange(len(times_s)) / rate_hz
     if np.abs(times_s - ideal_s).max() > 0.5 / rate_hz:
         raise InvalidInput('samples are not equally spaced in t')
@@ -74,7 +76,8 @@ def audio_message(
     :param rate_hz: samples per second; goes into the field ``t``.
     :param stamp_ns: time of the first sample.
     """
-    channels = np.asarray(samples, np.float32).reshape(len(samples), -1).T
+    samples = np.asarray(samples, np.float32)
+    channels = samples.T if samples.ndim == 2 else samples[None]
     columns = {'t': np.arange(len(samples)) / rate_hz}
     columns.update({f'ch{k}': channel for k, channel in enumerate(channels)})
     return table_message(columns, make_header(stamp_ns, frame_id))

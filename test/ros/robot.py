@@ -1,0 +1,218 @@
+"""A robot's sensors and a consumer of what the node publishes, in the test's own process."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import rclpy
+from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import Transition
+from lifecycle_msgs.srv import ChangeState, GetState
+from rclpy.context import Context
+from rclpy.executors import SingleThreadedExecutor
+from rclpy.qos import QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image, PointCloud2
+from std_msgs.msg import String
+from trajectory_msgs.msg import JointTrajectory
+
+from mm_perception.modalities import Motion
+from mm_perception.ros.codecs import audio_message, image_message, trajectory_message
+from mm_perception.ros.transport import transport_environment
+
+ROOT = Path(__file__).parents[2]
+RATE_HZ = 8000
+CHUNK_S = 0.05
+TOPICS = {'image': Image, 'trajectory': JointTrajectory, 'audio': PointCloud2, 'symbol': String}
+SENSORS = {'image': 'image', 'trajectory': 'trajectory', 'sound': 'audio', 'symbol': 'symbol'}
+
+
+class NodeProcess:
+    """The node in a process of its own."""
+
+    def __init__(self, log: Path, *parameters: str, module: str = 'cmi_node') -> None:
+        command = [sys.executable, '-m', f'mm_perception.ros.{module}', '--ros-args']
+        for parameter in parameters:
+            command += ['-p', parameter]
+        environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
+        self._log = log
+        with log.open('w') as file:
+            self.process = subprocess.Popen(
+                command, stdout=file, stderr=subprocess.STDOUT, env=environment
+            )
+
+    @property
+    def log(self) -> str:
+        """Everything that the process wrote so far."""
+        return self._log.read_text()
+
+    def stop(self, number: int = signal.SIGINT) -> int:
+        """Signal the process and wait for its end; its exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        return self.process.wait(20)
+
+    def kill(self) -> None:
+        """End the process in any case."""
+        self.process.kill()
+        self.process.wait()
+
+
+class Robot:
+    """
+    Sensors that can be switched off one by one, and everything that came back.
+
+    ``live`` holds the modalities whose sensors work.
+    """
+
+    def __init__(self, namespace: str = '') -> None:
+        self.live: set[str] = set()
+        self.received: dict[str, deque[Any]] = defaultdict(lambda: deque(maxlen=500))
+        self.context = Context()
+        rclpy.init(context=self.context)
+        self.node = rclpy.create_node('robot', context=self.context, namespace=namespace)
+        self._executor = SingleThreadedExecutor(context=self.context)
+        self._executor.add_node(self.node)
+        self.publishers = {
+            topic: self.node.create_publisher(kind, topic, 10) for topic, kind in TOPICS.items()
+        }
+        self.watch('latent', PointCloud2)
+        self.watch('cmi/status', DiagnosticArray)
+        pixels = np.full((480, 640, 3), 250, np.uint8)
+        pixels[100:400, 300:330] = 20
+        self._pixels = pixels
+        angle = np.linspace(0.0, 5.0, 40, dtype=np.float32)
+        self._motion = Motion(np.stack((np.cos(angle), np.sin(angle)), axis=1), angle)
+        self._due = dict.fromkeys(SENSORS, 0.0)
+        self._audio_phase = 0
+
+    def close(self) -> None:
+        """Leave the graph."""
+        self._executor.shutdown()
+        self.node.destroy_node()
+        rclpy.shutdown(context=self.context)
+
+    def watch(self, topic: str, kind: type, depth: int = 50) -> Any:
+        """Collect the messages of a topic in ``received``."""
+        profile = QoSProfile(depth=depth, reliability=ReliabilityPolicy.RELIABLE)
+        return self.node.create_subscription(kind, topic, self.received[topic].append, profile)
+
+    def now_ns(self) -> int:
+        """Time of the robot's clock."""
+        return int(self.node.get_clock().now().nanoseconds)
+
+    def step(self) -> None:
+        """Publish what is due, take what has arrived."""
+        now_s = time.monotonic()
+        for name in list(self.live):
+            if now_s >= self._due[name]:
+                getattr(self, f'_send_{name}')()
+                period_s = {'image': 0.033, 'sound': CHUNK_S}.get(name, 0.2)
+                self._due[name] = max(self._due[name] + period_s, now_s - period_s)
+        self._executor.spin_once(timeout_sec=0.005)
+
+    def run(self, seconds: float) -> None:
+        """Go on for a while."""
+        end_s = time.monotonic() + seconds
+        while time.monotonic() < end_s:
+            self.step()
+
+    def until(self, condition: Callable[[], Any], what: str, timeout_s: float = 15.0) -> Any:
+        """Go on until a condition holds; its value."""
+        end_s = time.monotonic() + timeout_s
+        while time.monotonic() < end_s:
+            value = condition()
+            if value:
+                return value
+            self.step()
+        raise AssertionError(f'{what}: not within {timeout_s} s; status: {self.status()}')
+
+    def fresh(self, topic: str, what: str = '', timeout_s: float = 15.0) -> Any:
+        """Next message of a topic."""
+        self.received[topic].clear()
+        self.until(lambda: self.received[topic], what or f'message on {topic}', timeout_s)
+        return self.received[topic][-1]
+
+    def status(self) -> dict[str, dict[str, str]]:
+        """Newest ``~/status`` as plain data: modality to keys and values."""
+        messages = self.received['cmi/status']
+        entries = messages[-1].status if messages else []
+        return {entry.name: {v.key: v.value for v in entry.values} for entry in entries}
+
+    def until_state(self, name: str, state: str, timeout_s: float = 15.0) -> dict[str, str]:
+        """Go on until a modality has a state; its status."""
+        condition = lambda: self.status().get(name, {}).get('state') == state  # noqa: E731
+        self.until(condition, f'{name} {state}', timeout_s)
+        return self.status()[name]
+
+    def until_used(self, names: set[str], timeout_s: float = 15.0) -> None:
+        """Go on until exactly these modalities take part in the fusion."""
+        self.until(lambda: self.used() == names, f'used {sorted(names)}', timeout_s)
+
+    def used(self) -> set[str]:
+        """Modalities that took part in the latest fusion."""
+        return {name for name, values in self.status().items() if values['used'] == 'true'}
+
+    def call(self, kind: type, name: str, request: Any, timeout_s: float = 20.0) -> Any:
+        """Call a service of the node while the sensors go on."""
+        client = self.node.create_client(kind, name)
+        try:
+            self.until(client.service_is_ready, f'service {name}', timeout_s)
+            future = client.call_async(request)
+            self.until(future.done, f'answer of {name}', timeout_s)
+            return future.result()
+        finally:
+            self.node.destroy_client(client)
+
+    def change_state(self, transition: int, node: str = 'cmi') -> bool:
+        """Ask for a lifecycle transition; whether it succeeded."""
+        request = ChangeState.Request(transition=Transition(id=transition))
+        return bool(self.call(ChangeState, f'{node}/change_state', request).success)
+
+    def state(self, node: str = 'cmi') -> str:
+        """Lifecycle state of the node."""
+        answer = self.call(GetState, f'{node}/get_state', GetState.Request())
+        return str(answer.current_state.label)
+
+    def _send_image(self) -> None:
+        self.publishers['image'].publish(image_message(self._pixels, self.now_ns()))
+
+    def _send_trajectory(self) -> None:
+        self.publishers['trajectory'].publish(trajectory_message(self._motion, self.now_ns()))
+
+    def _send_symbol(self) -> None:
+        self.publishers['symbol'].publish(String(data='3'))
+
+    def _send_sound(self) -> None:
+        """Send 0.3 s of sound, then 0.3 s of silence, and so on."""
+        count = int(RATE_HZ * CHUNK_S)
+        index = self._audio_phase * count + np.arange(count)
+        self._audio_phase += 1
+        loud = (index // int(0.3 * RATE_HZ)) % 2 == 0
+        samples = np.where(loud, 0.5 * np.sin(index * 0.4), 0.0).astype(np.float32)
+        stamp_ns = self.now_ns() - int(CHUNK_S * 1e9)
+        self.publishers['audio'].publish(audio_message(samples, RATE_HZ, stamp_ns))
+
+
+def robots(namespace: str = '') -> Iterator[Robot]:
+    """Yield a robot and take it off the graph afterwards; for fixtures."""
+    robot = Robot(namespace)
+    try:
+        yield robot
+    finally:
+        robot.close()
+
+
+def isolate() -> None:
+    """Keep the tests' nodes among themselves: a domain of their own, this machine only."""
+    os.environ.setdefault('ROS_DOMAIN_ID', str(20 + os.getpid() % 80))
+    os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
+    os.environ.update(transport_environment())
