@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 
 FAULT = 'silent'
-PRESENT_S, BACK_S = 3.0, 2.5
-SINGLE_S, GROUP_S = 10.0, 1.8
+PRESENT_S, BACK_S = 2.5, 2.0
+SINGLE_S, GROUP_S = 9.5, 1.8
 MARGIN_S = 0.2
 
 

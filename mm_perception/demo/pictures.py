@@ -82,7 +82,8 @@ def _cell(modality: Modality[Any], entry: Received, tick: Tick, used: bool) -> n
     frame = OBSERVED if used else GENERATED
     cv2.rectangle(cell, (0, 0), (CELL - 1, CELL - 1), frame, 1 if used else 5)
     if not used and tick.digit is not None and entry.shows != tick.digit.label:
-        _write(cell, f'reads {entry.shows}', (8, CELL - 10), WRONG, 0.45)
+        cv2.rectangle(cell, (5, CELL - 24), (CELL - 6, CELL - 6), PAPER, -1)
+        _write(cell, f'reads {entry.shows}', (10, CELL - 10), WRONG, 0.45)
     return np.asarray(cell)
 
 
