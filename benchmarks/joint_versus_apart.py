@@ -20,16 +20,26 @@ from typing import Any
 import numpy as np
 
 from mm_perception.config import load_training
-from mm_perception.data.dataset import load_dataset, save_dataset
+from mm_perception.data.dataset import Dataset, load_dataset, save_dataset
 from mm_perception.spec import TrainingSpec
 from mm_perception.training.run import Run, choose_device, train
+
+
+def first_rows(dataset: Dataset, count: int) -> Dataset:
+    """Only the first rows, with only the values that they show."""
+    few = dataset.subset(np.arange(min(count, len(dataset))))
+    used = {name: np.unique(index, return_inverse=True) for name, index in few.index.items()}
+    return replace(
+        few,
+        values={name: few.values[name][positions] for name, (positions, _) in used.items()},
+        index={name: inverse for name, (_, inverse) in used.items()},
+    )
 
 
 def shortened(spec: TrainingSpec, rows: int, epochs: int, folder: Path) -> TrainingSpec:
     """Use the first rows only, and the same number of epochs for every stage."""
     for split, count in (('train', rows), ('test', 2000)):
-        dataset = load_dataset(Path(spec.dataset), split)
-        save_dataset(folder, split, dataset.subset(np.arange(min(count, len(dataset)))))
+        save_dataset(folder, split, first_rows(load_dataset(Path(spec.dataset), split), count))
     warm_up = max(1, epochs // 5)
 
     def short(stage: Any) -> Any:
