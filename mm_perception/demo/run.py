@@ -95,12 +95,12 @@ class Demo:
         signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
         with ExitStack() as stack:
             cmi = self._start(stack, 'cmi_node', self._cmi_parameters())
+            replay = self._start(stack, 'replay_node', self._replay_parameters())
             observer = Observer(self.modalities, domain)
             stack.callback(observer.close)
             reader = Reader(self._bundle, self.modalities)
             self._console.print(f'ROS_DOMAIN_ID={domain}; starting the nodes', style='dim')
             _wait(lambda: bool(observer.log.statuses), cmi, 'cmi_node published no status')
-            replay = self._start(stack, 'replay_node', self._replay_parameters())
             log = observer.log
             _wait(lambda: bool(log.latents), replay, 'no latent came')
             self._watch(log, reader, (cmi, replay))
@@ -130,6 +130,7 @@ class Demo:
             'data_root': str(self._options.data_root),
             'seed': self._options.seed,
             'schedule': schedule_json(self.phases),
+            'wait_for_subscribers': True,
         }
 
     def _watch(self, log: Log, reader: Reader, nodes: tuple[NodeProcess, ...]) -> None:

@@ -18,7 +18,7 @@ from mm_perception.errors import DataError
 from mm_perception.ros.lifecycle import run_node
 from mm_perception.ros.parameters import Parameters, Row
 from mm_perception.ros.qos import overridable
-from mm_perception.ros.replay_playlist import Playlist
+from mm_perception.ros.replay_playlist import Playlist, Shown
 from mm_perception.ros.replay_schedule import active_faults, parse_schedule, phase_name
 from mm_perception.ros.replay_sensors import Camera, Labeller, Microphone, Pen
 
@@ -52,6 +52,12 @@ ROWS = (
         'Quality of service of the camera.',
         True,
         choices=tuple(RELIABILITY),
+    ),
+    Row(
+        'wait_for_subscribers',
+        False,
+        'Begin when every sensor topic has a subscriber, rather than at once.',
+        True,
     ),
     Row(
         'schedule',
@@ -88,11 +94,8 @@ class ReplayNode(Node):
         }
         latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._truth = self.create_publisher(String, '~/truth', latched)
-        self._start_ns = self._now_ns()
-        self._playlist = Playlist(
-            recordings, self.parameters['digit_period_s'], self.parameters['seed'],
-            self._start_ns,
-        )  # fmt: skip
+        self._recordings = recordings
+        self._playlist: Playlist | None = None
         self._truth_due_ns = 0
         self.create_timer(STEP_S, self._step)
         self.get_logger().info(
@@ -138,8 +141,12 @@ class ReplayNode(Node):
     def _step(self) -> None:
         """Send what is due, of the digit on show and of those that follow it by now."""
         now_ns = self._now_ns()
+        if self._playlist is None:
+            if self.parameters['wait_for_subscribers'] and not self._all_have_subscribers():
+                return
+            self._playlist = self._begin(now_ns)
         while True:
-            self._send(now_ns)
+            self._send(self._playlist.shown, now_ns)
             if now_ns < self._playlist.shown.end_ns:
                 break
             self._playlist.advance()
@@ -147,19 +154,26 @@ class ReplayNode(Node):
                 sensor.restart()
             self._truth_due_ns = 0
 
-    def _send(self, now_ns: int) -> None:
-        shown = self._playlist.shown
+    def _all_have_subscribers(self) -> bool:
+        return all(p.get_subscription_count() > 0 for p in self._publishers_of.values())
+
+    def _begin(self, now_ns: int) -> Playlist:
+        """Begin the schedule and show the first recording."""
+        self._start_ns = now_ns
+        period_s, seed = self.parameters['digit_period_s'], self.parameters['seed']
+        return Playlist(self._recordings, period_s, seed, now_ns)
+
+    def _send(self, shown: Shown, now_ns: int) -> None:
         elapsed_s = (min(now_ns, shown.end_ns) - self._start_ns) * 1e-9
         faults = active_faults(self._schedule, elapsed_s)
         if now_ns >= self._truth_due_ns:
             self._truth_due_ns = now_ns + round(TRUTH_PERIOD_S * 1e9)
-            self._publish_truth(elapsed_s, faults)
+            self._publish_truth(shown, elapsed_s, faults)
         for sensor in self._sensors:
             for message in sensor.due(shown, now_ns, faults.get(sensor.name)):
                 self._publishers_of[sensor.name].publish(message)
 
-    def _publish_truth(self, elapsed_s: float, faults: dict[str, str]) -> None:
-        shown = self._playlist.shown
+    def _publish_truth(self, shown: Shown, elapsed_s: float, faults: dict[str, str]) -> None:
         truth = {
             'label': shown.recording.label,
             'index': shown.index,

@@ -265,6 +265,18 @@ def test_replay_node_follows_its_schedule_of_faults(start, robot, folder):
             assert message.data != truth['label']
 
 
+def test_replay_node_can_wait_for_its_audience(start, robot, folder):
+    truths = []
+    robot.node.create_subscription(String, 'replay/truth', lambda m: truths.append(m), 10)
+    node = start(f'recordings:={folder}', 'wait_for_subscribers:=true', module='replay_node')
+    robot.until(lambda: 'scheduled failures' in node.log, 'replay node', 30)
+    robot.run(1.0)
+    assert not truths
+    Listener(robot)
+    robot.until(lambda: truths, 'truth')
+    assert json.loads(truths[0].data)['elapsed_s'] < 0.1
+
+
 @pytest.mark.parametrize(
     ('parameter', 'says'),
     [
