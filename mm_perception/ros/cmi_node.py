@@ -103,8 +103,8 @@ class CmiNode(ManagedNode):
 
     def _triggers(self) -> frozenset[str]:
         trigger = self.parameters['trigger']
-        names = frozenset(self._fusion.modalities)
-        known = {TRIGGER_TIMER: frozenset[str](), TRIGGER_ANY: names}
+        names = list(self._fusion.modalities)
+        known = {TRIGGER_TIMER: frozenset[str](), TRIGGER_ANY: frozenset(names)}
         known.update({name: frozenset({name}) for name in names})
         if trigger not in known:
             raise ConfigError(f'trigger: "{trigger}" is not one of {", ".join(known)}')

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,23 +23,27 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return save_bundle(make_bundle(), tmp_path_factory.mktemp('bundles') / 'small', '# small\n')
 
 
+SECOND = '/second'  # apart from a node that other tests of a module share
+
+
 @pytest.fixture
 def robot() -> Iterator[Robot]:
-    """A robot whose sensors are all off."""
-    yield from robots()
+    """A robot whose sensors are all off, in the namespace of what ``start`` starts."""
+    yield from robots(SECOND)
 
 
 @pytest.fixture
-def start(tmp_path: Path) -> Iterator[type[NodeProcess]]:
+def start(tmp_path: Path) -> Iterator[Callable[..., NodeProcess]]:
     """Start nodes that do not outlive the test: ``start(*parameters)``."""
     started: list[NodeProcess] = []
 
-    def begin(*parameters: str, module: str = 'cmi_node') -> NodeProcess:
-        node = NodeProcess(tmp_path / f'node{len(started)}.log', *parameters, module=module)
+    def begin(*parameters: str, module: str = 'cmi_node', namespace: str = SECOND) -> NodeProcess:
+        log = tmp_path / f'node{len(started)}.log'
+        node = NodeProcess(log, *parameters, module=module, namespace=namespace)
         started.append(node)
         return node
 
-    yield begin  # type: ignore[misc]
+    yield begin
     for node in started:
         if node.process.poll() is None:
             node.kill()

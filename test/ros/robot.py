@@ -38,8 +38,11 @@ SENSORS = {'image': 'image', 'trajectory': 'trajectory', 'sound': 'audio', 'symb
 class NodeProcess:
     """The node in a process of its own."""
 
-    def __init__(self, log: Path, *parameters: str, module: str = 'cmi_node') -> None:
+    def __init__(
+        self, log: Path, *parameters: str, module: str = 'cmi_node', namespace: str = '/'
+    ) -> None:
         command = [sys.executable, '-m', f'mm_perception.ros.{module}', '--ros-args']
+        command += ['-r', f'__ns:={namespace}']
         for parameter in parameters:
             command += ['-p', parameter]
         environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
@@ -103,7 +106,11 @@ class Robot:
     def watch(self, topic: str, kind: type, depth: int = 50) -> Any:
         """Collect the messages of a topic in ``received``."""
         profile = QoSProfile(depth=depth, reliability=ReliabilityPolicy.RELIABLE)
-        return self.node.create_subscription(kind, topic, self.received[topic].append, profile)
+
+        def take(message: Any) -> None:
+            self.received[topic].append(message)
+
+        return self.node.create_subscription(kind, topic, take, profile)
 
     def now_ns(self) -> int:
         """Time of the robot's clock."""

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sensor_msgs.msg import CompressedImage, Image, Imu, JointState, PointCloud2, PointField
+from small_bundle import LABELS
 from std_msgs.msg import Float32MultiArray, String
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
@@ -27,7 +28,6 @@ from mm_perception.ros.codecs import (
     trajectory_message,
 )
 from mm_perception.spec import ModalitySpec
-from small_bundle import LABELS
 
 RECEIPT_NS = 77
 IMAGE = build_modality(ModalitySpec('image', 'image', 4, {'invert': True}))
@@ -127,7 +127,7 @@ def test_image_codec_reads_compressed_grey_and_alpha():
 
 
 def test_image_codec_refuses_bad_messages_with_the_reason():
-    good = dict(height=2, width=2, encoding='mono8', step=2, data=bytes(4))
+    good = {'height': 2, 'width': 2, 'encoding': 'mono8', 'step': 2, 'data': bytes(4)}
     assert "encoding 'yuyv'" in refuse(Image(**{**good, 'encoding': 'yuyv'}), IMAGE)
     assert 'empty' in refuse(Image(**{**good, 'height': 0, 'data': b''}), IMAGE)
     assert 'step 1 is less' in refuse(Image(**{**good, 'step': 1}), IMAGE)

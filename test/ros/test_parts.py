@@ -7,6 +7,8 @@ import time
 
 import numpy as np
 import pytest
+from model_specs import arm_spec
+from small_bundle import LABELS, make_bundle, small_spec
 from std_msgs.msg import Header, String
 
 from mm_perception.errors import ConfigError
@@ -23,8 +25,6 @@ from mm_perception.ros.synchronizer import PartialSynchronizer, SimpleFilter
 from mm_perception.ros.transport import VARIABLES, transport_environment
 from mm_perception.ros.worker import Worker
 from mm_perception.spec import ModalitySpec
-from model_specs import arm_spec
-from small_bundle import LABELS, make_bundle, small_spec
 
 SECOND_NS = 1_000_000_000
 SYMBOL = build_modality(ModalitySpec('symbol', 'symbol', 4, {'labels': LABELS}))
