@@ -28,6 +28,10 @@ if [[ -n ${ROS_DISTRO:-} ]] && "$python" -c 'import rclpy' 2>/dev/null; then
     venv_options=(--system-site-packages)
     files=(-r requirements/run.txt 'numpy>=1.26')
 else
+    if [[ -n ${ROS_DISTRO:-} && ! -d $venv ]]; then
+        say "ROS 2 $ROS_DISTRO is sourced, but $python cannot import its rclpy: using wheels;" \
+            "PYTHON=/path/to/python3 names another"
+    fi
     [[ $(uname -sm) == 'Linux x86_64' ]] || fail "PyPI has no rclpy wheels for $(uname -sm):" \
         "install ROS 2 Jazzy or Kilted, source its setup.bash, then run this again"
     [[ -f requirements/ros-$wheels.txt ]] || fail "no wheels for ROS_WHEELS=$wheels:" \
