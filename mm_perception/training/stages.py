@@ -34,7 +34,8 @@ def unimodal_stage(spec: TrainingSpec, name: str, source: TensorSource) -> Stage
         total, terms, _ = module.loss(data, warm_up)
         return total, terms
 
-    return _stage(spec, name, module, stage, loss, source.unique(name), source)
+    identity = repr(spec.model.modality(name))
+    return _stage(spec, name, module, stage, loss, source.unique(name), source, identity)
 
 
 def classifier_stage(
@@ -56,8 +57,17 @@ def classifier_stage(
         accuracy = (logits.argmax(1) == truth).float().mean()
         return functional.cross_entropy(logits, truth), {'accuracy': accuracy}
 
-    stage = spec.classifiers
-    return _stage(spec, f'{name}.classifier', module, stage, loss, source.unique(name), source)
+    identity = repr((spec.model.modality(name), spec.unimodal[name].augmentation))
+    return _stage(
+        spec,
+        f'{name}.classifier',
+        module,
+        spec.classifiers,
+        loss,
+        source.unique(name),
+        source,
+        identity,
+    )
 
 
 def top_stage(spec: TrainingSpec, posteriors: Posteriors, source: TensorSource) -> Stage:
@@ -74,7 +84,8 @@ def top_stage(spec: TrainingSpec, posteriors: Posteriors, source: TensorSource) 
             batch[name] = DiagonalGaussian(*(part[positions] for part in posterior))
         return module.loss(batch, source.present[rows], warm_up)
 
-    return _stage(spec, 'top', module, spec.top, loss, source.rows, source)
+    identity = repr((spec.model, spec.unimodal))
+    return _stage(spec, 'top', module, spec.top, loss, source.rows, source, identity)
 
 
 def joint_stage(spec: TrainingSpec, source: TensorSource) -> Stage:
@@ -86,7 +97,7 @@ def joint_stage(spec: TrainingSpec, source: TensorSource) -> Stage:
         data = {name: source.row_values(name, rows) for name in source.names}
         return module.loss(data, source.present[rows], warm_up)
 
-    return _stage(spec, 'joint', module, spec.top, loss, source.rows, source)
+    return _stage(spec, 'joint', module, spec.top, loss, source.rows, source, repr(spec.model))
 
 
 @torch.no_grad()
@@ -116,6 +127,7 @@ def _stage(
     loss: Loss,
     count: int,
     source: TensorSource,
+    identity: str,
 ) -> Stage:
     training, validation = split_positions(count, spec.validation_fraction, spec.seed)
     # A symbol has only few values: repeated, they fill a batch and its norm is that of many.
@@ -132,5 +144,5 @@ def _stage(
         training=tensor(training),
         validation=tensor(validation),
         seed=spec.seed,
-        identity=repr(spec.model if name in ('top', 'joint') else module),
+        identity=identity,
     )

@@ -176,9 +176,12 @@ def test_a_checkpoint_of_another_configuration_is_refused(folder: Path) -> None:
     source = TensorSource(load_dataset(folder / 'data', 'train'), torch.device('cpu'))
     spec = configuration(folder)
     fit(unimodal_stage(spec, 'word', source), folder / 'c', False, Logging(quiet=True))
-    other = unimodal_stage(replace(spec, seed=1), 'word', source)
-    with pytest.raises(ConfigError, match='belongs to another configuration'):
-        fit(other, folder / 'c', True, Logging(quiet=True))
+    heavier = replace(robot().modalities[2], beta=2.0)
+    model = replace(spec.model, modalities=(*robot().modalities[:2], heavier))
+    for changed in (replace(spec, seed=1), replace(spec, model=model)):
+        other = unimodal_stage(changed, 'word', source)
+        with pytest.raises(ConfigError, match='belongs to another configuration'):
+            fit(other, folder / 'c', True, Logging(quiet=True))
 
 
 def test_same_seed_gives_the_same_bundle(folder: Path) -> None:
