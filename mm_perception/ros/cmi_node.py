@@ -147,9 +147,8 @@ class CmiNode(ManagedNode):
         self._reporter.add(fused, (time.perf_counter() - begin) * 1e3)
 
     def _tick_failed(self, error: Exception) -> None:
-        if self.context.ok():
-            self._reporter.errors += 1
-            self.log_defect('tick', error)
+        self._reporter.errors += 1
+        self.log_defect('tick', error)
 
     def _report(self) -> None:
         worker = self._worker

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 import traceback
 from collections.abc import Callable
@@ -78,7 +79,9 @@ class ManagedNode(LifecycleNode):
         self._unwind('clean up', self._configured)
 
     def log_defect(self, what: str, error: BaseException) -> None:
-        """Log an unexpected exception with its traceback."""
+        """Log an unexpected exception with its traceback; after shutdown none is unexpected."""
+        if not self.context.ok():
+            return
         trace = ''.join(traceback.format_exception(error))
         self.get_logger().error(f'{what} failed: {error!r}\n{trace}')
 
@@ -118,18 +121,26 @@ def run_node(make: Callable[[], Any], ready: Callable[[Any], bool], args: Any = 
     :param args: command line; None for ``sys.argv``.
     :returns: exit code.
     """
+    # rclpy's own handlers end the spinning. Python's must not interrupt what follows: a Ctrl-C
+    # often arrives twice, from the terminal and from launch.
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
     rclpy.init(args=args)
     node = None
     try:
         node = make()
-        if not ready(node):
+        if not ready(node) and rclpy.ok():
             return 1
         rclpy.spin(node)
-    except (KeyboardInterrupt, ExternalShutdownException):
+    except ExternalShutdownException:
         pass
     except (MMPerceptionError, ParameterException) as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
+    except RuntimeError:
+        if rclpy.ok():
+            raise
+        # A signal came while the node was busy: without its context rclpy can only fail.
     finally:
         if node is not None:
             node.release()

@@ -1,0 +1,92 @@
+"""Start the node cmi: ros2 launch mm_perception cmi.launch.py --show-args."""
+
+from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
+from launch.actions import (
+    DeclareLaunchArgument,
+    EmitEvent,
+    OpaqueFunction,
+    RegisterEventHandler,
+    SetEnvironmentVariable,
+)
+from launch.conditions import IfCondition
+from launch.event_handlers import OnProcessStart
+from launch.events import matches_action
+from launch.substitutions import LaunchConfiguration
+from launch_ros.actions import LifecycleNode
+from launch_ros.event_handlers import OnStateTransition
+from launch_ros.events.lifecycle import ChangeState
+from lifecycle_msgs.msg import Transition
+
+from mm_perception.resources import share_directory
+from mm_perception.ros.transport import transport_environment
+
+RESPAWN_DELAY_S = 1.0
+ARGUMENTS = (
+    ('namespace', '', 'Namespace of the node and of its relative topics.', None),
+    ('bundle', '', 'Trained bundle: a name or a folder; empty: as in params_file.', None),
+    ('params_file', '', "Parameter file; empty: the package's config/cmi.yaml.", None),
+    ('device', '', 'Where inference runs; empty: as in params_file.', ['', 'auto', 'cpu', 'cuda']),
+    ('use_sim_time', 'false', 'Take the time from /clock.', ['true', 'false']),
+    ('autostart', 'true', 'Configure and activate the node.', ['true', 'false']),
+    ('use_respawn', 'false', 'Start the node again if its process dies.', ['true', 'false']),
+    ('log_level', 'info', 'Log level: debug, info, warn, error or fatal.', None),
+    (
+        'transport_profile',
+        'shm',
+        'Fast DDS profile: shm (large shared memory, for camera images), none, or an XML file.',
+        None,
+    ),
+)
+
+
+def generate_launch_description() -> LaunchDescription:
+    """Describe the arguments, then the node that they make."""
+    arguments = [
+        DeclareLaunchArgument(name, default_value=default, description=text, choices=choices)
+        for name, default, text, choices in ARGUMENTS
+    ]
+    return LaunchDescription([*arguments, OpaqueFunction(function=_node)])
+
+
+def _node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
+    chosen = {
+        name: LaunchConfiguration(name).perform(context) for name, _, _, _ in ARGUMENTS
+    }
+    overrides = {name: chosen[name] for name in ('bundle', 'device') if chosen[name]}
+    environment = transport_environment(chosen['transport_profile'])
+    node = LifecycleNode(
+        package='mm_perception',
+        executable='cmi_node',
+        name='cmi',
+        namespace=chosen['namespace'],
+        parameters=[
+            chosen['params_file'] or str(share_directory() / 'config' / 'cmi.yaml'),
+            {**overrides, 'use_sim_time': chosen['use_sim_time'] == 'true'},
+        ],
+        ros_arguments=['--log-level', chosen['log_level']],
+        respawn=chosen['use_respawn'] == 'true',
+        respawn_delay=RESPAWN_DELAY_S,
+        output='screen',
+    )
+    variables = [SetEnvironmentVariable(name, value) for name, value in environment.items()]
+    return [*variables, *_autostart(node), node]
+
+
+def _autostart(node: LifecycleNode) -> list[LaunchDescriptionEntity]:
+    """Configure the node when its process starts, activate it once it is configured."""
+    wanted = IfCondition(LaunchConfiguration('autostart'))
+    configure = OnProcessStart(
+        target_action=node, on_start=[_change(node, Transition.TRANSITION_CONFIGURE)]
+    )
+    activate = OnStateTransition(
+        target_lifecycle_node=node,
+        start_state='configuring',
+        goal_state='inactive',
+        entities=[_change(node, Transition.TRANSITION_ACTIVATE)],
+    )
+    return [RegisterEventHandler(handler, condition=wanted) for handler in (configure, activate)]
+
+
+def _change(node: LifecycleNode, transition: int) -> EmitEvent:
+    event = ChangeState(lifecycle_node_matcher=matches_action(node), transition_id=transition)
+    return EmitEvent(event=event)
