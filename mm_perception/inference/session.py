@@ -41,7 +41,9 @@ class InferenceSession:
         self.engine = engine
         self.spec = spec
         self._shapes = {m.name: build_modality(m).shape for m in spec.modalities}
-        self._latents = {m.name: np.zeros((1, m.latent_dim), np.float32) for m in spec.modalities}
+        self._latents: dict[str, Array] = {
+            m.name: np.zeros((1, m.latent_dim), np.float32) for m in spec.modalities
+        }
         self._changed: dict[str, Array] = {}
         self._known: set[str] = set()
         self._generator = np.random.default_rng(0)

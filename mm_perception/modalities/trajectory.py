@@ -79,7 +79,7 @@ class TrajectoryModality(Modality[TrajectoryOptions]):
 
     def from_model(self, array: Array) -> Motion:
         """A motion of ``points`` points over one second; in 0..1 unless a range is given."""
-        points = np.asarray(array, np.float32).reshape(-1, self.options.dimensions)
+        points: Array = np.asarray(array, np.float32).reshape(-1, self.options.dimensions)
         if self.options.low:
             low = np.asarray(self.options.low, np.float32)
             points = low + points * (np.asarray(self.options.high, np.float32) - low)

@@ -59,7 +59,7 @@ class UtteranceWindow(Window):
     def clear(self) -> None:
         """Forget the utterance under way, the noise level and the last value."""
         super().clear()
-        self._rest = np.zeros(0, np.float32)
+        self._rest: Array = np.zeros(0, np.float32)
         self._frames: list[Array] = []
         self._lead: Array | None = None
         self._noise = FLOOR_RMS
@@ -140,7 +140,7 @@ class SlidingSoundWindow(Window):
     def __init__(self, seconds: float) -> None:
         super().__init__()
         self._seconds = seconds
-        self._samples = np.zeros(0, np.float32)
+        self._samples: Array = np.zeros(0, np.float32)
 
     def push(self, raw: Waveform, stamp_ns: int) -> None:
         """Take a chunk; ``stamp_ns`` is the time of its first sample."""

@@ -41,7 +41,7 @@ class VectorModality(Modality[VectorOptions]):
             raise ConfigError(f'{spec.name}: low and high need one pair low < high per element')
 
     @property
-    def shape(self) -> tuple[int]:
+    def shape(self) -> tuple[int, ...]:
         """One element per number."""
         return self._low.shape
 

@@ -63,7 +63,7 @@ def decode_image(message: Image, receipt_ns: int, modality: Modality[Any]) -> tu
         )
     strides = (step, layout.channels * dtype.itemsize, dtype.itemsize)
     shape = (height, width, layout.channels)
-    pixels = np.ndarray(shape, dtype, memoryview(message.data), 0, strides)
+    pixels: np.ndarray = np.ndarray(shape, dtype, memoryview(message.data), 0, strides)
     first, direction = layout.order
     image = pixels[:, :, 0] if layout.channels == 1 else pixels[:, :, first::direction][..., :3]
     if not dtype.isnative:

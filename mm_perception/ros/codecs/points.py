@@ -53,7 +53,7 @@ def read_table(message: PointCloud2) -> dict[str, np.ndarray]:
             f' = {width * step}'
         )
     dtype = '>f4' if message.is_bigendian else '<f4'
-    columns = {}
+    columns: dict[str, np.ndarray] = {}
     for field in message.fields:
         if field.datatype != PointField.FLOAT32 or field.count != 1:
             raise InvalidInput(f'field {field.name[:32]!r} is not one FLOAT32')
