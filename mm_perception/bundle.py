@@ -128,6 +128,7 @@ def save_bundle(bundle: Bundle, path: Path, card: str) -> Bundle:
         (folder / CARD).write_text(card)
         path.mkdir(exist_ok=True)
         for name in sorted(os.listdir(folder), key=lambda name: name == MANIFEST):
+            (folder / name).chmod(0o644)  # safetensors writes for the owner alone
             shutil.move(folder / name, path / name)
     return replace(bundle, spec=spec, hash=manifest['hash'], path=path)
 

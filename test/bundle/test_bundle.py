@@ -41,6 +41,10 @@ def test_a_bundle_names_every_preprocessing_option(bundle: Bundle) -> None:
     assert motor['preprocessing']['mels'] == 16
 
 
+def test_a_bundle_can_be_read_by_other_users(bundle: Bundle) -> None:
+    assert all(file.stat().st_mode & 0o044 == 0o044 for file in bundle.path.iterdir())
+
+
 def test_the_hash_follows_the_weights(bundle: Bundle, tmp_path: Path) -> None:
     weights = dict(bundle.weights)
     name = next(iter(weights))
