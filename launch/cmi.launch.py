@@ -1,21 +1,9 @@
 """Start the node cmi: ros2 launch mm_perception cmi.launch.py --show-args."""
 
 from launch import LaunchContext, LaunchDescription, LaunchDescriptionEntity
-from launch.actions import (
-    DeclareLaunchArgument,
-    EmitEvent,
-    OpaqueFunction,
-    RegisterEventHandler,
-    SetEnvironmentVariable,
-)
-from launch.conditions import IfCondition
-from launch.event_handlers import OnProcessStart
-from launch.events import matches_action
+from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironmentVariable
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode
-from launch_ros.event_handlers import OnStateTransition
-from launch_ros.events.lifecycle import ChangeState
-from lifecycle_msgs.msg import Transition
 
 from mm_perception.resources import share_directory
 from mm_perception.ros.transport import transport_environment
@@ -49,10 +37,11 @@ def generate_launch_description() -> LaunchDescription:
 
 
 def _node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
-    chosen = {
-        name: LaunchConfiguration(name).perform(context) for name, _, _, _ in ARGUMENTS
-    }
+    chosen = {name: LaunchConfiguration(name).perform(context) for name, _, _, _ in ARGUMENTS}
     overrides = {name: chosen[name] for name in ('bundle', 'device') if chosen[name]}
+    # The node starts itself, also after a respawn: transitions that launch asks for can get lost,
+    # as the services of a killed process are still announced for a while.
+    flags = {name: chosen[name] == 'true' for name in ('use_sim_time', 'autostart')}
     environment = transport_environment(chosen['transport_profile'])
     node = LifecycleNode(
         package='mm_perception',
@@ -61,7 +50,7 @@ def _node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         namespace=chosen['namespace'],
         parameters=[
             chosen['params_file'] or str(share_directory() / 'config' / 'cmi.yaml'),
-            {**overrides, 'use_sim_time': chosen['use_sim_time'] == 'true'},
+            {**overrides, **flags},
         ],
         ros_arguments=['--log-level', chosen['log_level']],
         respawn=chosen['use_respawn'] == 'true',
@@ -69,24 +58,4 @@ def _node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         output='screen',
     )
     variables = [SetEnvironmentVariable(name, value) for name, value in environment.items()]
-    return [*variables, *_autostart(node), node]
-
-
-def _autostart(node: LifecycleNode) -> list[LaunchDescriptionEntity]:
-    """Configure the node when its process starts, activate it once it is configured."""
-    wanted = IfCondition(LaunchConfiguration('autostart'))
-    configure = OnProcessStart(
-        target_action=node, on_start=[_change(node, Transition.TRANSITION_CONFIGURE)]
-    )
-    activate = OnStateTransition(
-        target_lifecycle_node=node,
-        start_state='configuring',
-        goal_state='inactive',
-        entities=[_change(node, Transition.TRANSITION_ACTIVATE)],
-    )
-    return [RegisterEventHandler(handler, condition=wanted) for handler in (configure, activate)]
-
-
-def _change(node: LifecycleNode, transition: int) -> EmitEvent:
-    event = ChangeState(lifecycle_node_matcher=matches_action(node), transition_id=transition)
-    return EmitEvent(event=event)
+    return [*variables, node]

@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.qos import QoSProfile, ReliabilityPolicy
+from robot import Robot
 from sensor_msgs.msg import Image
 
 from mm_perception.bundle import Bundle
 from mm_perception.ros.codecs import image_message
-from robot import Robot
 
 
 def received(robot: Robot) -> int:

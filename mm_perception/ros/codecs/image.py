@@ -45,7 +45,7 @@ _ENCODINGS = {('u1', 1): 'mono8', ('u1', 3): 'rgb8', ('u2', 1): '16UC1', ('f4', 
 
 @register_input('image', Image)
 def decode_image(message: Image, receipt_ns: int, modality: Modality[Any]) -> tuple[Any, int]:
-    """View the pixels, without a copy: ``[H, W]`` or ``uint8[H, W, 3]`` RGB."""
+    """View the pixels, without a copy where the layout allows: ``[H, W]`` or ``uint8[H, W, 3]`` RGB."""
     layout = _LAYOUTS.get(message.encoding)
     if layout is None:
         known = ', '.join(_LAYOUTS)
@@ -66,7 +66,7 @@ def decode_image(message: Image, receipt_ns: int, modality: Modality[Any]) -> tu
     pixels: np.ndarray = np.ndarray(shape, dtype, memoryview(message.data), 0, strides)
     first, direction = layout.order
     image = pixels[:, :, 0] if layout.channels == 1 else pixels[:, :, first::direction][..., :3]
-    if not dtype.isnative:
+    if not (dtype.isnative and image.flags.aligned):
         image = image.astype(dtype.newbyteorder('='))
     return image, stamp_of(message.header, receipt_ns)
 

@@ -28,7 +28,7 @@ from mm_perception.modalities import Motion
 from mm_perception.ros.codecs import audio_message, image_message, trajectory_message
 from mm_perception.ros.transport import transport_environment
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[1]
 RATE_HZ = 8000
 CHUNK_S = 0.05
 TOPICS = {'image': Image, 'trajectory': JointTrajectory, 'audio': PointCloud2, 'symbol': String}
