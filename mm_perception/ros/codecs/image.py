@@ -45,7 +45,7 @@ _ENCODINGS = {('u1', 1): 'mono8', ('u1', 3): 'rgb8', ('u2', 1): '16UC1', ('f4', 
 
 @register_input('image', Image)
 def decode_image(message: Image, receipt_ns: int, modality: Modality[Any]) -> tuple[Any, int]:
-    """View the pixels, without a copy where the layout allows: ``[H, W]`` or ``uint8[H, W, 3]`` RGB."""
+    """View the pixels, copied only if the layout asks for it: ``[H, W]`` or RGB ``[H, W, 3]``."""
     layout = _LAYOUTS.get(message.encoding)
     if layout is None:
         known = ', '.join(_LAYOUTS)
