@@ -95,6 +95,6 @@ def test_options_of_kinds_that_the_tutorial_names_exist() -> None:
 @pytest.mark.parametrize('page', PAGES)
 def test_links_and_pictures_exist(page: str) -> None:
     file = ROOT / page
-    for target in re.findall(r'\]\(([^)#]+)', file.read_text()):
+    for target in re.findall(r'(?:\]\(|src=")([^)#"]+)', file.read_text()):
         if '://' not in target:
             assert (file.parent / target).exists(), target
