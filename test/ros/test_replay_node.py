@@ -221,8 +221,10 @@ def rate_hz(entries):
 
 def test_replay_node_plays_in_real_time(start, robot, folder):
     listener = Listener(robot)
-    start(f'recordings:={folder}', 'seed:=3', module='replay_node')
-    messages = listener.listen(3.2)
+    start(
+        f'recordings:={folder}', 'seed:=3', 'wait_for_subscribers:=true', module='replay_node'
+    )
+    messages = listener.listen(3.5)
     assert rate_hz(listener.received['image']) == pytest.approx(30, rel=0.1)
     assert rate_hz(listener.received['audio']) == pytest.approx(25, rel=0.1)
     # Chunks follow each other without a gap, at the recording's own rate.
@@ -246,8 +248,13 @@ def test_replay_node_follows_its_schedule_of_faults(start, robot, folder):
         {'sensors': ['symbol'], 'start_s': 3.0, 'duration_s': 9.0, 'fault': 'noise'},
     ]
     listener = Listener(robot)
-    start(f'recordings:={folder}', f"schedule:='{json.dumps(schedule)}'", module='replay_node')
-    messages = listener.listen(5.0)
+    start(
+        f'recordings:={folder}',
+        f"schedule:='{json.dumps(schedule)}'",
+        'wait_for_subscribers:=true',
+        module='replay_node',
+    )
+    messages = listener.listen(5.5)
     begin_s = json.loads(messages['replay/truth'][0].data)['schedule_start_ns'] * 1e-9
     for topic in ('image', 'audio'):
         sent = [m.header.stamp.sec + m.header.stamp.nanosec * 1e-9 - begin_s
