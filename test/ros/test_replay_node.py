@@ -221,9 +221,7 @@ def rate_hz(entries):
 
 def test_replay_node_plays_in_real_time(start, robot, folder):
     listener = Listener(robot)
-    start(
-        f'recordings:={folder}', 'seed:=3', 'wait_for_subscribers:=true', module='replay_node'
-    )
+    start(f'recordings:={folder}', 'seed:=3', 'wait_for_subscribers:=true', module='replay_node')
     messages = listener.listen(3.5)
     assert rate_hz(listener.received['image']) == pytest.approx(30, rel=0.1)
     assert rate_hz(listener.received['audio']) == pytest.approx(25, rel=0.1)
