@@ -11,7 +11,7 @@ from typing import Any
 
 import rclpy
 from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException
+from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 from mm_perception.errors import MMPerceptionError
@@ -19,6 +19,7 @@ from mm_perception.errors import MMPerceptionError
 SUCCESS = TransitionCallbackReturn.SUCCESS
 FAILURE = TransitionCallbackReturn.FAILURE
 ERROR = TransitionCallbackReturn.ERROR
+WAKE_S = 0.5
 
 
 class ManagedNode(LifecycleNode):
@@ -112,6 +113,19 @@ def autostart(node: LifecycleNode) -> bool:
     return bool(node.trigger_configure() == SUCCESS and node.trigger_activate() == SUCCESS)
 
 
+def _spin(node: Any) -> None:
+    """
+    Serve a node until its context is shut down.
+
+    Unlike ``rclpy.spin`` it looks for the shutdown now and then: a signal that comes just
+    before the executor begins to wait would otherwise be slept through by a node without timers.
+    """
+    executor = SingleThreadedExecutor()
+    executor.add_node(node)
+    while rclpy.ok():
+        executor.spin_once(timeout_sec=WAKE_S)
+
+
 def run_node(make: Callable[[], Any], ready: Callable[[Any], bool], args: Any = None) -> int:
     """
     Run a node in a process of its own until SIGINT, SIGTERM or shutdown.
@@ -131,7 +145,7 @@ def run_node(make: Callable[[], Any], ready: Callable[[Any], bool], args: Any = 
         node = make()
         if not ready(node) and rclpy.ok():
             return 1
-        rclpy.spin(node)
+        _spin(node)
     except ExternalShutdownException:
         pass
     except (MMPerceptionError, ParameterException) as error:
