@@ -92,10 +92,14 @@ def test_microphone_reaches_the_latent(start, robot, microphone, speech, bundle)
     robot.node.create_subscription(PointCloud2, 'latent', lambda m: latents.append(m), 10)
     start(f'bundle:={bundle.path}', 'autostart:=true')
     start(*microphone, module='microphone_node')
-    robot.until(lambda: filled and latents, 'latents from the microphone', 60)
-    expected = build_modality(bundle.spec.modality('sound')).to_model(speech)
-    mel = np.frombuffer(filled[-1].data, np.float32).reshape(expected.shape)
-    assert np.corrcoef(mel.ravel(), expected.ravel())[0, 1] > 0.9
+    expected = build_modality(bundle.spec.modality('sound')).to_model(speech).ravel()
+
+    def understood():
+        """Whether the word arrived whole; the first one may be cut by discovery."""
+        mels = (np.frombuffer(message.data, np.float32) for message in filled)
+        return any(np.corrcoef(mel, expected)[0, 1] > 0.9 for mel in mels)
+
+    robot.until(lambda: latents and understood(), 'the spoken word', 60)
     assert np.isfinite(read_table(latents[-1])['mean']).all()
 
 
