@@ -25,6 +25,7 @@ from mm_perception.ros.codecs import input_codec, output_codec
 from mm_perception.ros.qos import latched_qos
 
 DEPTH = 20
+WAKE_S = 0.5
 
 
 class Observer:
@@ -61,7 +62,8 @@ class Observer:
 
     def _spin(self) -> None:
         with suppress(ExternalShutdownException):
-            self._executor.spin()
+            while self._context.ok():
+                self._executor.spin_once(timeout_sec=WAKE_S)
 
     def _subscribe(
         self,

@@ -104,7 +104,7 @@ def test_demo_that_is_interrupted_leaves_nothing_behind(untrained, tmp_path, num
         assert time.monotonic() < end_s, 'the nodes did not start'
         time.sleep(0.1)
     process.send_signal(number)
-    _, errors = process.communicate(timeout=30)
+    _, errors = process.communicate(timeout=60)
     assert process.returncode == 128 + number
     assert 'Traceback' not in errors
     assert not [node for node in nodes if Path(f'/proc/{node}').exists()]
