@@ -55,6 +55,7 @@ class ModelSpec:
     :param decoder_hidden: hidden layers of each top decoder.
     :param dropout: rho of forced perceptual dropout.
     :param alpha: weight of the joint latent's KL divergence.
+    :param options: what else the family takes; see the reference.
     """
 
     modalities: tuple[ModalitySpec, ...]
@@ -66,6 +67,7 @@ class ModelSpec:
     decoder_hidden: tuple[int, ...] = (512, 512, 512)
     dropout: float = 0.2
     alpha: float = 1.0
+    options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def names(self) -> tuple[str, ...]:

@@ -1,0 +1,127 @@
+"""What every family of models offers: codes of single modalities, one joint latent, data back."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Mapping
+from typing import ClassVar, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from mm_perception.spec import ModelSpec
+
+
+class Posterior(Protocol):
+    """A distribution over a latent, with its prior."""
+
+    @property
+    def mean(self) -> Tensor:
+        """What is published and generated from, ``float[B, D]``."""
+        ...
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviations around :attr:`mean`, ``float[B, D]``."""
+        ...
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """Draw one reparametrised sample per row, ``float[B, D]``."""
+        ...
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log density of ``float[B, D]``, summed over D: ``float[B]``."""
+        ...
+
+    def log_prior(self, value: Tensor) -> Tensor:
+        """Log density of ``float[B, D]`` under the prior, summed over D: ``float[B]``."""
+        ...
+
+    def kl_to_prior(self) -> Tensor:
+        """KL divergence to the prior, ``float[B]``."""
+        ...
+
+
+class MultimodalModel(nn.Module, ABC):
+    """
+    A trained or trainable model over any subset of its modalities.
+
+    :param spec: modalities, sizes and the family's options.
+    """
+
+    fuses: ClassVar[bool] = True
+    """Whether several present modalities all shape the joint posterior's mean."""
+    separable: ClassVar[bool] = False
+    """Whether the autoencoders and the top level share no gradient, so can train apart."""
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__()
+        self.spec = spec
+
+    @property
+    @abstractmethod
+    def code_dims(self) -> dict[str, int]:
+        """Size C_m of each modality's code."""
+
+    @abstractmethod
+    def encode(self, name: str, data: Tensor) -> Tensor:
+        """What :meth:`fuse` needs to know of ``float[B, *shape_m]``: ``float[B, C_m]``."""
+
+    @abstractmethod
+    def fuse(self, codes: Mapping[str, Tensor], present: Tensor) -> Posterior:
+        """
+        Joint posterior of the present modalities.
+
+        :param codes: ``float[B, C_m]`` of every modality; rows that are absent are ignored.
+        :param present: ``bool[B, M]``, modalities in the spec's order; at least one per row.
+        """
+
+    @abstractmethod
+    def decode(self, name: str, joint: Tensor) -> Tensor:
+        """Expected data of one modality given ``float[B, D]``: ``float[B, *shape_m]``."""
+
+    def decode_sample(
+        self, name: str, joint: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """
+        Like :meth:`decode`, with the latents below the joint one sampled, not averaged.
+
+        A model without such latents gives :meth:`decode`.
+        """
+        return self.decode(name, joint)
+
+    @abstractmethod
+    def loss(
+        self,
+        data: Mapping[str, Tensor],
+        present: Tensor,
+        warm_up: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """
+        The family's objective, to be minimised, averaged over the batch.
+
+        :param data: ``float[B, *shape_m]`` of every modality, zeros where absent.
+        :param present: which modalities were recorded, ``bool[B, M]``; only they count.
+        :param warm_up: factor on the KL weights, 0..1.
+        :returns: the loss and the batch means of its terms.
+        """
+
+    @abstractmethod
+    def log_weights(
+        self,
+        data: Mapping[str, Tensor],
+        observed: Collection[str],
+        evaluated: Collection[str],
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """
+        Log importance weight of one draw of all latents per row, ``float[B]``.
+
+        The latents come from the model's own posterior given the observed modalities (below
+        the joint latent, from the conditional prior for modalities that are not observed);
+        the weight is log p(x_evaluated, latents) - log q(latents | x_observed). The mean of
+        its exponential over many draws estimates p(x_evaluated).
+
+        Vasco et al. 2020, appendix; HMVAE, appendix B.
+        """
