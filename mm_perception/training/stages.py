@@ -23,7 +23,7 @@ Posteriors = dict[str, DiagonalGaussian]
 
 def unimodal_stage(spec: TrainingSpec, name: str, source: TensorSource) -> Stage:
     """Train one modality's autoencoder on its unique values."""
-    _seed(spec, name)
+    seed_weights(spec, name)
     module = UnimodalVAE(spec.model.modality(name)).to(source.present.device)
     stage = spec.unimodal[name]
     augment = build_augmentation(stage.augmentation, f'unimodal.{name}.augmentation')
@@ -35,7 +35,7 @@ def unimodal_stage(spec: TrainingSpec, name: str, source: TensorSource) -> Stage
         return total, terms
 
     identity = repr(spec.model.modality(name))
-    return _stage(spec, name, module, stage, loss, source.unique(name), source, identity)
+    return build_stage(spec, name, module, stage, loss, source.unique(name), source, identity)
 
 
 def classifier_stage(
@@ -46,7 +46,7 @@ def classifier_stage(
 
     :param labels: label index of every unique value, ``int64[U]``.
     """
-    _seed(spec, f'{name}.classifier')
+    seed_weights(spec, f'{name}.classifier')
     module = Classifier(spec.model.modality(name), classes).to(source.present.device)
     augment = build_augmentation(spec.unimodal[name].augmentation, f'unimodal.{name}.augmentation')
 
@@ -58,7 +58,7 @@ def classifier_stage(
         return functional.cross_entropy(logits, truth), {'accuracy': accuracy}
 
     identity = repr((spec.model.modality(name), spec.unimodal[name].augmentation))
-    return _stage(
+    return build_stage(
         spec,
         f'{name}.classifier',
         module,
@@ -72,7 +72,7 @@ def classifier_stage(
 
 def top_stage(spec: TrainingSpec, posteriors: Posteriors, source: TensorSource) -> Stage:
     """Train the top level on the cached unimodal posteriors of the training set."""
-    _seed(spec, 'top')
+    seed_weights(spec, 'top')
     module = TopLevel(spec.model).to(source.present.device)
     for name, posterior in posteriors.items():
         module.scale_of(name).fit(posterior)
@@ -85,19 +85,21 @@ def top_stage(spec: TrainingSpec, posteriors: Posteriors, source: TensorSource) 
         return module.loss(batch, source.present[rows], warm_up)
 
     identity = repr((spec.model, spec.unimodal))
-    return _stage(spec, 'top', module, spec.top, loss, source.rows, source, identity)
+    return build_stage(spec, 'top', module, spec.top, loss, source.rows, source, identity)
 
 
 def joint_stage(spec: TrainingSpec, source: TensorSource) -> Stage:
     """Train both levels in one step, as in the paper; latents keep their own scale."""
-    _seed(spec, 'joint')
+    seed_weights(spec, 'joint')
     module = Nexus(spec.model).to(source.present.device)
 
     def loss(rows: Tensor, warm_up: float) -> tuple[Tensor, dict[str, Tensor]]:
         data = {name: source.row_values(name, rows) for name in source.names}
         return module.loss(data, source.present[rows], warm_up)
 
-    return _stage(spec, 'joint', module, spec.top, loss, source.rows, source, repr(spec.model))
+    return build_stage(
+        spec, 'joint', module, spec.top, loss, source.rows, source, repr(spec.model)
+    )
 
 
 @torch.no_grad()
@@ -114,12 +116,12 @@ def cache_posteriors(modules: dict[str, UnimodalVAE], source: TensorSource) -> P
     return result
 
 
-def _seed(spec: TrainingSpec, name: str) -> None:
+def seed_weights(spec: TrainingSpec, name: str) -> None:
     """Make a stage's first weights depend on the run's seed and its own name alone."""
     torch.manual_seed(spec.seed * 100_003 + zlib.crc32(name.encode()))
 
 
-def _stage(
+def build_stage(
     spec: TrainingSpec,
     name: str,
     module: torch.nn.Module,
@@ -129,6 +131,12 @@ def _stage(
     source: TensorSource,
     identity: str,
 ) -> Stage:
+    """
+    Fill in what every stage of a run shares: its split, seed and device.
+
+    :param count: how many positions there are to train and validate on.
+    :param identity: what besides ``stage`` decides the result.
+    """
     training, validation = split_positions(count, spec.validation_fraction, spec.seed)
     # A symbol has only few values: repeated, they fill a batch and its norm is that of many.
     training = np.tile(training, -(-stage.batch_size // len(training)))
