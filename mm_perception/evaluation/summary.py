@@ -14,13 +14,10 @@ from mm_perception import __version__
 from mm_perception.bundle import Bundle
 from mm_perception.data.dataset import load_dataset, splits
 from mm_perception.evaluation.classifiers import load_classifiers
-from mm_perception.evaluation.coherence import (
-    CoherenceRow,
-    classifier_accuracy,
-    measure_coherence,
-    subsets,
-)
+from mm_perception.evaluation.coherence import classifier_accuracy, measure_coherence
+from mm_perception.evaluation.generation import subsets
 from mm_perception.evaluation.labels import label_indices
+from mm_perception.evaluation.rows import Row
 from mm_perception.inference import build_engine
 
 
@@ -31,9 +28,9 @@ def evaluate_bundle(
     Measure coherence for every subset of inputs and every target, on every test split.
 
     :param dataset: folder of the dataset; its splits named ``test*`` are used.
-    :param estimator: ``mean`` or ``sample`` of the joint posterior.
+    :param estimator: ``mean`` or ``sample`` of the latents.
     :returns: per split: ``n``, ``classifier_accuracy``, ``by_observed`` and ``rows`` (fields
-        of :class:`CoherenceRow`); empty where the bundle carries no classifiers.
+        of :class:`Row`); empty where the bundle carries no classifiers.
     """
     if not bundle.classifiers:
         return {}
@@ -56,7 +53,7 @@ def evaluate_bundle(
     return result
 
 
-def by_observed(rows: Iterable[CoherenceRow]) -> dict[str, dict[str, float]]:
+def by_observed(rows: Iterable[Row]) -> dict[str, dict[str, float]]:
     """Mean over the subsets of each size: target -> number of observed -> accuracy."""
     gathered: dict[str, dict[str, list[float]]] = {}
     for row in rows:
@@ -96,7 +93,6 @@ def json_rows(bundle: Bundle, figures: Mapping[str, Any], seed: int) -> list[dic
             'bundle': f'{bundle.name}@{bundle.hash[:8]}',
             'seed': seed,
             'test_set': split,
-            'metric': 'accuracy',
             **row,
         }
         for split, result in figures.items()

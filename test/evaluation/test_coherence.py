@@ -9,12 +9,8 @@ import pytest
 
 from mm_perception.data.dataset import Dataset
 from mm_perception.evaluation.classifiers import Classifiers
-from mm_perception.evaluation.coherence import (
-    classifier_accuracy,
-    encode_all,
-    measure_coherence,
-    subsets,
-)
+from mm_perception.evaluation.coherence import classifier_accuracy, measure_coherence
+from mm_perception.evaluation.generation import encode_all, subsets
 from mm_perception.evaluation.summary import by_observed
 from mm_perception.modalities.raw import Array
 

@@ -1,0 +1,139 @@
+"""What an engine makes of a whole dataset, batch by batch."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from tqdm import tqdm
+
+from mm_perception.data.dataset import Dataset
+from mm_perception.inference.engine import Engine
+from mm_perception.modalities.raw import Array
+
+BATCH = 1000
+
+
+@dataclass(frozen=True)
+class Generated:
+    """
+    One modality, generated for every row of a dataset from one subset of modalities.
+
+    :param batches: rows ``int64[B]`` and what was generated for them, ``float32[B, *shape]``.
+    """
+
+    observed: tuple[str, ...]
+    target: str
+    batches: Iterator[tuple[np.ndarray, Array]]
+
+
+def subsets(names: Sequence[str]) -> list[tuple[str, ...]]:
+    """All non-empty subsets, the smallest first."""
+    sizes = range(1, len(names) + 1)
+    return [s for size in sizes for s in itertools.combinations(names, size)]
+
+
+def batches(count: int) -> list[np.ndarray]:
+    """Positions 0 to ``count`` in about equal parts of about a thousand."""
+    return np.array_split(np.arange(count), max(1, count // BATCH))
+
+
+def presence(names: Sequence[str], observed: Iterable[str]) -> np.ndarray:
+    """Mask of the observed modalities, ``bool[M]``."""
+    chosen = set(observed)
+    return np.array([name in chosen for name in names])
+
+
+def encode_all(engine: Engine, dataset: Dataset) -> dict[str, Array]:
+    """Codes of every row, ``float32[N, C_m]`` per modality; unique values are encoded once."""
+    codes = {}
+    for name in dataset.names:
+        parts = batches(len(dataset.values[name]))
+        unique = [engine.encode(name, dataset.unique(name, part)) for part in parts]
+        codes[name] = np.concatenate(unique)[dataset.index[name]]
+    return codes
+
+
+def fuse_all(
+    engine: Engine, codes: dict[str, Array], present: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Joint posteriors of all rows with the same modalities present.
+
+    :param present: ``bool[M]``.
+    :returns: mean and standard deviation, ``float32[N, D]`` each.
+    """
+    parts = [
+        engine.fuse(
+            {name: code[rows] for name, code in codes.items()},
+            np.repeat(present[None], len(rows), axis=0),
+        )
+        for rows in batches(len(next(iter(codes.values()))))
+    ]
+    return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
+
+
+def draw(mean: np.ndarray, std: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+    """One sample per row of independent normal distributions, ``float32[N, D]``."""
+    return mean + std * generator.standard_normal(mean.shape, dtype=np.float32)
+
+
+def joint_latents(
+    engine: Engine,
+    codes: dict[str, Array],
+    present: np.ndarray,
+    estimator: str,
+    seed: int,
+) -> np.ndarray:
+    """
+    Joint latents of all rows with the same modalities present, ``float32[N, D]``.
+
+    :param estimator: ``mean`` or ``sample``; samples depend on ``seed`` and ``present`` alone.
+    """
+    mean, std = fuse_all(engine, codes, present)
+    if estimator == 'mean':
+        return mean
+    return draw(mean, std, np.random.default_rng([seed, *present.astype(int)]))
+
+
+def decode_all(
+    engine: Engine, name: str, joint: np.ndarray, estimator: str, seed: int
+) -> Iterator[tuple[np.ndarray, Array]]:
+    """
+    Generate one modality from joint latents ``float32[N, D]``, batch by batch.
+
+    :param estimator: ``mean`` or ``sample`` of the latents below the joint one.
+    """
+    for rows in batches(len(joint)):
+        yield rows, engine.decode(name, joint[rows])
+
+
+def cross_targets(
+    names: Sequence[str], observed: Iterable[tuple[str, ...]]
+) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Every subset with the modalities that it lacks."""
+    return [(subset, tuple(n for n in names if n not in subset)) for subset in observed]
+
+
+def generate(
+    engine: Engine,
+    dataset: Dataset,
+    wanted: Sequence[tuple[tuple[str, ...], tuple[str, ...]]],
+    estimator: str,
+    seed: int,
+    title: str,
+) -> Iterator[Generated]:
+    """
+    Generate modalities of all rows of a dataset, with a progress bar.
+
+    :param wanted: subsets to observe, each with the modalities to generate.
+    :param estimator: ``mean`` or ``sample``, of the joint latent and of those below it.
+    :param title: what the progress bar says.
+    """
+    codes = encode_all(engine, dataset)
+    for subset, targets in tqdm(wanted, desc=title, unit='subset', leave=False):
+        joint = joint_latents(engine, codes, presence(dataset.names, subset), estimator, seed)
+        for target in targets:
+            yield Generated(subset, target, decode_all(engine, target, joint, estimator, seed))
