@@ -44,6 +44,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument('--seed', type=int, default=0, help='of all random numbers (default: 0)')
     parser.add_argument('--train-size', type=int, default=50_000, help='(default: %(default)s)')
     parser.add_argument('--test-size', type=int, default=10_000, help='(default: %(default)s)')
+    parser.add_argument('--validation-size', type=int, default=5000, help='(default: %(default)s)')
     parser.add_argument(
         '--per-label', type=int, default=24, help='samples per digit (default: 24)'
     )
@@ -84,7 +85,9 @@ def _mhd(args: argparse.Namespace, out: Path) -> dict[str, Any]:
     from mm_perception.data.mhd import BuildOptions, build_mhd
 
     voices = _voices(args.generated_voices)
-    options = BuildOptions(args.seed, args.train_size, args.test_size, voices)
+    options = BuildOptions(
+        args.seed, args.train_size, args.test_size, voices, validation_size=args.validation_size
+    )
     return build_mhd(args.data, out, options)
 
 

@@ -11,36 +11,21 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from mm_perception.config import load_training
-from mm_perception.data.dataset import MANIFEST, Dataset, save_dataset
+from mm_perception.data.dataset import MANIFEST, save_dataset
 from mm_perception.data.folder import complete_folder
 from mm_perception.data.handwriting import StrokeSampler, fit_handwriting
-from mm_perception.data.pen import DIGITS, load_pen_digits
-from mm_perception.data.render import render_stroke
-from mm_perception.data.speech import (
-    Utterance,
-    add_noise,
-    change_speed,
-    read_fsdd,
-    split_utterances,
-)
-from mm_perception.data.voices import speak_digits, training_voices
+from mm_perception.data.pairing import NAMES, draw_strokes, hear_sounds, pair_by_label
+from mm_perception.data.pen import DIGITS, PenDigit, load_pen_digits
+from mm_perception.data.speech import Utterance, read_fsdd, split_utterances
+from mm_perception.data.voices import Voice, speak_digits, training_voices, validation_voices
 from mm_perception.errors import DataError
-from mm_perception.modalities import Modality, Motion, build_modality
+from mm_perception.modalities import Modality, build_modality
 from mm_perception.resources import share_directory
 
-NAMES = ('image', 'trajectory', 'sound', 'symbol')
 BUILD_FILE = 'build.json'
-POINTS = 100
-# The picture is taken at a quarter of the camera's size: the same after the area resize.
-FRAME = (240, 320)
-# Few people write a five, seven or four in one stroke: half of the training strokes take every
-# writer equally often.
-BY_WRITER = 0.5
-SPEEDS_TENTHS = (9, 10, 11)
-NOISE_SNR_DB = (20.0, 40.0)
+VALIDATION_SPEAKER_SIZE = 500
 
 
 @dataclass(frozen=True)
@@ -50,8 +35,10 @@ class BuildOptions:
 
     :param train_size: samples of the training set, a multiple of 10.
     :param test_size: samples of the test set, a multiple of 10.
-    :param voices: generated voices to add to the recorded speakers; None for all.
+    :param voices: generated voices to add to the recorded speakers; None for all. With 0
+        there is no split ``validation_speaker`` either.
     :param progress: show progress bars.
+    :param validation_size: samples of the validation set, a multiple of 10.
     """
 
     seed: int = 0
@@ -59,9 +46,10 @@ class BuildOptions:
     test_size: int = 10_000
     voices: int | None = None
     progress: bool = True
+    validation_size: int = 5000
 
     def __post_init__(self) -> None:
-        for name in ('train_size', 'test_size'):
+        for name in ('train_size', 'test_size', 'validation_size'):
             if getattr(self, name) < 10 or getattr(self, name) % 10:
                 raise DataError(f'{name} is {getattr(self, name)}; give a multiple of 10')
 
@@ -78,25 +66,23 @@ def build_mhd(data_root: Path, out: Path, options: BuildOptions) -> dict[str, An
     begun = time.monotonic()
     modalities = mhd_modalities()
     with complete_folder(out, MANIFEST) as folder:
-        recorded = split_utterances(read_fsdd(data_root))
-        pen = load_pen_digits(data_root)
-        recorded['train'] += _generated(options, out.parent / 'voices')
+        spoken = split_utterances(read_fsdd(data_root))
+        written = load_pen_digits(data_root)
+        for split, generated in _generated(options, out.parent / 'voices').items():
+            spoken[split] = spoken.get(split, []) + generated
+        _check_every_digit(spoken, written, data_root)
         samplers = {
             split: StrokeSampler(fit_handwriting(digits, options.progress))
-            for split, digits in pen.items()
+            for split, digits in written.items()
         }
-        samplers['test_speaker'] = samplers['test']
-        sizes = {
-            'train': options.train_size,
-            'test': options.test_size,
-            'test_speaker': len(recorded['test_speaker']),
-        }
+        sizes = _sizes(options, spoken)
         for number, (split, size) in enumerate(sizes.items()):
             rng = np.random.default_rng([options.seed, number])
-            strokes = _strokes(samplers[split], size, modalities, options, rng, split)
-            sounds = _sounds(recorded[split], split == 'train', modalities, options, rng)
-            save_dataset(folder, split, _assemble(strokes, sounds, rng))
-        summary = _summary(folder, options, sizes, recorded, samplers)
+            training, sampler = split == 'train', samplers[_writers(split)]
+            strokes = draw_strokes(sampler, size, modalities, training, rng, options.progress)
+            sounds = hear_sounds(spoken[split], modalities, training, rng, options.progress)
+            save_dataset(folder, split, pair_by_label(strokes, sounds, rng))
+        summary = _summary(folder, options, sizes, spoken, samplers)
         summary['seconds'] = round(time.monotonic() - begun, 1)
         (folder / BUILD_FILE).write_text(json.dumps(summary, indent=1) + '\n')
     return summary
@@ -108,108 +94,59 @@ def mhd_modalities() -> dict[str, Modality[Any]]:
     return {name: build_modality(spec.modality(name)) for name in NAMES}
 
 
-@dataclass(frozen=True)
-class _Part:
-    """Unique values by modality, with the label and the origin of each."""
+def _sizes(options: BuildOptions, spoken: Mapping[str, Sequence[Utterance]]) -> dict[str, int]:
+    """Samples per split; the position is a part of the random seed, so new ones go last."""
+    sizes = {
+        'train': options.train_size,
+        'test': options.test_size,
+        'test_speaker': len(spoken['test_speaker']),
+        'validation': options.validation_size,
+        'validation_speaker': VALIDATION_SPEAKER_SIZE,
+    }
+    return {split: size for split, size in sizes.items() if split in spoken}
 
-    values: Mapping[str, np.ndarray]
-    labels: np.ndarray
-    origins: Sequence[str]
+
+def _generated(options: BuildOptions, cache: Path) -> dict[str, list[Utterance]]:
+    if options.voices == 0:
+        return {}
+    voices = {
+        'train': _some(training_voices(), options.voices),
+        'validation_speaker': validation_voices(),
+    }
+    return {
+        split: speak_digits([(v, d) for v in part for d in range(10)], cache, options.progress)
+        for split, part in voices.items()
+    }
 
 
-def _generated(options: BuildOptions, cache: Path) -> list[Utterance]:
-    voices = training_voices()
+def _some(voices: list[Voice], count: int | None) -> list[Voice]:
+    """The voices of some speakers, spread evenly over all."""
     speakers = list(dict.fromkeys(voice.speaker for voice in voices))
-    if options.voices is not None:
-        step = max(len(speakers) / max(options.voices, 1), 1.0)
-        speakers = [speakers[int(k * step)] for k in range(min(options.voices, len(speakers)))]
-    requests = [(v, digit) for v in voices if v.speaker in speakers for digit in range(10)]
-    return speak_digits(requests, cache, options.progress) if requests else []
+    if count is not None:
+        step = max(len(speakers) / count, 1.0)
+        speakers = [speakers[int(k * step)] for k in range(min(count, len(speakers)))]
+    return [voice for voice in voices if voice.speaker in speakers]
 
 
-def _strokes(
-    sampler: StrokeSampler,
-    size: int,
-    modalities: Mapping[str, Modality[Any]],
-    options: BuildOptions,
-    rng: np.random.Generator,
-    split: str,
-) -> _Part:
-    """Draw strokes, and take the picture and the trajectory of each."""
-    by_writer = BY_WRITER if split == 'train' else 0.0
-    rows = np.concatenate([sampler.sources(k, size // 10, rng, by_writer) for k in range(10)])
-    images = np.empty((size, *modalities['image'].shape), np.uint8)
-    trajectories = np.empty((size, *modalities['trajectory'].shape), np.float32)
-    with tqdm(total=size, desc=f'draw {split}', disable=not options.progress) as bar:
-        for first in range(0, size, 1000):
-            strokes, seconds = sampler.sample(rows[first : first + 1000], POINTS, rng)
-            for k, (stroke, duration) in enumerate(zip(strokes, seconds, strict=True), first):
-                times = np.linspace(0.0, duration, POINTS, dtype=np.float32)
-                trajectories[k] = modalities['trajectory'].to_model(Motion(stroke, times))
-                images[k] = _bytes(modalities['image'].to_model(render_stroke(stroke, *FRAME)))
-            bar.update(len(strokes))
-    writers = sampler.handwriting.writers
-    return _Part(
-        {'image': images, 'trajectory': trajectories},
-        sampler.handwriting.labels[rows],
-        [writers[row] for row in rows],
-    )
+def _writers(split: str) -> str:
+    """The split whose writers write for a split."""
+    return split.removesuffix('_speaker')
 
 
-def _sounds(
-    utterances: Sequence[Utterance],
-    augment: bool,
-    modalities: Mapping[str, Modality[Any]],
-    options: BuildOptions,
-    rng: np.random.Generator,
-) -> _Part:
-    """Spectrograms; recordings for training also faster and slower, with a little noise."""
-    values, labels, origins = [], [], []
-    for utterance in tqdm(utterances, 'hear sounds', disable=not options.progress):
-        recorded = utterance.index >= 0
-        for tenths in SPEEDS_TENTHS if augment and recorded else (10,):
-            waveform = utterance.waveform
-            if tenths != 10:
-                waveform = change_speed(waveform, tenths)
-                waveform = add_noise(waveform, rng.uniform(*NOISE_SNR_DB), rng)
-            values.append(_bytes(modalities['sound'].to_model(waveform)))
-            labels.append(int(utterance.label))
-            origins.append(utterance.speaker)
-    return _Part({'sound': np.stack(values)}, np.array(labels), origins)
-
-
-def _assemble(strokes: _Part, sounds: _Part, rng: np.random.Generator) -> Dataset:
-    """
-    Give every stroke a sound of its digit, and mix the digits.
-
-    Sounds are taken without replacement until none is left, then again (section 6.1).
-    """
-    size = len(strokes.labels)
-    chosen = np.empty(size, np.int64)
-    for label in range(10):
-        rows = np.flatnonzero(strokes.labels == label)
-        heard = np.flatnonzero(sounds.labels == label)
-        rounds = -(-len(rows) // len(heard))
-        chosen[rows] = np.concatenate([rng.permutation(heard) for _ in range(rounds)])[: len(rows)]
-    order = rng.permutation(size)
-    writers, writer = np.unique(strokes.origins, return_inverse=True)
-    speakers, speaker = np.unique(sounds.origins, return_inverse=True)
-    return Dataset(
-        names=NAMES,
-        values={**strokes.values, **sounds.values, 'symbol': np.eye(10, dtype=np.float32)},
-        index={
-            'image': order,
-            'trajectory': order,
-            'sound': chosen[order],
-            'symbol': strokes.labels[order],
-        },
-        present=np.ones((size, len(NAMES)), bool),
-        attributes={
-            'label': (DIGITS, strokes.labels[order]),
-            'writer': (writers.tolist(), writer[order]),
-            'speaker': (speakers.tolist(), speaker[chosen[order]]),
-        },
-    )
+def _check_every_digit(
+    spoken: Mapping[str, Sequence[Utterance]],
+    written: Mapping[str, Sequence[PenDigit]],
+    data_root: Path,
+) -> None:
+    sources: list[tuple[str, set[str]]] = [
+        *((f'{split} strokes', {d.label for d in part}) for split, part in written.items()),
+        *((f'{split} speech', {u.label for u in part}) for split, part in spoken.items()),
+    ]
+    for what, labels in sources:
+        if missing := [label for label in DIGITS if label not in labels]:
+            raise DataError(
+                f'{data_root}: no {what} of the digits {", ".join(missing)}; copy all recordings'
+            )
 
 
 def _summary(
@@ -221,7 +158,7 @@ def _summary(
 ) -> dict[str, Any]:
     about = {}
     for split, size in sizes.items():
-        handwriting = samplers[split].handwriting
+        handwriting = samplers[_writers(split)].handwriting
         about[split] = {
             'samples': size,
             'writers': len(set(handwriting.writers)),
@@ -242,7 +179,3 @@ def _summary(
             'espeak-ng and flite voices': 'generated',
         },
     }
-
-
-def _bytes(array: np.ndarray) -> np.ndarray:
-    return np.rint(array * 255.0).astype(np.uint8)

@@ -16,6 +16,7 @@ PENDIGITS_TRAIN_FILE = Path('pendigits_orig/pendigits-orig.tra')
 PENDIGITS_TEST_FILE = Path('pendigits_orig/pendigits-orig.tes')
 RATE_HZ = 100.0
 UJI_TRAIN_WRITERS = 40
+VALIDATION_LAST_FIGURE = 3
 MIN_POINTS = 5
 DIGITS = tuple('0123456789')
 
@@ -112,25 +113,36 @@ def one_stroke(digits: list[PenDigit]) -> list[PenDigit]:
 
 def load_pen_digits(data_root: Path) -> dict[str, list[PenDigit]]:
     """
-    Read all one-stroke digits, split by writer.
-
-    Test writers are those of ``pendigits-orig.tes`` and the last 20 of the 60 of UJI Pen 2.
+    Read all one-stroke digits, split by writer as :func:`split_of_writer` says.
 
     :param data_root: folder of the raw recordings.
-    :returns: digits of ``train`` and of ``test``; no writer is in both.
+    :returns: digits of ``train``, ``validation`` and ``test``; no writer is in two of them.
     :raises DataError: if a file is missing or broken.
     """
-    uji = one_stroke(read_uji(data_root / UJI_FILE))
-    train = one_stroke(read_pendigits(data_root / PENDIGITS_TRAIN_FILE))
-    test = one_stroke(read_pendigits(data_root / PENDIGITS_TEST_FILE))
-    return {
-        'train': train + [digit for digit in uji if not _uji_test_writer(digit.writer)],
-        'test': test + [digit for digit in uji if _uji_test_writer(digit.writer)],
-    }
+    uji = read_uji(data_root / UJI_FILE)
+    train = read_pendigits(data_root / PENDIGITS_TRAIN_FILE)
+    test = read_pendigits(data_root / PENDIGITS_TEST_FILE)
+    splits: dict[str, list[PenDigit]] = {'train': [], 'validation': [], 'test': []}
+    for digit in one_stroke(train + test + uji):
+        splits[split_of_writer(digit.writer)].append(digit)
+    return splits
 
 
-def _uji_test_writer(writer: str) -> bool:
-    return int(writer.removeprefix('uji-')) > UJI_TRAIN_WRITERS
+def split_of_writer(writer: str) -> str:
+    """
+    Which split a writer belongs to.
+
+    Test writers are those of ``pendigits-orig.tes`` and the last 20 of the 60 of UJI Pen 2. Of
+    the others, those whose number ends in 3 are for validation: 3 of 30 and 4 of 40, two of
+    whom write one-stroke sevens (8 such writers stay in training).
+
+    :param writer: as in :class:`PenDigit`.
+    :returns: ``train``, ``validation`` or ``test``.
+    """
+    corpus, _, number = writer.rpartition('-')
+    if corpus == 'pendigits-tes' or (corpus == 'uji' and int(number) > UJI_TRAIN_WRITERS):
+        return 'test'
+    return 'validation' if int(number) % 10 == VALIDATION_LAST_FIGURE else 'train'
 
 
 def _uji_strokes(path: Path, lines: Iterator[tuple[int, str]], number: int) -> Iterator[Array]:

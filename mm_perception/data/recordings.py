@@ -16,6 +16,7 @@ from mm_perception.data.pen import (
     PENDIGITS_TRAIN_FILE,
     one_stroke,
     read_pendigits,
+    split_of_writer,
 )
 from mm_perception.data.speech import read_fsdd, read_wav, split_utterances, write_wav
 from mm_perception.errors import DataError
@@ -94,14 +95,17 @@ def real_recordings(
     Pair recorded pendigits strokes with FSDD recordings at random, in the order of the labels.
 
     :param data_root: folder of the raw recordings.
-    :param split: ``train``, ``test``, or ``test_speaker`` (a speaker that is held out).
+    :param split: ``train``, ``validation``, ``test``, or ``test_speaker`` (a speaker that is
+        held out).
     :raises DataError: if the split is unknown, or a recording missing or broken.
     """
     spoken = split_utterances(read_fsdd(data_root))
     if split not in spoken:
         raise DataError(f'no split "{split}" of recordings; known: {", ".join(spoken)}')
-    file = PENDIGITS_TRAIN_FILE if split == 'train' else PENDIGITS_TEST_FILE
+    writers = split.removesuffix('_speaker')
+    file = PENDIGITS_TEST_FILE if writers == 'test' else PENDIGITS_TRAIN_FILE
     written = one_stroke(read_pendigits(data_root / file))
+    written = [digit for digit in written if split_of_writer(digit.writer) == writers]
     rng = np.random.default_rng(seed)
     recordings = []
     for label in DIGITS:

@@ -15,7 +15,8 @@ from mm_perception.errors import DataError
 from mm_perception.modalities.raw import Waveform
 
 FSDD_FOLDER = Path('fsdd/recordings')
-TEST_INDICES = 5
+TEST_INDICES = range(5)
+VALIDATION_INDICES = range(45, 50)
 _NAME = re.compile(r'([0-9])_([a-z]+)_([0-9]+)\.wav')
 
 
@@ -94,13 +95,17 @@ def split_utterances(utterances: Sequence[Utterance]) -> dict[str, list[Utteranc
     """
     Split FSDD: index 0 to 4 is its official test set; the last speaker is held out entirely.
 
-    :returns: ``train``, ``test`` and ``test_speaker``.
+    Index 45 to 49 is held out of the rest for validation.
+
+    :returns: ``train``, ``validation``, ``test`` and ``test_speaker``.
     """
     held_out = max(utterance.speaker for utterance in utterances)
     known = [u for u in utterances if u.speaker != held_out]
+    held_back = (*TEST_INDICES, *VALIDATION_INDICES)
     return {
-        'train': [u for u in known if u.index >= TEST_INDICES],
-        'test': [u for u in known if u.index < TEST_INDICES],
+        'train': [u for u in known if u.index not in held_back],
+        'validation': [u for u in known if u.index in VALIDATION_INDICES],
+        'test': [u for u in known if u.index in TEST_INDICES],
         'test_speaker': [u for u in utterances if u.speaker == held_out],
     }
 

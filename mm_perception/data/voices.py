@@ -23,8 +23,9 @@ from mm_perception.modalities.utterance import trim_silence
 
 RATE_HZ = 8000
 WORDS = ('zero', 'one', 'two', 'three', 'four', 'five', 'six', 'seven', 'eight', 'nine')
+# An accent is named as its file is: espeak-ng drops the variant of another name, such as en-gb.
 ACCENTS = (
-    'en-gb', 'en-us', 'en-gb-scotland', 'en-gb-x-rp', 'en-gb-x-gbclan', 'en-gb-x-gbcwmd',
+    'en', 'en-us', 'en-gb-scotland', 'en-gb-x-rp', 'en-gb-x-gbclan', 'en-gb-x-gbcwmd',
     'en-029', 'en-us-nyc',
 )  # fmt: skip
 VARIANTS = (
@@ -35,7 +36,13 @@ VARIANTS = (
     'marcelo', 'Marco', 'max', 'Michael', 'mike', 'norbert', 'pablo', 'paul', 'quincy', 'rob',
     'robert', 'sandro', 'shelby', 'travis', 'victor',
 )  # fmt: skip
+ESPEAK_VOICES = tuple(f'{ACCENTS[k % len(ACCENTS)]}+{name}' for k, name in enumerate(VARIANTS))
 FLITE_VOICES = ('kal', 'kal16', 'awb', 'rms', 'slt')
+# Held out of training: every ninth of espeak-ng, each of another accent, and a man and a woman.
+VALIDATION_SPEAKERS = (
+    *(f'espeak-ng-{name}' for name in ESPEAK_VOICES[3::9]),
+    *(f'flite-{name}' for name in FLITE_VOICES[-2:]),
+)
 # (words per minute, pitch) of espeak-ng, and duration factors of flite.
 TRAINING_SETTINGS = ((130, 40), (165, 50), (195, 62))
 TRAINING_STRETCHES = (0.85, 1.0, 1.25)
@@ -61,7 +68,14 @@ class Voice:
 
 def training_voices() -> list[Voice]:
     """All voices of the training set."""
-    return _voices(TRAINING_SETTINGS, TRAINING_STRETCHES)
+    voices = _voices(TRAINING_SETTINGS, TRAINING_STRETCHES)
+    return [voice for voice in voices if voice.speaker not in VALIDATION_SPEAKERS]
+
+
+def validation_voices() -> list[Voice]:
+    """Voices of speakers that training never hears."""
+    voices = _voices(TRAINING_SETTINGS, TRAINING_STRETCHES)
+    return [voice for voice in voices if voice.speaker in VALIDATION_SPEAKERS]
 
 
 def sample_voices() -> list[Voice]:
@@ -96,8 +110,7 @@ def speak_digits(
 
 def _voices(settings: Sequence[tuple[int, int]], stretches: Sequence[float]) -> list[Voice]:
     voices = []
-    for k, variant in enumerate(VARIANTS):
-        name = f'{ACCENTS[k % len(ACCENTS)]}+{variant}'
+    for name in ESPEAK_VOICES:
         for speed, pitch in settings:
             command = ('espeak-ng', '-v', name, '-s', str(speed), '-p', str(pitch), '-w')
             voices.append(Voice(f'espeak-ng-{name}', f'espeak-ng_{name}_{speed}_{pitch}', command))

@@ -71,10 +71,10 @@ def raw_root(tmp_path_factory):
     """A folder as ``MM_PERCEPTION_DATA`` names it, with a few made-up recordings."""
     rng = np.random.default_rng(0)
     root = tmp_path_factory.mktemp('raw')
-    write_uji(root / 'ujipenchars2/ujipenchars2_digits.txt', (1, 40, 41), rng)
-    write_pendigits(root / 'pendigits_orig/pendigits-orig.tra', (1, 2), rng)
+    write_uji(root / 'ujipenchars2/ujipenchars2_digits.txt', (1, 3, 40, 41), rng)
+    write_pendigits(root / 'pendigits_orig/pendigits-orig.tra', (1, 2, 23), rng)
     write_pendigits(root / 'pendigits_orig/pendigits-orig.tes', (1, 2), rng)
-    write_speech(root / 'fsdd/recordings', ('anna', 'bert', 'zoe'), (0, 1, 5, 6), rng)
+    write_speech(root / 'fsdd/recordings', ('anna', 'bert', 'zoe'), (0, 1, 5, 6, 45), rng)
     return root
 
 

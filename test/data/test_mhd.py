@@ -1,4 +1,7 @@
 import json
+import shutil
+from dataclasses import replace
+from itertools import combinations
 
 import numpy as np
 import pytest
@@ -8,15 +11,24 @@ from mm_perception.data import mhd
 from mm_perception.data.authors import import_authors
 from mm_perception.data.dataset import load_dataset, splits
 from mm_perception.data.mhd import BuildOptions, build_mhd
+from mm_perception.data.voices import VALIDATION_SPEAKERS
 from mm_perception.errors import DataError
 
-OPTIONS = BuildOptions(seed=3, train_size=60, test_size=30, voices=0, progress=False)
+OPTIONS = BuildOptions(
+    seed=3, train_size=60, test_size=30, validation_size=20, voices=0, progress=False
+)
 
 
 @pytest.fixture(scope='module')
 def built(raw_root, tmp_path_factory):
     out = tmp_path_factory.mktemp('built') / 'mhd'
     return out, build_mhd(raw_root, out, OPTIONS)
+
+
+needs_programs = pytest.mark.skipif(
+    not (shutil.which('espeak-ng') and shutil.which('flite')),
+    reason='espeak-ng or flite is not installed',
+)
 
 
 def names(dataset, attribute):
@@ -26,8 +38,9 @@ def names(dataset, attribute):
 
 def test_build_gives_balanced_splits_of_the_paper_shapes(built):
     out, summary = built
-    assert splits(out) == ('train', 'test', 'test_speaker')
-    for split, size in (('train', 60), ('test', 30), ('test_speaker', 40)):
+    sizes = {'train': 60, 'test': 30, 'test_speaker': 50, 'validation': 20}
+    assert splits(out) == tuple(sizes)
+    for split, size in sizes.items():
         data = load_dataset(out, split)
         assert len(data) == size == summary['splits'][split]['samples']
         assert data.names == ('image', 'trajectory', 'sound', 'symbol')
@@ -44,19 +57,42 @@ def test_build_gives_balanced_splits_of_the_paper_shapes(built):
 
 
 def test_build_has_no_leak_between_splits(built):
-    train, test, speaker = (load_dataset(built[0], s) for s in ('train', 'test', 'test_speaker'))
-    assert not names(train, 'writer') & (names(test, 'writer') | names(speaker, 'writer'))
-    assert names(speaker, 'speaker') == {'fsdd-zoe'}
-    assert names(train, 'speaker') == names(test, 'speaker') == {'fsdd-anna', 'fsdd-bert'}
-    assert len(train.values['sound']) == 3 * 40 and len(test.values['sound']) == 40
-    for name in ('image', 'trajectory', 'sound'):
-        seen = {value.tobytes() for value in train.values[name]}
-        assert not seen & {value.tobytes() for value in test.values[name]}
+    data = {split: load_dataset(built[0], split) for split in splits(built[0])}
+    writers = {split: names(part, 'writer') for split, part in data.items()}
+    assert writers['test'] == writers['test_speaker']
+    assert writers['validation'] == {'uji-03', 'pendigits-tra-23'}
+    for one, other in combinations(('train', 'validation', 'test'), 2):
+        assert not writers[one] & writers[other]
+        for name in ('image', 'trajectory', 'sound'):
+            seen = {value.tobytes() for value in data[one].values[name]}
+            assert not seen & {value.tobytes() for value in data[other].values[name]}
+    assert names(data['test_speaker'], 'speaker') == {'fsdd-zoe'}
+    for split, sounds in (('train', 3 * 40), ('validation', 20), ('test', 40)):
+        assert names(data[split], 'speaker') == {'fsdd-anna', 'fsdd-bert'}
+        assert len(data[split].values['sound']) == sounds
+
+
+@needs_programs
+def test_build_holds_generated_voices_out_for_validation(raw_root, tmp_path):
+    options = replace(OPTIONS, voices=1)
+    summary = build_mhd(raw_root, tmp_path / 'mhd', options)
+    train, unheard = (load_dataset(tmp_path / 'mhd', s) for s in ('train', 'validation_speaker'))
+    generated = names(train, 'speaker') - {'fsdd-anna', 'fsdd-bert'}
+    assert len(generated) == 1 and not generated & names(unheard, 'speaker')
+    assert names(unheard, 'speaker') == set(VALIDATION_SPEAKERS)
+    assert names(unheard, 'writer') == {'uji-03', 'pendigits-tra-23'}
+    assert summary['splits']['validation_speaker']['samples'] == len(unheard) == 500
+
+
+def test_build_other_splits_do_not_depend_on_validation(built, raw_root, tmp_path):
+    smaller = build_mhd(raw_root, tmp_path / 'mhd', replace(OPTIONS, validation_size=10))
+    for split in ('train', 'test', 'test_speaker'):
+        assert smaller['splits'][split]['sha256'] == built[1]['splits'][split]['sha256']
 
 
 def test_build_uses_every_sound_before_any_twice(built):
     index = load_dataset(built[0], 'test_speaker').index['sound']
-    assert sorted(index) == list(range(40))
+    assert sorted(index) == list(range(50))
 
 
 def test_build_is_deterministic_by_seed(built, raw_root, tmp_path):
@@ -85,6 +121,15 @@ def test_build_never_replaces_a_folder_of_another_sort(raw_root, tmp_path):
     with pytest.raises(DataError, match='holds something else'):
         build_mhd(raw_root, tmp_path, OPTIONS)
     assert (tmp_path / 'thesis.txt').exists()
+
+
+def test_build_names_the_digits_that_a_split_lacks(raw_root, tmp_path):
+    shutil.copytree(raw_root, tmp_path / 'raw')
+    for path in (tmp_path / 'raw/fsdd/recordings').glob('[28]_*_45.wav'):
+        path.unlink()
+    with pytest.raises(DataError, match='no validation speech of the digits 2, 8'):
+        build_mhd(tmp_path / 'raw', tmp_path / 'out', OPTIONS)
+    assert not (tmp_path / 'out').exists()
 
 
 def test_build_without_recordings_says_which(tmp_path):

@@ -11,6 +11,7 @@ from mm_perception.data.pen import (
     one_stroke,
     read_pendigits,
     read_uji,
+    split_of_writer,
 )
 from mm_perception.errors import DataError
 
@@ -84,9 +85,26 @@ def test_reader_missing_or_empty_file_is_one_line(tmp_path, reader):
 
 def test_pen_splits_share_no_writer(raw_root):
     digits = load_pen_digits(raw_root)
-    train, test = ({d.writer for d in digits[split]} for split in ('train', 'test'))
-    assert train == {'uji-01', 'uji-40', 'pendigits-tra-01', 'pendigits-tra-02'}
-    assert test == {'uji-41', 'pendigits-tes-01', 'pendigits-tes-02'}
+    assert {split: {d.writer for d in part} for split, part in digits.items()} == {
+        'train': {'uji-01', 'uji-40', 'pendigits-tra-01', 'pendigits-tra-02'},
+        'validation': {'uji-03', 'pendigits-tra-23'},
+        'test': {'uji-41', 'pendigits-tes-01', 'pendigits-tes-02'},
+    }
+
+
+@pytest.mark.parametrize(
+    ('writer', 'split'),
+    [
+        ('pendigits-tra-13', 'validation'),
+        ('pendigits-tra-30', 'train'),
+        ('pendigits-tes-13', 'test'),
+        ('uji-33', 'validation'),
+        ('uji-40', 'train'),
+        ('uji-43', 'test'),
+    ],
+)
+def test_split_of_writer_follows_corpus_and_number(writer, split):
+    assert split_of_writer(writer) == split
 
 
 def test_readers_find_all_of_the_real_recordings(real_root):
@@ -101,5 +119,9 @@ def test_readers_find_all_of_the_real_recordings(real_root):
     assert [counts[label] for label in '457'] == [455, 215, 164]
     digits = load_pen_digits(real_root)
     writers = {split: {d.writer for d in part} for split, part in digits.items()}
-    assert not writers['train'] & writers['test']
-    assert [len(writers[split]) for split in ('train', 'test')] == [70, 34]
+    assert not writers['train'] & writers['test'] | writers['validation'] & writers['test']
+    assert not writers['train'] & writers['validation']
+    assert [len(writers[split]) for split in ('train', 'validation', 'test')] == [63, 7, 34]
+    assert {d.label for d in digits['validation']} == set('0123456789')
+    sevens = {s: {d.writer for d in part if d.label == '7'} for s, part in digits.items()}
+    assert [len(sevens[split]) for split in ('train', 'validation')] == [8, 2]

@@ -54,6 +54,9 @@ def test_real_recordings_come_from_the_split(raw_root):
     assert all('pendigits-tes' in r.source and 'zoe' not in r.source for r in recordings)
     held_out = real_recordings(raw_root, 'test_speaker', per_label=5)
     assert len(held_out) == 50 and all('zoe' in r.source for r in held_out)
+    validation = real_recordings(raw_root, 'validation', per_label=1)
+    assert all('pendigits-tra-23' in r.source and '_45' in r.source for r in validation)
+    assert all('tra-23' not in r.source for r in real_recordings(raw_root, 'train', per_label=4))
     with pytest.raises(DataError, match='no split'):
         real_recordings(raw_root, 'other')
 

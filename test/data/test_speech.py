@@ -25,17 +25,20 @@ needs_programs = pytest.mark.skipif(
 def test_fsdd_splits_share_no_recording_and_hold_a_speaker_out(raw_root):
     splits = split_utterances(read_fsdd(raw_root))
     assert {name: len(part) for name, part in splits.items()} == {
-        'train': 40, 'test': 40, 'test_speaker': 40,
+        'train': 40, 'validation': 20, 'test': 40, 'test_speaker': 50,
     }  # fmt: skip
     assert {u.speaker for u in splits['test_speaker']} == {'fsdd-zoe'}
     assert {u.speaker for u in splits['train']} == {'fsdd-anna', 'fsdd-bert'}
     assert {u.index for u in splits['train']} == {5, 6}
+    assert {u.index for u in splits['validation']} == {45}
+    assert {u.speaker for u in splits['validation']} == {'fsdd-anna', 'fsdd-bert'}
     assert {u.index for u in splits['test']} == {0, 1}
 
 
 def test_fsdd_reads_all_of_the_real_recordings(real_root):
     splits = split_utterances(read_fsdd(real_root))
-    assert [len(splits[s]) for s in ('train', 'test', 'test_speaker')] == [2250, 250, 500]
+    sizes = [len(splits[s]) for s in ('train', 'validation', 'test', 'test_speaker')]
+    assert sizes == [2000, 250, 250, 500]
     assert {u.waveform.rate_hz for u in splits['train']} == {8000}
     assert {u.speaker for u in splits['test_speaker']} == {'fsdd-yweweler'}
 
@@ -82,10 +85,28 @@ def test_add_noise_has_the_wanted_level():
 
 
 def test_sample_voices_differ_from_the_training_voices():
-    training, samples = voices.training_voices(), voices.sample_voices()
-    keys = [voice.key for voice in (*training, *samples)]
+    training, validation = voices.training_voices(), voices.validation_voices()
+    samples = voices.sample_voices()
+    keys = [voice.key for voice in (*training, *validation, *samples)]
     assert len(set(keys)) == len(keys)
-    assert {v.speaker for v in samples} == {v.speaker for v in training}
+    assert {v.speaker for v in samples} == {v.speaker for v in (*training, *validation)}
+
+
+def test_validation_voices_share_no_speaker_with_training():
+    training = {v.speaker for v in voices.training_voices()}
+    validation = {v.speaker for v in voices.validation_voices()}
+    assert not training & validation and len(training) == 53
+    assert {s for s in validation if s.startswith('flite')} == {'flite-rms', 'flite-slt'}
+    accents = {s.split('+')[0] for s in validation if s.startswith('espeak')}
+    assert len(accents) == 6 and len(validation) == 8
+
+
+@needs_programs
+def test_every_speaker_has_a_voice_of_its_own(tmp_path):
+    everyone = (*voices.training_voices(), *voices.validation_voices())
+    one_each = {voice.speaker: voice for voice in everyone}.values()
+    spoken = voices.speak_digits([(v, 7) for v in one_each], tmp_path, progress=False)
+    assert len({u.waveform.samples.tobytes() for u in spoken}) == len(one_each) == 61
 
 
 @needs_programs

@@ -7,7 +7,8 @@ import pytest
 
 pytest.importorskip('rclpy', reason='rclpy is not installed')
 
-from mm_perception.data.mhd import FRAME, mhd_modalities
+from mm_perception.data.mhd import mhd_modalities
+from mm_perception.data.pairing import FRAME
 from mm_perception.data.recordings import Recording, load_recordings
 from mm_perception.data.render import render_stroke
 from mm_perception.resources import share_directory
