@@ -42,6 +42,14 @@ class Classifier(nn.Module):
         return logits
 
 
+@torch.inference_mode()
+def run_batched(module: nn.Module, arrays: Array) -> np.ndarray:
+    """Outputs ``float32[B, ...]`` of a module for ``float32[B, *shape]``, on its device."""
+    device = next(module.parameters()).device
+    parts = torch.from_numpy(np.ascontiguousarray(arrays, np.float32)).split(1024)
+    return np.concatenate([module(part.to(device)).float().cpu().numpy() for part in parts])
+
+
 class Classifiers:
     """
     One reader per modality; a modality with labels of its own is read directly.
@@ -52,7 +60,6 @@ class Classifiers:
     def __init__(self, readers: Mapping[str, Classifier]) -> None:
         self._readers = {name: reader.eval() for name, reader in readers.items()}
 
-    @torch.inference_mode()
     def read(self, name: str, arrays: Array) -> np.ndarray:
         """
         Index of the label that each array shows.
@@ -62,10 +69,7 @@ class Classifiers:
         """
         if name not in self._readers:
             return np.argmax(arrays, axis=1)
-        reader = self._readers[name]
-        device = next(reader.parameters()).device
-        parts = torch.from_numpy(np.ascontiguousarray(arrays, np.float32)).split(1024)
-        return np.concatenate([reader(p.to(device)).argmax(1).cpu().numpy() for p in parts])
+        return np.argmax(run_batched(self._readers[name], arrays), axis=1)
 
     def state(self) -> dict[str, np.ndarray]:
         """All weights, named as in a bundle's ``classifiers.safetensors``."""

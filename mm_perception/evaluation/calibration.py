@@ -1,0 +1,244 @@
+"""Is the truth within the published std as often as it says?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from scipy.special import ndtri
+from scipy.stats import rankdata
+from tqdm import tqdm
+
+from mm_perception.data.dataset import Dataset
+from mm_perception.evaluation.generation import decode_all, draw, encode_all, fuse_all, presence
+from mm_perception.evaluation.rows import Row, mean_row
+from mm_perception.inference.engine import Engine
+
+LEVELS = tuple(k / 20 for k in range(1, 20))
+ACTIVE = 0.01
+"""Smallest variance of a latent dimension's mean that counts as active (Burda et al. 2016)."""
+CERTAIN = 0.01
+"""Elements with a smaller std, in units of the data's range, are left out."""
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """
+    How often the truth lies within central intervals of normal distributions.
+
+    :param levels: nominal shares of the intervals, ``[L]``; ``coverage``: shares that lie in.
+    :param error: mean of ``|coverage - levels|``; 0 is best.
+    :param z_variance: mean square of (truth - mean) / std: 1 is right, above 1 is too sure.
+    """
+
+    levels: np.ndarray
+    coverage: np.ndarray
+    error: float
+    z_variance: float
+
+
+def calibration(z: np.ndarray, levels: Sequence[float] = LEVELS) -> Calibration:
+    """
+    Compare deviations with the normal distribution that was claimed.
+
+    Kuleshov et al. 2018, "Accurate uncertainties for deep learning using calibrated
+    regression", for central intervals.
+
+    :param z: (truth - mean) / std, any shape.
+    """
+    nominal = np.asarray(levels)
+    inside = np.searchsorted(np.sort(np.abs(z), axis=None), ndtri(0.5 + nominal / 2), 'right')
+    coverage = inside / z.size
+    error = float(np.abs(coverage - nominal).mean())
+    return Calibration(nominal, coverage, error, float(np.square(z, dtype=np.float64).mean()))
+
+
+def auroc(scores_positive: np.ndarray, scores_negative: np.ndarray) -> float:
+    """
+    Probability that a positive scores higher than a negative; ties count half.
+
+    Area under the ROC curve by the rank sum of Mann and Whitney.
+
+    :param scores_positive: ``float[P]``; ``scores_negative``: ``float[N]``.
+    """
+    positives, negatives = len(scores_positive), len(scores_negative)
+    ranks = rankdata(np.concatenate([scores_positive, scores_negative]))[:positives]
+    above = ranks.sum() - positives * (positives + 1) / 2
+    return float(above / (positives * negatives))
+
+
+def uncertainty(std: np.ndarray) -> np.ndarray:
+    """
+    One number for how unsure a posterior is: the mean log std over dimensions.
+
+    :param std: ``float[N, D]``.
+    :returns: ``float[N]``; for a normal posterior, its entropy per dimension, but for a constant.
+    """
+    result: np.ndarray = np.log(std).mean(axis=1)
+    return result
+
+
+def measure_latent_calibration(
+    engine: Engine,
+    dataset: Dataset,
+    observed: Iterable[tuple[str, ...]],
+    estimator: str = 'sample',
+    seed: int = 0,
+) -> list[Row]:
+    """
+    Compare the posterior given a subset with the one given all modalities.
+
+    Were both exact, samples of the latter would be spread as the former says. Only active
+    dimensions count, since the others are trivially right.
+
+    :param estimator: what stands for the truth: ``sample`` or ``mean`` of the posterior given
+        all modalities; the mean is spread less.
+    :returns: ``calibration_error``, ``coverage_90`` and ``z_variance`` per subset.
+    """
+    codes = encode_all(engine, dataset)
+    full, std = fuse_all(engine, codes, presence(dataset.names, dataset.names))
+    active = full.var(axis=0) > ACTIVE
+    truth = draw(full, std, np.random.default_rng(seed)) if estimator == 'sample' else full
+    rows = []
+    for subset in tqdm(list(observed), desc='calibration', unit='subset', leave=False):
+        mean, std = fuse_all(engine, codes, presence(dataset.names, subset))
+        figures = _figures(((truth - mean) / std)[:, active])
+        rows += [
+            Row(metric, 'latent', subset, estimator, value, len(dataset))
+            for metric, value in figures.items()
+        ]
+    return rows
+
+
+def measure_reconstruction_calibration(
+    engine: Engine,
+    dataset: Dataset,
+    observed: Sequence[tuple[str, ...]],
+    estimator: str = 'mean',
+    seed: int = 0,
+    rows: int = 500,
+    samples: int = 16,
+) -> list[Row]:
+    """
+    Compare the std of what is generated, over latent samples, with its actual error.
+
+    The std does not hold the noise of the data itself, so it is expected to be too small.
+
+    :param estimator: ``mean`` or ``sample`` of the latents below the joint one; the joint one
+        is sampled in either case.
+    :param rows: how many rows, drawn at random, are used.
+    :param samples: latent samples per row.
+    :returns: per subset and modality (observed or not): ``calibration_error``,
+        ``coverage_90``, ``z_variance`` and ``error_per_std``, the root mean square error
+        divided by the root mean square std.
+    """
+    chosen = np.random.default_rng(seed).permutation(len(dataset))[:rows]
+    part = dataset.subset(np.sort(chosen))
+    count, codes = len(part), encode_all(engine, part)
+    result = []
+    for subset in tqdm(list(observed), desc='spread', unit='subset', leave=False):
+        joint = fuse_all(engine, codes, presence(part.names, subset))
+        generator = np.random.default_rng(seed)
+        draws = np.concatenate([draw(*joint, generator) for _ in range(samples)])
+        for target in part.names:
+            made = [arrays for _, arrays in decode_all(engine, target, draws, estimator, seed)]
+            drawn = np.concatenate(made).reshape(samples, count, -1)
+            truth = part.rows(target, np.arange(count)).reshape(count, -1)
+            for metric, value in _spread(truth, drawn.mean(0), drawn.std(0, ddof=1)).items():
+                result.append(Row(metric, target, subset, estimator, value, count))
+    return result
+
+
+def measure_uncertainty(
+    engine: Engine, dataset: Dataset, observed: Iterable[tuple[str, ...]]
+) -> list[Row]:
+    """
+    See how unsure the joint posterior is, and whether it grows so when a sensor falls away.
+
+    :returns: ``uncertainty`` per subset, and for those of several modalities
+        ``uncertainty_growth``: share of (row, sensor that falls away) where it rises.
+    """
+    codes = encode_all(engine, dataset)
+    known: dict[tuple[str, ...], np.ndarray] = {}
+
+    def of(subset: tuple[str, ...]) -> np.ndarray:
+        if subset not in known:
+            known[subset] = uncertainty(
+                fuse_all(engine, codes, presence(dataset.names, subset))[1]
+            )
+        return known[subset]
+
+    rows = []
+    for subset in tqdm(list(observed), desc='uncertainty', unit='subset', leave=False):
+        rows.append(mean_row('uncertainty', 'latent', subset, 'mean', of(subset)))
+        if len(subset) > 1:
+            less = [tuple(n for n in subset if n != gone) for gone in subset]
+            grown = np.mean([of(rest) > of(subset) for rest in less], axis=0)
+            rows.append(mean_row('uncertainty_growth', 'latent', subset, 'mean', grown))
+    return rows
+
+
+def measure_novelty(
+    engine: Engine, known: Dataset, unknown: Dataset, observed: Iterable[tuple[str, ...]]
+) -> list[Row]:
+    """
+    Ask whether the posterior is less sure of unknown data (a speaker, say) than of known.
+
+    Rows that show the same data in all observed modalities count once.
+
+    :returns: ``auroc`` of :func:`uncertainty` per subset; n counts both sets.
+    """
+    rows = []
+    for subset in observed:
+        novel, usual = (_distinct_uncertainty(engine, d, subset) for d in (unknown, known))
+        value, count = auroc(novel, usual), len(novel) + len(usual)
+        rows.append(Row('auroc', 'latent', subset, 'mean', value, count))
+    return rows
+
+
+def measure_calibration(
+    engine: Engine,
+    dataset: Dataset,
+    observed: Sequence[tuple[str, ...]],
+    estimator: str = 'sample',
+    seed: int = 0,
+) -> list[Row]:
+    """
+    Everything that one dataset says about the published std.
+
+    :param estimator: see :func:`measure_latent_calibration`; the reconstructions' std is
+        that of the latents that the node publishes.
+    :returns: rows of latents, reconstructions and uncertainty.
+    """
+    return [
+        *measure_latent_calibration(engine, dataset, observed, estimator, seed),
+        *measure_reconstruction_calibration(engine, dataset, observed, seed=seed),
+        *measure_uncertainty(engine, dataset, observed),
+    ]
+
+
+def _figures(z: np.ndarray) -> dict[str, float]:
+    found = calibration(z)
+    covered = calibration(z, (0.9,)).coverage[0]
+    return {
+        'calibration_error': found.error,
+        'coverage_90': float(covered),
+        'z_variance': found.z_variance,
+    }
+
+
+def _spread(truth: np.ndarray, mean: np.ndarray, std: np.ndarray) -> dict[str, float]:
+    error, unsure = truth - mean, std > CERTAIN
+    figures = _figures(error[unsure] / std[unsure]) if unsure.any() else {}
+    squares = np.square(std, dtype=np.float64).mean()
+    if squares > 0:
+        figures['error_per_std'] = float(np.sqrt(np.square(error).mean() / squares))
+    return figures
+
+
+def _distinct_uncertainty(engine: Engine, dataset: Dataset, subset: tuple[str, ...]) -> np.ndarray:
+    shown = np.stack([dataset.index[name] for name in subset])
+    distinct = dataset.subset(np.sort(np.unique(shown, axis=1, return_index=True)[1]))
+    codes = encode_all(engine, distinct)
+    return uncertainty(fuse_all(engine, codes, presence(dataset.names, subset))[1])

@@ -1,0 +1,79 @@
+"""Training of the autoencoders whose codes the Frechet distance compares."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from mm_perception.data.dataset import Dataset
+from mm_perception.evaluation.features import FeatureEncoder, FeatureEncoders
+from mm_perception.modalities import build_modality
+from mm_perception.spec import StageSpec, TrainingSpec
+from mm_perception.training.loop import Logging, Stage, fit
+from mm_perception.training.source import TensorSource
+from mm_perception.training.stages import build_stage, seed_weights
+
+FEATURE_STAGE = StageSpec(epochs=15)
+
+
+def feature_stage(
+    spec: TrainingSpec,
+    name: str,
+    source: TensorSource,
+    stage: StageSpec = FEATURE_STAGE,
+    identity: str = '',
+) -> Stage:
+    """
+    Train a plain autoencoder on one modality's unique values: mean squared error, no KL.
+
+    :param identity: of the data, such as a hash.
+    """
+    seed_weights(spec, f'{name}.features')
+    module = FeatureEncoder(spec.model.modality(name)).to(source.present.device)
+
+    def loss(positions: Tensor, _: float) -> tuple[Tensor, dict[str, Tensor]]:
+        data = source.values(name, positions)
+        error = functional.mse_loss(module.reconstruct(module(data)).float(), data)
+        return error, {'mean_squared_error': error}
+
+    known = repr((spec.model.modality(name), spec.validation_fraction, identity))
+    count = source.unique(name)
+    return build_stage(spec, f'{name}.features', module, stage, loss, count, source, known)
+
+
+def train_features(
+    spec: TrainingSpec,
+    dataset: Dataset,
+    work: Path,
+    device: str = 'cpu',
+    stage: StageSpec = FEATURE_STAGE,
+    quiet: bool = False,
+) -> FeatureEncoders:
+    """
+    Train the feature encoders of all modalities, or load those trained before.
+
+    Symbols have none. Each is kept in the work folder under a hash of all that decides it
+    (data, modality, stage, seed), so that a changed one is trained anew.
+
+    :param dataset: the real training data.
+    :param work: folder of the evaluation.
+    """
+    encoders = {}
+    for modality in spec.model.modalities:
+        name = modality.name
+        if build_modality(modality).labels:
+            continue
+        source = TensorSource(dataset.only(name), torch.device(device))
+        made = feature_stage(spec, name, source, stage, _hash(dataset, name))
+        kept = work / f'{made.name}.{made.fingerprint[:16]}.safetensors'
+        fit(made, kept, True, Logging(quiet=quiet))
+        encoders[name] = made.module
+    return FeatureEncoders(encoders)  # type: ignore[arg-type]
+
+
+def _hash(dataset: Dataset, name: str) -> str:
+    return hashlib.sha256(dataset.values[name].tobytes()).hexdigest()
