@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -31,6 +31,24 @@ def measure_coherence(
     :returns: ``accuracy`` per subset and target: share read as the true label, 0..1.
     """
     wanted = cross_targets(dataset.names, observed)
+    return measure_accuracy(engine, dataset, labels, classifiers, wanted, estimator, seed)
+
+
+def measure_accuracy(
+    engine: Engine,
+    dataset: Dataset,
+    labels: np.ndarray,
+    classifiers: Classifiers,
+    wanted: Sequence[tuple[tuple[str, ...], tuple[str, ...]]],
+    estimator: str = 'mean',
+    seed: int = 0,
+) -> list[Row]:
+    """
+    Generate modalities, observed or not, and let a classifier read them.
+
+    :param wanted: subsets to observe, each with the modalities to generate.
+    :returns: as :func:`measure_coherence`.
+    """
     rows = []
     for made in generate(engine, dataset, wanted, estimator, seed, 'coherence'):
         right = np.concatenate(
