@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,6 +17,7 @@ from mm_perception.errors import DataError
 
 FORMAT = 1
 MANIFEST = 'dataset.json'
+BUILD_FILE = 'build.json'
 
 
 @dataclass(frozen=True)
@@ -96,6 +98,25 @@ def save_dataset(path: Path, split: str, dataset: Dataset) -> None:
     file.write_text(json.dumps(manifest, indent=1) + '\n')
 
 
+def save_build(
+    path: Path, splits: Mapping[str, Mapping[str, Any]], **facts: Any
+) -> dict[str, Any]:
+    """
+    Write how a dataset was made into its folder (``build.json``).
+
+    :param splits: facts about each split, such as its size; its file's SHA-256 is added.
+    :param facts: about all of it, such as the seed and the sources.
+    :returns: what was written.
+    """
+    about = {
+        split: {**known, 'sha256': _sha256(path / f'{split}.safetensors')}
+        for split, known in splits.items()
+    }
+    summary = {**facts, 'splits': about}
+    (path / BUILD_FILE).write_text(json.dumps(summary, indent=1) + '\n')
+    return summary
+
+
 def splits(path: Path) -> tuple[str, ...]:
     """
     Names of the splits in a dataset's folder.
@@ -130,6 +151,10 @@ def load_dataset(path: Path, split: str) -> Dataset:
         )
     except (OSError, SafetensorError, KeyError) as error:
         raise DataError(f'{file}: missing or broken ({error}); build the dataset again') from error
+
+
+def _sha256(file: Path) -> str:
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _manifest(path: Path) -> dict[str, Any]:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mm_perception.config import load_training
-from mm_perception.data.dataset import MANIFEST, save_dataset
+from mm_perception.data.dataset import MANIFEST, save_build, save_dataset
 from mm_perception.data.folder import complete_folder
 from mm_perception.data.handwriting import StrokeSampler, fit_handwriting
 from mm_perception.data.pairing import NAMES, draw_strokes, hear_sounds, pair_by_label
@@ -24,8 +22,13 @@ from mm_perception.errors import DataError
 from mm_perception.modalities import Modality, build_modality
 from mm_perception.resources import share_directory
 
-BUILD_FILE = 'build.json'
 VALIDATION_SPEAKER_SIZE = 500
+SOURCES = {
+    'UJI Pen Characters 2': 'CC BY 4.0',
+    'UCI pendigits (original)': 'CC BY 4.0',
+    'Free Spoken Digit Dataset': 'CC BY-SA 4.0',
+    'espeak-ng and flite voices': 'generated',
+}
 
 
 @dataclass(frozen=True)
@@ -82,10 +85,9 @@ def build_mhd(data_root: Path, out: Path, options: BuildOptions) -> dict[str, An
             strokes = draw_strokes(sampler, size, modalities, training, rng, options.progress)
             sounds = hear_sounds(spoken[split], modalities, training, rng, options.progress)
             save_dataset(folder, split, pair_by_label(strokes, sounds, rng))
-        summary = _summary(folder, options, sizes, spoken, samplers)
-        summary['seconds'] = round(time.monotonic() - begun, 1)
-        (folder / BUILD_FILE).write_text(json.dumps(summary, indent=1) + '\n')
-    return summary
+        about = _about(sizes, spoken, samplers)
+        seconds = round(time.monotonic() - begun, 1)
+        return save_build(folder, about, seed=options.seed, sources=SOURCES, seconds=seconds)
 
 
 def mhd_modalities() -> dict[str, Modality[Any]]:
@@ -149,13 +151,11 @@ def _check_every_digit(
             )
 
 
-def _summary(
-    folder: Path,
-    options: BuildOptions,
+def _about(
     sizes: Mapping[str, int],
     utterances: Mapping[str, Sequence[Utterance]],
     samplers: Mapping[str, StrokeSampler],
-) -> dict[str, Any]:
+) -> dict[str, dict[str, int]]:
     about = {}
     for split, size in sizes.items():
         handwriting = samplers[_writers(split)].handwriting
@@ -167,15 +167,5 @@ def _summary(
             'speakers': len({u.speaker for u in utterances[split]}),
             'utterances_recorded': sum(u.index >= 0 for u in utterances[split]),
             'utterances_generated': sum(u.index < 0 for u in utterances[split]),
-            'sha256': hashlib.sha256((folder / f'{split}.safetensors').read_bytes()).hexdigest(),
         }
-    return {
-        'seed': options.seed,
-        'splits': about,
-        'sources': {
-            'UJI Pen Characters 2': 'CC BY 4.0',
-            'UCI pendigits (original)': 'CC BY 4.0',
-            'Free Spoken Digit Dataset': 'CC BY-SA 4.0',
-            'espeak-ng and flite voices': 'generated',
-        },
-    }
+    return about

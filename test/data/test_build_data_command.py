@@ -22,6 +22,8 @@ def test_build_data_command_builds_and_reports(raw_root, tmp_path, capsys):
         (['mhd', '--data', 'nowhere'], 'nowhere/fsdd'),
         (['samples', '--data', 'nowhere'], 'nowhere/ujipenchars2'),
         (['mhd', '--train-size', '7'], 'multiple of 10'),
+        (['mhd', '--validation-size', '7'], 'validation_size is 7; give a multiple of 10'),
+        (['mnist', '--data', 'nowhere'], 'nowhere/mnist/train-images-idx3-ubyte.gz'),
         (['mhd', '--generated-voices', 'many'], 'all, none or a number'),
         (['mhd', '--from-authors', 'nowhere'], 'mhd_train.pt'),
     ],
