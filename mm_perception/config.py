@@ -22,24 +22,33 @@ def load_training(path: Path) -> TrainingSpec:
 
     :raises ConfigError: if the file is missing, no YAML, or does not fit the spec.
     """
+    data = read_yaml(path)
     try:
-        data = yaml.safe_load(path.read_text())
+        spec = from_plain(TrainingSpec, data)
+    except ConfigError as error:
+        raise ConfigError(f'{path}: {error}') from error
+    unknown = sorted(set(spec.unimodal) - set(spec.model.names))
+    if unknown:
+        raise ConfigError(
+            f'{path}: unimodal.{unknown[0]}: model.modalities has none of that name; it has:'
+            f' {", ".join(spec.model.names)}'
+        )
+    return spec
+
+
+def read_yaml(path: Path) -> Any:
+    """
+    Read a YAML file.
+
+    :raises ConfigError: if it is missing or no YAML.
+    """
+    try:
+        return yaml.safe_load(path.read_text())
     except OSError as error:
         raise ConfigError(f'{path}: cannot be read ({error.strerror}); give --config') from error
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         where = ' '.join(str(error).split())
         raise ConfigError(f'{path}: not valid YAML: {where}') from error
-    try:
-        spec = from_plain(TrainingSpec, data)
-    except ConfigError as error:
-        raise ConfigError(f'{path}: {error}') from error
-    missing = set(spec.model.names) ^ set(spec.unimodal)
-    if missing:
-        raise ConfigError(
-            f'{path}: unimodal and model.modalities differ in {", ".join(sorted(missing))};'
-            ' give each modality one stage'
-        )
-    return spec
 
 
 def from_plain(kind: type[T], data: Any, path: str = '') -> T:

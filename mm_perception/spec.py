@@ -110,7 +110,8 @@ class TrainingSpec:
 
     :param dataset: folder that ``mm-perception build-data`` wrote.
     :param top: the top level's stage.
-    :param unimodal: a stage per modality.
+    :param unimodal: a stage per modality; a model that is trained in one step takes only the
+        augmentations from them.
     :param classifiers: the stage of each independent classifier, which judge coherence.
     :param validation_fraction: share of the training set kept for validation.
     :param joint: train both levels in one step, as in the paper.
@@ -120,7 +121,7 @@ class TrainingSpec:
     dataset: str
     model: ModelSpec
     top: StageSpec
-    unimodal: Mapping[str, StageSpec]
+    unimodal: Mapping[str, StageSpec] = field(default_factory=dict)
     classifiers: StageSpec = StageSpec(epochs=10)
     seed: int = 0
     validation_fraction: float = 0.1

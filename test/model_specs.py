@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+from small_bundle import small_spec
+
 from mm_perception.spec import ModalitySpec, ModelSpec
 
 LABELS = tuple('0123456789')
@@ -66,3 +70,14 @@ def arm_spec() -> ModelSpec:
         ),
     )
     return ModelSpec(modalities, joint_latent_dim=8, message_dim=32, joint_hidden=(32,))
+
+
+PAIRS = ('avae', 'jmvae')
+"""Families that take exactly two modalities."""
+
+
+def family_spec(family: str, **changes: object) -> ModelSpec:
+    """A small model of a family: four modalities, or two where it takes no more."""
+    spec = small_spec()
+    modalities = (spec.modalities[0], spec.modalities[3]) if family in PAIRS else spec.modalities
+    return replace(spec, family=family, modalities=modalities, **changes)  # type: ignore[arg-type]

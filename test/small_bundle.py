@@ -52,9 +52,9 @@ def small_spec() -> ModelSpec:
     )
 
 
-def make_bundle(name: str = 'small', seed: int = 0) -> Bundle:
+def make_bundle(name: str = 'small', seed: int = 0, spec: ModelSpec | None = None) -> Bundle:
     """Make a bundle with random weights, not yet on disk."""
     torch.manual_seed(seed)
-    spec = small_spec()
+    spec = spec or small_spec()
     weights = {k: v.numpy() for k, v in build_model(spec).state_dict().items()}
     return Bundle(name, spec, weights)

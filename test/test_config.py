@@ -36,7 +36,7 @@ def test_a_spec_survives_plain_data() -> None:
         ("c['joint'] = 1", 'joint: expected bool'),
         ("del c['model']['modalities'][0]['kind']", r'modalities\[0\].kind: missing'),
         ("c['model']['modalities'] = 3", 'model.modalities: expected a list'),
-        ("c['unimodal'].pop('sound')", 'differ in sound'),
+        ("c['unimodal']['smell'] = c['top']", r'unimodal\.smell: model\.modalities has none'),
         ("c['top'] = 5", 'top: expected keys and values'),
     ],
 )

@@ -16,23 +16,27 @@ DEVICES = ('auto', 'cpu', 'cuda')
 
 class Engine(Protocol):
     """
-    The networks of one bundle, numpy in and out, split along the hierarchy.
+    The networks of one bundle, numpy in and out: encode each modality, fuse, decode.
 
     An engine is used by one thread at a time.
     """
 
     name: str
     device: str
+    fuses: bool
+    """Whether several present modalities all shape the joint posterior's mean."""
+    code_dims: dict[str, int]
+    """Size C_m of each modality's code."""
 
     def encode(self, name: str, data: Array) -> Array:
-        """Mean of the unimodal posterior of ``float32[B, *shape]``: ``float32[B, d_m]``."""
+        """What :meth:`fuse` needs to know of ``float32[B, *shape]``: ``float32[B, C_m]``."""
         ...
 
-    def fuse(self, latents: Mapping[str, Array], present: np.ndarray) -> tuple[Array, Array]:
+    def fuse(self, codes: Mapping[str, Array], present: np.ndarray) -> tuple[Array, Array]:
         """
         Joint posterior of the present modalities.
 
-        :param latents: ``float32[B, d_m]`` of every modality; absent rows are ignored.
+        :param codes: ``float32[B, C_m]`` of every modality; absent rows are ignored.
         :param present: ``bool[B, M]``, at least one per row.
         :returns: mean and standard deviation, ``float32[B, D]`` each.
         :raises NothingObserved: if a row has no modality present.
@@ -41,6 +45,10 @@ class Engine(Protocol):
 
     def decode(self, name: str, joint: Array) -> Array:
         """Expected data of one modality given ``float32[B, D]``: ``float32[B, *shape]``."""
+        ...
+
+    def decode_sample(self, name: str, joint: Array, seed: int) -> Array:
+        """Like :meth:`decode`, with the latents below the joint one sampled, by the seed."""
         ...
 
 

@@ -41,8 +41,8 @@ class InferenceSession:
         self.engine = engine
         self.spec = spec
         self._shapes = {m.name: build_modality(m).shape for m in spec.modalities}
-        self._latents: dict[str, Array] = {
-            m.name: np.zeros((1, m.latent_dim), np.float32) for m in spec.modalities
+        self._codes: dict[str, Array] = {
+            name: np.zeros((1, size), np.float32) for name, size in engine.code_dims.items()
         }
         self._changed: dict[str, Array] = {}
         self._known: set[str] = set()
@@ -79,9 +79,9 @@ class InferenceSession:
             raise NothingObserved(f'no data of {", ".join(sorted(missing))} was given yet')
         for name in present:
             if name in self._changed:
-                self._latents[name] = self.engine.encode(name, self._changed.pop(name)[None])
+                self._codes[name] = self.engine.encode(name, self._changed.pop(name)[None])
         mask = np.array([[name in present for name in self.spec.names]])
-        mean, std = self.engine.fuse(self._latents, mask)
+        mean, std = self.engine.fuse(self._codes, mask)
         self._joint = mean, std
         joint = self._sample(1) if sample else mean
         decoded = {name: self.engine.decode(name, joint)[0] for name in wanted}

@@ -10,8 +10,8 @@ import torch
 from mm_perception.bundle import Bundle
 from mm_perception.errors import BundleError, EngineUnavailable, NothingObserved
 from mm_perception.modalities.raw import Array
+from mm_perception.model.base import MultimodalModel
 from mm_perception.model.build import build_model
-from mm_perception.model.nexus import Nexus
 
 
 class TorchEngine:
@@ -30,33 +30,40 @@ class TorchEngine:
         self.device = 'cuda' if cuda and device != 'cpu' else 'cpu'
         self._device = torch.device(self.device)
         self._model = load_model(bundle).to(self._device)
+        self.fuses = self._model.fuses
+        self.code_dims = self._model.code_dims
 
     @torch.inference_mode()
     def encode(self, name: str, data: Array) -> Array:
-        """Mean of the unimodal posterior, see :class:`Engine`."""
-        return _numpy(self._model.vae(name).encode(self._tensor(data)).mean)
+        """Code of a modality, see :class:`Engine`."""
+        return _numpy(self._model.encode(name, self._tensor(data)))
 
     @torch.inference_mode()
-    def fuse(self, latents: Mapping[str, Array], present: np.ndarray) -> tuple[Array, Array]:
+    def fuse(self, codes: Mapping[str, Array], present: np.ndarray) -> tuple[Array, Array]:
         """Mean and standard deviation of the joint posterior, see :class:`Engine`."""
         if not present.any(axis=1).all():
             raise NothingObserved('no modality is present; at least one is needed to fuse')
-        tensors = {name: self._tensor(latent) for name, latent in latents.items()}
+        tensors = {name: self._tensor(code) for name, code in codes.items()}
         mask = torch.from_numpy(np.ascontiguousarray(present)).to(self._device)
-        joint = self._model.top.encode(tensors, mask)
+        joint = self._model.fuse(tensors, mask)
         return _numpy(joint.mean), _numpy(joint.std)
 
     @torch.inference_mode()
     def decode(self, name: str, joint: Array) -> Array:
         """Expected data of one modality, see :class:`Engine`."""
-        latent = self._model.top.decode(self._tensor(joint), name)
-        return _numpy(self._model.vae(name).decode(latent))
+        return _numpy(self._model.decode(name, self._tensor(joint)))
+
+    @torch.inference_mode()
+    def decode_sample(self, name: str, joint: Array, seed: int) -> Array:
+        """Data of one modality with its own latent sampled, see :class:`Engine`."""
+        generator = torch.Generator(self._device).manual_seed(seed)
+        return _numpy(self._model.decode_sample(name, self._tensor(joint), generator))
 
     def _tensor(self, array: Array) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(self._device)
 
 
-def load_model(bundle: Bundle) -> Nexus:
+def load_model(bundle: Bundle) -> MultimodalModel:
     """
     Build the model of a bundle with its weights, in evaluation mode, on the CPU.
 

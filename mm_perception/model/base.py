@@ -49,7 +49,7 @@ class MultimodalModel(nn.Module, ABC):
     :param spec: modalities, sizes and the family's options.
     """
 
-    fuses: ClassVar[bool] = True
+    fuses: bool = True
     """Whether several present modalities all shape the joint posterior's mean."""
     separable: ClassVar[bool] = False
     """Whether the autoencoders and the top level share no gradient, so can train apart."""
@@ -125,3 +125,19 @@ class MultimodalModel(nn.Module, ABC):
 
         Vasco et al. 2020, appendix; HMVAE, appendix B.
         """
+
+    def draw_joint(
+        self, codes: Mapping[str, Tensor], generator: torch.Generator | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """
+        Draw the joint latent given the codes of some modalities.
+
+        :param codes: ``float[B, C_m]`` of the observed modalities, at least one.
+        :returns: the draw, ``float[B, D]``, and log prior - log posterior of it, ``float[B]``.
+        """
+        like = next(iter(codes.values()))
+        absent = {n: like.new_zeros(len(like), d) for n, d in self.code_dims.items()}
+        present = torch.tensor([n in codes for n in self.spec.names], device=like.device)
+        posterior = self.fuse({**absent, **codes}, present.expand(len(like), -1))
+        joint = posterior.sample(generator)
+        return joint, posterior.log_prior(joint) - posterior.log_prob(joint)

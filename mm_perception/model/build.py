@@ -4,16 +4,52 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import partial
 
 from mm_perception.errors import ConfigError
+from mm_perception.model.base import MultimodalModel
+from mm_perception.model.flat import FlatModel
 from mm_perception.model.nexus import Nexus
+from mm_perception.model.objectives import (
+    AssociationOptions,
+    SubsampledOptions,
+    SurrogateOptions,
+    association_loss,
+    dropout_elbo,
+    elbo,
+    subsampled_elbo,
+    surrogate_elbo,
+)
+from mm_perception.model.recipe import Recipe
+from mm_perception.model.stratified import StratifiedOptions, stratified_elbo
 from mm_perception.spec import ModelSpec
 
-FAMILIES: dict[str, Callable[[ModelSpec], Nexus]] = {'nexus': Nexus}
+_NEXUS = Recipe('', dropout_elbo)
+_MVAE = Recipe('product', subsampled_elbo, SubsampledOptions)
+_MMVAE = Recipe('mixture', stratified_elbo, StratifiedOptions)
+_MOPOE = Recipe('mixture_of_products', elbo)
+
+FAMILIES: dict[str, Callable[[ModelSpec], MultimodalModel]] = {
+    'nexus': partial(Nexus, recipe=_NEXUS),
+    'nexus0': partial(Nexus, recipe=Recipe('concatenation', dropout_elbo)),
+    'nexus_flat': partial(FlatModel, recipe=_NEXUS),
+    'mvae': partial(Nexus, recipe=_MVAE),
+    'mvae_flat': partial(FlatModel, recipe=_MVAE),
+    'mmvae': partial(Nexus, recipe=_MMVAE),
+    'mmvae_flat': partial(FlatModel, recipe=_MMVAE),
+    'mopoe': partial(Nexus, recipe=_MOPOE),
+    'mopoe_flat': partial(FlatModel, recipe=_MOPOE),
+    'jmvae': partial(
+        FlatModel, recipe=Recipe('surrogates', surrogate_elbo, SurrogateOptions, modalities=2)
+    ),
+    'avae': partial(
+        FlatModel, recipe=Recipe('surest', association_loss, AssociationOptions, modalities=2)
+    ),
+}
 _NAME = re.compile(r'[a-z][a-z0-9_]*')
 
 
-def build_model(spec: ModelSpec) -> Nexus:
+def build_model(spec: ModelSpec) -> MultimodalModel:
     """
     Build a model with fresh weights.
 

@@ -1,10 +1,11 @@
-"""Diagonal Gaussians and likelihoods: the only KL and likelihoods of the project."""
+"""Diagonal distributions and likelihoods: the only KL and likelihoods of the project."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import NamedTuple, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -36,7 +37,16 @@ class DiagonalGaussian(NamedTuple):
         noise = torch.empty_like(self.mean).normal_(generator=generator)
         return self.mean + self.std * noise
 
-    def kl_to_standard(self) -> Tensor:
+    def entropy(self) -> Tensor:
+        """Differential entropy, summed over the last axis, ``float[...]``."""
+        return 0.5 * (1.0 + LOG_2PI + self.log_variance).sum(-1)
+
+    @staticmethod
+    def log_prior(value: Tensor) -> Tensor:
+        """Log density under N(0, 1), summed over the last axis, ``float[...]``."""
+        return -0.5 * (value.square() + LOG_2PI).sum(-1)
+
+    def kl_to_prior(self) -> Tensor:
         """
         KL divergence to N(0, 1), summed over the last axis, ``float[...]``.
 
@@ -55,6 +65,61 @@ class DiagonalGaussian(NamedTuple):
         """Log density, summed over the last axis, ``float[...]``."""
         scaled = (value - self.mean).square() * (-self.log_variance).exp()
         return -0.5 * (scaled + self.log_variance + LOG_2PI).sum(-1)
+
+
+class DiagonalLaplace(NamedTuple):
+    """
+    Independent Laplace distributions.
+
+    :param mean: ``float[..., D]``.
+    :param log_scale: natural logarithm of the scales, ``float[..., D]``.
+    """
+
+    mean: Tensor
+    log_scale: Tensor
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviations, ``float[..., D]``."""
+        return math.sqrt(2.0) * self.log_scale.exp()
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """Draw one reparametrised sample, ``float[..., D]``."""
+        uniform = torch.empty_like(self.mean).uniform_(-1.0, 1.0, generator=generator)
+        tail = torch.log1p(-uniform.abs().clamp_max(1.0 - 1e-7))
+        return self.mean - self.log_scale.exp() * uniform.sign() * tail
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log density, summed over the last axis, ``float[...]``."""
+        scaled = (value - self.mean).abs() * (-self.log_scale).exp()
+        return -(scaled + self.log_scale + math.log(2.0)).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """Differential entropy, summed over the last axis, ``float[...]``."""
+        return (1.0 + math.log(2.0) + self.log_scale).sum(-1)
+
+    @staticmethod
+    def log_prior(value: Tensor) -> Tensor:
+        """Log density under Laplace(0, 1), summed over the last axis, ``float[...]``."""
+        return -(value.abs() + math.log(2.0)).sum(-1)
+
+    def kl_to_prior(self) -> Tensor:
+        """KL divergence to Laplace(0, 1), summed over the last axis, ``float[...]``."""
+        distance, scale = self.mean.abs(), self.log_scale.exp()
+        return (distance + scale * (-distance / scale).exp() - 1.0 - self.log_scale).sum(-1)
+
+
+Diagonal: TypeAlias = DiagonalGaussian | DiagonalLaplace
+POSTERIORS: dict[str, type[Diagonal]] = {
+    'gaussian': DiagonalGaussian,
+    'laplace': DiagonalLaplace,
+}
+DiagonalT = TypeVar('DiagonalT', bound=Diagonal)
+
+
+def mapped(distribution: DiagonalT, function: Callable[[Tensor], Tensor]) -> DiagonalT:
+    """Apply a function (a choice of rows, say) to every parameter of a distribution."""
+    return type(distribution)(*(function(part) for part in distribution))
 
 
 class Likelihood(ABC):

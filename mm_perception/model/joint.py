@@ -1,16 +1,21 @@
-"""Joint encoders: from the latents of any subset of modalities to the joint posterior."""
+"""Joint encoders that combine messages; those that combine experts are in ``experts``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-from mm_perception.errors import ConfigError
+from mm_perception.model.base import Posterior
 from mm_perception.model.distributions import DiagonalGaussian
 from mm_perception.model.networks import dense, split_posterior
 from mm_perception.spec import ModelSpec
+
+Codes = Mapping[str, Tensor]
+Sizes = Mapping[str, int]
 
 
 def aggregate_mean(messages: Tensor, present: Tensor) -> Tensor:
@@ -27,41 +32,92 @@ def aggregate_mean(messages: Tensor, present: Tensor) -> Tensor:
     return total / present.sum(1, keepdim=True).clamp_min(1)
 
 
-class MeanAggregator(nn.Module):
-    """Mapping networks, mean of the messages, joint encoder."""
+def on_rows(network: nn.Module, inputs: Tensor, rows: Tensor, size: int) -> Tensor:
+    """
+    Apply a network to some rows; the others give zeros and touch no batch statistics.
 
-    def __init__(self, spec: ModelSpec) -> None:
+    :param rows: ``bool[B]``; fewer than two give zeros while training.
+    :param size: of the network's outputs.
+    """
+    if not network.training:
+        return network(inputs).masked_fill(~rows[:, None], 0.0)
+    zeros = torch.zeros(len(inputs), size, device=inputs.device)
+    if rows.sum() < 2:
+        return zeros
+    return zeros.index_put((rows,), network(inputs[rows]).float())
+
+
+class JointEncoder(nn.Module, ABC):
+    """
+    Joint posterior of any subset of the modalities.
+
+    :param spec: sizes of the layers.
+    :param sizes: of the latents that enter; None where codes are messages (or experts) already,
+        as a modality's own encoder gives them in a flat model.
+    """
+
+    fuses: ClassVar[bool] = True
+
+    def __init__(self, spec: ModelSpec, sizes: Sizes | None) -> None:
         super().__init__()
         self.names = spec.names
-        self.mapping = nn.ModuleDict(
-            {m.name: nn.Linear(m.latent_dim, spec.message_dim) for m in spec.modalities}
-        )
-        sizes = (spec.message_dim, *spec.joint_hidden)
-        self.hidden = dense(sizes, 'leaky_relu', True)
-        self.posterior = nn.Linear(sizes[-1], 2 * spec.joint_latent_dim)
 
-    def forward(self, latents: Mapping[str, Tensor], present: Tensor) -> DiagonalGaussian:
+    @staticmethod
+    def code_dim(spec: ModelSpec) -> int:
+        """Size of the codes that enter in a flat model."""
+        return spec.message_dim
+
+    @abstractmethod
+    def forward(self, codes: Codes, present: Tensor) -> Posterior:
         """
         Joint posterior of the present modalities.
 
-        :param latents: ``float[B, d_m]`` per modality; rows that are absent are ignored.
+        :param codes: ``float[B, C_m]`` per modality; rows that are absent are ignored.
         :param present: ``bool[B, M]``.
         """
-        messages = torch.stack([self.mapping[n](latents[n]) for n in self.names], dim=1)
-        aggregated = aggregate_mean(messages, present)
+
+
+class MeanAggregator(JointEncoder):
+    """Mapping networks, mean of the messages, joint encoder."""
+
+    def __init__(self, spec: ModelSpec, sizes: Sizes | None) -> None:
+        super().__init__(spec, sizes)
+        self.mapping = nn.ModuleDict(
+            {
+                name: nn.Identity() if sizes is None else nn.Linear(sizes[name], spec.message_dim)
+                for name in spec.names
+            }
+        )
+        layers = (self.width(spec), *spec.joint_hidden)
+        self.hidden = dense(layers, 'leaky_relu', True)
+        self.posterior = nn.Linear(layers[-1], 2 * spec.joint_latent_dim)
+
+    @staticmethod
+    def width(spec: ModelSpec) -> int:
+        """Size of the aggregated message."""
+        return spec.message_dim
+
+    @staticmethod
+    def aggregate(messages: Tensor, present: Tensor) -> Tensor:
+        """Combine ``float[B, M, K]`` of the modalities present to ``float[B, width]``."""
+        return aggregate_mean(messages, present)
+
+    def forward(self, codes: Codes, present: Tensor) -> DiagonalGaussian:
+        """Joint posterior, see :class:`JointEncoder`."""
+        messages = torch.stack([self.mapping[n](codes[n]) for n in self.names], dim=1)
+        aggregated = self.aggregate(messages, present)
         return DiagonalGaussian(*split_posterior(self.posterior(self.hidden(aggregated))))
 
 
-JOINT_ENCODERS: dict[str, Callable[[ModelSpec], nn.Module]] = {'mean': MeanAggregator}
+class Concatenation(MeanAggregator):
+    """Messages side by side, zeros for absent modalities."""
 
+    @staticmethod
+    def width(spec: ModelSpec) -> int:
+        """Size of all messages together."""
+        return spec.message_dim * len(spec.modalities)
 
-def build_joint_encoder(spec: ModelSpec) -> nn.Module:
-    """
-    Build the joint encoder that the spec names.
-
-    :raises ConfigError: if there is none of that name.
-    """
-    if spec.joint_encoder not in JOINT_ENCODERS:
-        known = ', '.join(JOINT_ENCODERS)
-        raise ConfigError(f'model.joint_encoder: unknown "{spec.joint_encoder}"; known: {known}')
-    return JOINT_ENCODERS[spec.joint_encoder](spec)
+    @staticmethod
+    def aggregate(messages: Tensor, present: Tensor) -> Tensor:
+        """Concatenate, see :class:`MeanAggregator`."""
+        return messages.masked_fill(~present[:, :, None], 0.0).flatten(1)

@@ -1,17 +1,18 @@
-"""The Nexus model: unimodal autoencoders below, one joint latent above."""
+"""Two levels that share no gradient: unimodal autoencoders below, one joint latent above."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import cast
+from collections.abc import Collection, Mapping
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
-from mm_perception.model.distributions import LOG_2PI, DiagonalGaussian
-from mm_perception.model.dropout import forced_perceptual_dropout
-from mm_perception.model.joint import build_joint_encoder
+from mm_perception.model.base import MultimodalModel, Posterior
+from mm_perception.model.distributions import DiagonalGaussian, mapped
 from mm_perception.model.networks import dense
+from mm_perception.model.objectives import Batch
+from mm_perception.model.recipe import Recipe
 from mm_perception.model.unimodal import UnimodalVAE
 from mm_perception.spec import ModelSpec
 
@@ -52,14 +53,19 @@ class TopLevel(nn.Module):
     """
     Joint encoder over any subset of the unimodal latents, and a decoder back to each.
 
+    :param recipe: the family's joint encoder and objective.
+
     Vasco et al. 2022, section 5, eq. 15-17.
     """
 
-    def __init__(self, spec: ModelSpec) -> None:
+    def __init__(self, spec: ModelSpec, recipe: Recipe) -> None:
         super().__init__()
         self.spec = spec
+        self._objective = recipe.bind_objective(spec)
         self.scale = nn.ModuleDict({m.name: LatentScale(m.latent_dim) for m in spec.modalities})
-        self.joint = build_joint_encoder(spec)
+        self.joint = recipe.find_encoder(spec)(
+            spec, {m.name: m.latent_dim for m in spec.modalities}
+        )
         hidden = (spec.joint_latent_dim, *spec.decoder_hidden)
         self.decoders = nn.ModuleDict(
             {
@@ -70,7 +76,7 @@ class TopLevel(nn.Module):
             }
         )
 
-    def encode(self, latents: Mapping[str, Tensor], present: Tensor) -> DiagonalGaussian:
+    def encode(self, latents: Mapping[str, Tensor], present: Tensor) -> Posterior:
         """
         Joint posterior q(z_sigma | z_1:M) of the present modalities.
 
@@ -78,12 +84,25 @@ class TopLevel(nn.Module):
         :param present: ``bool[B, M]``, modalities in the spec's order.
         """
         scaled = {name: self.scale_of(name)(latent) for name, latent in latents.items()}
-        posterior: DiagonalGaussian = self.joint(scaled, present)
+        posterior: Posterior = self.joint(scaled, present)
         return posterior
 
     def decode(self, joint: Tensor, name: str) -> Tensor:
         """Unimodal latent of one modality expected under ``float[B, D]``: ``[B, d_m]``."""
-        return self.scale_of(name).inverse(self.decoders[name](joint))
+        return self.scale_of(name).inverse(self.conditional(name, joint).mean)
+
+    def conditional(self, name: str, joint: Tensor) -> DiagonalGaussian:
+        """Distribution p(z_m | z_sigma) of a modality's standardised latent, ``[B, d_m]``."""
+        mean = self.decoders[name](joint).float()
+        return DiagonalGaussian(mean, torch.zeros_like(mean))
+
+    def log_likelihood(self, name: str, joint: Tensor, target: Tensor) -> Tensor:
+        """Log density of a standardised latent given the joint latent, ``float[B]``."""
+        return self.conditional(name, joint).log_prob(target)
+
+    def weight(self, name: str) -> float:
+        """Weight gamma of a modality's log likelihood."""
+        return self.spec.modality(name).latent_weight
 
     def scale_of(self, name: str) -> LatentScale:
         """Scale of a modality's latent."""
@@ -97,7 +116,7 @@ class TopLevel(nn.Module):
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """
-        Negative weighted top-level evidence lower bound, averaged over the batch.
+        Negative weighted top-level bound of the family, averaged over the batch.
 
         The expectation of log p(z_m | z_sigma) over q(z_m | x_m) is taken in closed form:
         for a Gaussian of fixed variance, that of the posterior mean less a constant.
@@ -109,62 +128,56 @@ class TopLevel(nn.Module):
 
         Vasco et al. 2022, eq. 15 and the second sum of eq. 21, weights gamma and alpha.
         """
-        posteriors = {
-            name: DiagonalGaussian(p.mean.detach(), p.log_variance.detach())
-            for name, p in unimodal.items()
-        }
-        seen = forced_perceptual_dropout(present, self.spec.dropout, generator)
-        latents = {name: p.sample(generator) for name, p in posteriors.items()}
-        joint = self.encode(latents, seen)
-        sample = joint.sample(generator)
-        kl = joint.kl_to_standard().mean()
-        terms = {'kl': kl}
-        loss = self.spec.alpha * warm_up * kl
-        for column, modality in enumerate(self.spec.modalities):
-            target = self.scale_of(modality.name)(posteriors[modality.name].mean)
-            error = (self.decoders[modality.name](sample).float() - target).square()
-            log_likelihood = -0.5 * (error + LOG_2PI).sum(1)
-            recorded = present[:, column]
-            mean = (log_likelihood * recorded).sum() / recorded.sum().clamp_min(1)
-            terms[modality.name] = mean
-            loss = loss - modality.latent_weight * mean
-        return loss, terms
+        posteriors = {name: mapped(p, Tensor.detach) for name, p in unimodal.items()}
+        codes = {n: self.scale_of(n)(p.sample(generator)) for n, p in posteriors.items()}
+        targets = {n: self.scale_of(n)(p.mean) for n, p in posteriors.items()}
+        return self._objective(self, Batch(codes, targets, present, warm_up, generator))
 
 
-class Nexus(nn.Module):
+class Nexus(MultimodalModel):
     """
-    Both levels together.
+    Both levels together: Nexus and the other families over the same hierarchy.
 
     :param spec: any number and kinds of modalities.
+    :param recipe: the family's joint encoder and objective.
     """
 
-    def __init__(self, spec: ModelSpec) -> None:
-        super().__init__()
-        self.spec = spec
+    separable: ClassVar[bool] = True
+
+    def __init__(self, spec: ModelSpec, recipe: Recipe) -> None:
+        super().__init__(spec)
+        top = TopLevel(spec, recipe)  # first: its weights start as those trained apart
         self.unimodal = nn.ModuleDict({m.name: UnimodalVAE(m) for m in spec.modalities})
-        self.top = TopLevel(spec)
+        self.top = top
+        self.fuses = top.joint.fuses
+
+    @property
+    def code_dims(self) -> dict[str, int]:
+        """Sizes of the unimodal latents."""
+        return {m.name: m.latent_dim for m in self.spec.modalities}
 
     def vae(self, name: str) -> UnimodalVAE:
         """Autoencoder of one modality."""
         return cast(UnimodalVAE, self.unimodal[name])
 
-    def encode(self, data: Mapping[str, Tensor], present: Tensor) -> DiagonalGaussian:
-        """
-        Joint posterior given the means of the unimodal posteriors.
+    def encode(self, name: str, data: Tensor) -> Tensor:
+        """Mean of the unimodal posterior of ``float[B, *shape_m]``, ``float[B, d_m]``."""
+        return self.vae(name).encode(data).mean
 
-        :param data: ``float[B, *shape_m]`` per modality; rows that are absent are ignored.
-        :param present: ``bool[B, M]``.
-        """
-        latents = {name: self.vae(name).encode(data[name]).mean for name in self.spec.names}
-        return self.top.encode(latents, present)
+    def fuse(self, codes: Mapping[str, Tensor], present: Tensor) -> Posterior:
+        """Joint posterior given the means of the unimodal posteriors."""
+        return self.top.encode(codes, present)
 
-    def decode(self, joint: Tensor) -> dict[str, Tensor]:
-        """Expected data of every modality given ``float[B, D]``."""
-        return {n: self.vae(n).decode(self.top.decode(joint, n)) for n in self.spec.names}
+    def decode(self, name: str, joint: Tensor) -> Tensor:
+        """Expected data, see :class:`MultimodalModel`."""
+        return self.vae(name).decode(self.top.decode(joint, name))
 
-    def forward(self, data: Mapping[str, Tensor], present: Tensor) -> dict[str, Tensor]:
-        """Expected data of every modality, given the present ones."""
-        return self.decode(self.encode(data, present).mean)
+    def decode_sample(
+        self, name: str, joint: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Expected data given a sample of p(z_m | z_sigma), see :class:`MultimodalModel`."""
+        latent = self.top.conditional(name, joint).sample(generator)
+        return self.vae(name).decode(self.top.scale_of(name).inverse(latent))
 
     def loss(
         self,
@@ -189,7 +202,7 @@ class Nexus(nn.Module):
             posteriors[name] = DiagonalGaussian(zeros, zeros)
             if recorded.sum() < 2:  # too few for batch statistics
                 continue
-            loss, parts, posterior = vae.loss(data[name][recorded], warm_up)
+            loss, parts, posterior = vae.loss(data[name][recorded], warm_up, generator)
             total = total + loss
             terms.update({f'{name}.{key}': value for key, value in parts.items()})
             posteriors[name] = DiagonalGaussian(
@@ -198,3 +211,32 @@ class Nexus(nn.Module):
         loss, parts = self.top.loss(posteriors, present, warm_up, generator)
         terms.update({f'top.{key}': value for key, value in parts.items()})
         return total + loss, terms
+
+    def log_weights(
+        self,
+        data: Mapping[str, Tensor],
+        observed: Collection[str],
+        evaluated: Collection[str],
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """
+        Log importance weights of one draw, see :class:`MultimodalModel`.
+
+        The joint latent is drawn given the means of the unimodal posteriors, as when the
+        model runs. Unimodal latents of modalities that are not evaluated integrate to one
+        and are left out.
+        """
+        posteriors = {name: self.vae(name).encode(data[name]) for name in observed}
+        codes = {name: posterior.mean for name, posterior in posteriors.items()}
+        joint, log_weight = self.draw_joint(codes, generator)
+        for name in evaluated:
+            vae, scale = self.vae(name), self.top.scale_of(name)
+            conditional = self.top.conditional(name, joint)
+            if name in posteriors:
+                latent = posteriors[name].sample(generator)
+                density = conditional.log_prob(scale(latent)) - scale.std.log().sum()
+                log_weight = log_weight + density - posteriors[name].log_prob(latent)
+            else:
+                latent = scale.inverse(conditional.sample(generator))
+            log_weight = log_weight + vae.log_likelihood(latent, data[name])
+        return log_weight

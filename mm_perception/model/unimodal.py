@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from mm_perception.modalities import build_modality
@@ -34,7 +35,13 @@ class UnimodalVAE(nn.Module):
         """Expected data given ``float[B, latent_dim]``: ``float[B, *shape]``."""
         return self.likelihood.mean(self.decoder(latent))
 
-    def forward(self, data: Tensor) -> tuple[DiagonalGaussian, dict[str, Tensor]]:
+    def log_likelihood(self, latent: Tensor, data: Tensor) -> Tensor:
+        """Log density of data given ``float[B, latent_dim]``: ``float[B]``."""
+        return self.likelihood.log_prob(self.decoder(latent).float(), data)
+
+    def forward(
+        self, data: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[DiagonalGaussian, dict[str, Tensor]]:
         """
         Posterior and terms of the bottom-level evidence lower bound, per sample.
 
@@ -42,14 +49,13 @@ class UnimodalVAE(nn.Module):
         :returns: q(z_m | x_m), and ``log_likelihood`` and ``kl``, unweighted, ``float[B]``.
         """
         posterior = self.encode(data)
-        outputs = self.decoder(posterior.sample())
         return posterior, {
-            'log_likelihood': self.likelihood.log_prob(outputs.float(), data),
-            'kl': posterior.kl_to_standard(),
+            'log_likelihood': self.log_likelihood(posterior.sample(generator), data),
+            'kl': posterior.kl_to_prior(),
         }
 
     def loss(
-        self, data: Tensor, warm_up: float = 1.0
+        self, data: Tensor, warm_up: float = 1.0, generator: torch.Generator | None = None
     ) -> tuple[Tensor, dict[str, Tensor], DiagonalGaussian]:
         """
         Negative weighted evidence lower bound, averaged over the batch.
@@ -59,7 +65,7 @@ class UnimodalVAE(nn.Module):
 
         Vasco et al. 2022, first sum of eq. 21, with weights lambda and beta.
         """
-        posterior, values = self(data)
+        posterior, values = self(data, generator)
         terms = {name: value.mean() for name, value in values.items()}
         likelihood = self.spec.likelihood_weight * terms['log_likelihood']
         return self.spec.beta * warm_up * terms['kl'] - likelihood, terms, posterior

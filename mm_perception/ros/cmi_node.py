@@ -99,6 +99,10 @@ class CmiNode(ManagedNode):
         self.get_logger().info(
             f'{bundle.frame_id}: {", ".join(fusion.modalities)} on {engine.name} ({engine.device})'
         )
+        if not engine.fuses:
+            self.get_logger().warning(
+                f'{bundle.spec.family} does not fuse: of several modalities it uses the surest one'
+            )
         return fusion
 
     def _triggers(self) -> frozenset[str]:

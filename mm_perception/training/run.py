@@ -20,6 +20,8 @@ from mm_perception.evaluation.classifiers import Classifiers
 from mm_perception.evaluation.labels import label_indices, labels_of_unique
 from mm_perception.evaluation.summary import evaluate_bundle, versions
 from mm_perception.modalities import build_modality
+from mm_perception.model.base import MultimodalModel
+from mm_perception.model.build import build_model
 from mm_perception.model.nexus import Nexus
 from mm_perception.spec import TrainingSpec
 from mm_perception.training.card import model_card
@@ -78,11 +80,11 @@ def train(run: Run, out: Path, command: str) -> Bundle:
     :param command: as typed, for the model card.
     :raises ConfigError: if dataset and configuration do not fit.
     """
+    train_model = _train_apart if _trains_apart(run.spec) else _train_jointly
     dataset = _load(run.spec, 'train')
     source = TensorSource(dataset, torch.device(run.device))
-    train_levels = _train_jointly if run.spec.joint else _train_apart
-    model, posteriors, fitted = train_levels(run, source)
-    classifiers, judged = _train_classifiers(run, dataset)
+    model, posteriors, fitted = train_model(run, source)
+    classifiers, judged = train_classifiers(run, dataset)
     bundle = Bundle(
         name=run.spec.name,
         spec=run.spec.model,
@@ -92,7 +94,18 @@ def train(run: Run, out: Path, command: str) -> Bundle:
         training=_how(run, fitted, judged, command),
     )
     bundle = replace(bundle, metrics=evaluate_bundle(bundle, Path(run.spec.dataset), run.device))
-    return save_bundle(bundle, out, model_card(bundle))
+    return save_bundle(bundle, out, model_card(bundle, model.fuses))
+
+
+def _trains_apart(spec: TrainingSpec) -> bool:
+    apart = build_model(spec.model).separable and not spec.joint
+    missing = [name for name in spec.model.names if name not in spec.unimodal]
+    if apart and missing:
+        raise ConfigError(
+            f'unimodal: has no stage for {", ".join(missing)}; {spec.model.family} trains each'
+            ' modality apart: give it one, or set joint: true'
+        )
+    return apart
 
 
 def _load(spec: TrainingSpec, split: str) -> Dataset:
@@ -112,7 +125,10 @@ def _load(spec: TrainingSpec, split: str) -> Dataset:
     return dataset
 
 
-def _train_apart(run: Run, source: TensorSource) -> tuple[Nexus, Posteriors, dict[str, Fitted]]:
+Trained = tuple[MultimodalModel, Posteriors, dict[str, Fitted]]
+
+
+def _train_apart(run: Run, source: TensorSource) -> Trained:
     names = run.spec.model.names
     fitted = _in_parallel(run, names, _fit_unimodal)
     modules: dict[str, Any] = {}
@@ -123,22 +139,24 @@ def _train_apart(run: Run, source: TensorSource) -> tuple[Nexus, Posteriors, dic
     posteriors = cache_posteriors(modules, source)
     top = top_stage(run.spec, posteriors, source)
     fitted['top'] = fit(top, _checkpoint(run, 'top'), run.resume, run.logging)
-    model = Nexus(run.spec.model)
+    model = build_model(run.spec.model)
+    assert isinstance(model, Nexus)
     model.unimodal.update(modules)
     model.top = top.module  # type: ignore[assignment]
     return model.eval(), posteriors, fitted
 
 
-def _train_jointly(run: Run, source: TensorSource) -> tuple[Nexus, Posteriors, dict[str, Fitted]]:
+def _train_jointly(run: Run, source: TensorSource) -> Trained:
     stage = joint_stage(run.spec, source)
     fitted = {'joint': fit(stage, _checkpoint(run, 'joint'), run.resume, run.logging)}
-    model = stage.module
-    assert isinstance(model, Nexus)
-    modules: dict[str, Any] = dict(model.unimodal.items())
-    return model.eval(), cache_posteriors(modules, source), fitted
+    model = stage.module.eval()
+    assert isinstance(model, MultimodalModel)
+    modules: dict[str, Any] = dict(model.unimodal.items()) if isinstance(model, Nexus) else {}
+    return model, cache_posteriors(modules, source), fitted
 
 
-def _train_classifiers(run: Run, dataset: Dataset) -> tuple[Classifiers, dict[str, Fitted]]:
+def train_classifiers(run: Run, dataset: Dataset) -> tuple[Classifiers, dict[str, Fitted]]:
+    """Train the classifiers that judge coherence, or finish those trained before."""
     names = [m.name for m in run.spec.model.modalities if not build_modality(m).labels]
     if label_indices(dataset, run.spec.model) is None:
         return Classifiers({}), {}
@@ -201,16 +219,17 @@ def _checkpoint(run: Run, stage: str) -> Path:
 
 
 def _statistics(dataset: Dataset, posteriors: Posteriors) -> dict[str, Any]:
-    result = {}
-    for name, posterior in posteriors.items():
+    result: dict[str, dict[str, Any]] = {}
+    for name in dataset.names:
         values = dataset.unique(name, np.arange(min(len(dataset.values[name]), 5000)))
-        variance = posterior.log_variance.exp().mean(0)
         result[name] = {
             'unique_values': len(dataset.values[name]),
             'mean': float(values.mean()),
             'std': float(values.std()),
-            'active_units': int((variance < 0.9).sum()),
         }
+    for name, posterior in posteriors.items():
+        variance = posterior.log_variance.exp().mean(0)
+        result[name]['active_units'] = int((variance < 0.9).sum())
     return result
 
 

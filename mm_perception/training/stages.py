@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import zlib
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,11 +12,12 @@ from torch import Tensor
 from torch.nn import functional
 
 from mm_perception.evaluation.classifiers import Classifier
+from mm_perception.model.build import build_model
 from mm_perception.model.distributions import DiagonalGaussian
-from mm_perception.model.nexus import Nexus, TopLevel
+from mm_perception.model.nexus import Nexus
 from mm_perception.model.unimodal import UnimodalVAE
 from mm_perception.spec import StageSpec, TrainingSpec
-from mm_perception.training.augmentation import build_augmentation
+from mm_perception.training.augmentation import Augmentation, build_augmentation
 from mm_perception.training.loop import Loss, Stage
 from mm_perception.training.source import TensorSource, split_positions
 
@@ -26,7 +29,7 @@ def unimodal_stage(spec: TrainingSpec, name: str, source: TensorSource) -> Stage
     seed_weights(spec, name)
     module = UnimodalVAE(spec.model.modality(name)).to(source.present.device)
     stage = spec.unimodal[name]
-    augment = build_augmentation(stage.augmentation, f'unimodal.{name}.augmentation')
+    augment = _augmentation(spec, name)
 
     def loss(positions: Tensor, warm_up: float) -> tuple[Tensor, dict[str, Tensor]]:
         data = source.values(name, positions)
@@ -48,7 +51,7 @@ def classifier_stage(
     """
     seed_weights(spec, f'{name}.classifier')
     module = Classifier(spec.model.modality(name), classes).to(source.present.device)
-    augment = build_augmentation(spec.unimodal[name].augmentation, f'unimodal.{name}.augmentation')
+    augment = _augmentation(spec, name)
 
     def loss(positions: Tensor, _: float) -> tuple[Tensor, dict[str, Tensor]]:
         data = source.values(name, positions)
@@ -57,7 +60,7 @@ def classifier_stage(
         accuracy = (logits.argmax(1) == truth).float().mean()
         return functional.cross_entropy(logits, truth), {'accuracy': accuracy}
 
-    identity = repr((spec.model.modality(name), spec.unimodal[name].augmentation))
+    identity = repr((spec.model.modality(name), _augmentation_options(spec, name)))
     return build_stage(
         spec,
         f'{name}.classifier',
@@ -73,7 +76,9 @@ def classifier_stage(
 def top_stage(spec: TrainingSpec, posteriors: Posteriors, source: TensorSource) -> Stage:
     """Train the top level on the cached unimodal posteriors of the training set."""
     seed_weights(spec, 'top')
-    module = TopLevel(spec.model).to(source.present.device)
+    model = build_model(spec.model)
+    assert isinstance(model, Nexus)
+    module = model.top.to(source.present.device)
     for name, posterior in posteriors.items():
         module.scale_of(name).fit(posterior)
 
@@ -89,17 +94,25 @@ def top_stage(spec: TrainingSpec, posteriors: Posteriors, source: TensorSource) 
 
 
 def joint_stage(spec: TrainingSpec, source: TensorSource) -> Stage:
-    """Train both levels in one step, as in the paper; latents keep their own scale."""
+    """
+    Train a whole model in one step, with the stage ``top``.
+
+    Both levels at once, as in the Nexus paper (latents keep their own scale), or a model that
+    does not come apart. Data are augmented as the unimodal stages say.
+    """
     seed_weights(spec, 'joint')
-    module = Nexus(spec.model).to(source.present.device)
+    module = build_model(spec.model).to(source.present.device)
+    augment = {name: _augmentation(spec, name) for name in source.names}
 
     def loss(rows: Tensor, warm_up: float) -> tuple[Tensor, dict[str, Tensor]]:
         data = {name: source.row_values(name, rows) for name in source.names}
+        if module.training:
+            data = {name: augment[name](values) for name, values in data.items()}
         return module.loss(data, source.present[rows], warm_up)
 
-    return build_stage(
-        spec, 'joint', module, spec.top, loss, source.rows, source, repr(spec.model)
-    )
+    augmented = {name: _augmentation_options(spec, name) for name in source.names}
+    identity = repr((spec.model, augmented))
+    return build_stage(spec, 'joint', module, spec.top, loss, source.rows, source, identity)
 
 
 @torch.no_grad()
@@ -114,6 +127,16 @@ def cache_posteriors(modules: dict[str, UnimodalVAE], source: TensorSource) -> P
             torch.cat([p.mean for p in parts]), torch.cat([p.log_variance for p in parts])
         )
     return result
+
+
+def _augmentation_options(spec: TrainingSpec, name: str) -> Mapping[str, Any]:
+    stage = spec.unimodal.get(name)
+    return {} if stage is None else stage.augmentation
+
+
+def _augmentation(spec: TrainingSpec, name: str) -> Augmentation:
+    path = f'unimodal.{name}.augmentation'
+    return build_augmentation(_augmentation_options(spec, name), path)
 
 
 def seed_weights(spec: TrainingSpec, name: str) -> None:

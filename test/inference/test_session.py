@@ -12,34 +12,36 @@ from model_specs import arm_spec
 from mm_perception.bundle import Bundle
 from mm_perception.errors import EngineUnavailable, InvalidInput, NothingObserved
 from mm_perception.inference import InferenceSession, build_engine
+from mm_perception.modalities import build_modality
 from mm_perception.modalities.raw import Array
+from mm_perception.model.base import MultimodalModel
 from mm_perception.model.build import build_model
-from mm_perception.model.nexus import Nexus
 
 SPEC = arm_spec()
 
 
 @pytest.fixture(scope='module')
-def model() -> Nexus:
+def model() -> MultimodalModel:
     torch.manual_seed(0)
     return build_model(SPEC).eval()
 
 
 @pytest.fixture
-def session(model: Nexus) -> InferenceSession:
+def session(model: MultimodalModel) -> InferenceSession:
     weights = {k: v.numpy() for k, v in model.state_dict().items()}
     return InferenceSession(build_engine(Bundle('arm', SPEC, weights), 'cpu'), SPEC)
 
 
-def arrays(model: Nexus, seed: int) -> dict[str, Array]:
+def arrays(model: MultimodalModel, seed: int) -> dict[str, Array]:
     generator = np.random.default_rng(seed)
     return {
-        name: generator.random(vae.shape, dtype=np.float32) for name, vae in model.unimodal.items()
+        m.name: generator.random(build_modality(m).shape, dtype=np.float32)
+        for m in model.spec.modalities
     }
 
 
 def test_session_equals_the_model_for_every_subset(
-    model: Nexus, session: InferenceSession
+    model: MultimodalModel, session: InferenceSession
 ) -> None:
     data = arrays(model, 0)
     for name, array in data.items():
@@ -49,8 +51,9 @@ def test_session_equals_the_model_for_every_subset(
         for subset in itertools.combinations(SPEC.names, size):
             present = torch.tensor([[name in subset for name in SPEC.names]])
             with torch.no_grad():
-                joint = model.encode(batch, present)
-                expected = model.decode(joint.mean)
+                codes = {name: model.encode(name, value) for name, value in batch.items()}
+                joint = model.fuse(codes, present)
+                expected = {name: model.decode(name, joint.mean) for name in SPEC.names}
             result = session.infer(subset, SPEC.names)
             np.testing.assert_allclose(result.mean, joint.mean[0], atol=1e-5)
             np.testing.assert_allclose(result.std, joint.std[0], atol=1e-5)
@@ -58,7 +61,9 @@ def test_session_equals_the_model_for_every_subset(
                 np.testing.assert_allclose(result.reconstructions[name], value[0], atol=1e-5)
 
 
-def test_incremental_equals_full_recomputation(model: Nexus, session: InferenceSession) -> None:
+def test_incremental_equals_full_recomputation(
+    model: MultimodalModel, session: InferenceSession
+) -> None:
     generator = np.random.default_rng(1)
     current: dict[str, Array] = {}
     for step in range(40):
@@ -76,7 +81,7 @@ def test_incremental_equals_full_recomputation(model: Nexus, session: InferenceS
 
 
 def test_only_changed_modalities_are_encoded(
-    model: Nexus, session: InferenceSession, monkeypatch: pytest.MonkeyPatch
+    model: MultimodalModel, session: InferenceSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encoded: list[str] = []
     encode = session.engine.encode
@@ -98,7 +103,7 @@ def test_only_changed_modalities_are_encoded(
     assert sorted(encoded) == ['force', 'force', 'front']
 
 
-def test_nothing_observed_is_an_error(model: Nexus, session: InferenceSession) -> None:
+def test_nothing_observed_is_an_error(model: MultimodalModel, session: InferenceSession) -> None:
     with pytest.raises(NothingObserved, match='no modality is present'):
         session.infer((), ())
     with pytest.raises(NothingObserved, match='no data of front'):
@@ -112,7 +117,9 @@ def test_a_wrong_shape_is_refused(session: InferenceSession) -> None:
         session.update('force', np.zeros(4, np.float32))
 
 
-def test_uncertainty_comes_from_latent_samples(model: Nexus, session: InferenceSession) -> None:
+def test_uncertainty_comes_from_latent_samples(
+    model: MultimodalModel, session: InferenceSession
+) -> None:
     session.update('force', arrays(model, 0)['force'])
     session.infer({'force'}, ())
     std = session.reconstruction_std({'front', 'joints'}, samples=32)
@@ -120,7 +127,7 @@ def test_uncertainty_comes_from_latent_samples(model: Nexus, session: InferenceS
     assert all((value > 0).any() for value in std.values())
 
 
-def test_a_device_that_is_not_there_is_an_error(model: Nexus) -> None:
+def test_a_device_that_is_not_there_is_an_error(model: MultimodalModel) -> None:
     bundle = Bundle('arm', SPEC, {k: v.numpy() for k, v in model.state_dict().items()})
     with pytest.raises(EngineUnavailable, match='unknown device "tpu"'):
         build_engine(bundle, 'tpu')

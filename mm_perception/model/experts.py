@@ -1,0 +1,170 @@
+"""Joint encoders that combine experts: one posterior per modality."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+
+import torch
+from torch import Tensor, nn
+
+from mm_perception.errors import ConfigError
+from mm_perception.model.base import Posterior
+from mm_perception.model.distributions import POSTERIORS, Diagonal, DiagonalGaussian, mapped
+from mm_perception.model.joint import Codes, Concatenation, JointEncoder, Sizes, on_rows
+from mm_perception.model.mixture import Mixture, pick, surest
+from mm_perception.model.networks import dense, split_posterior
+from mm_perception.spec import ModelSpec
+
+
+class ExpertEncoder(JointEncoder):
+    """An expert per modality, each a Gaussian over the joint latent."""
+
+    kind: type[Diagonal] = DiagonalGaussian
+
+    def __init__(self, spec: ModelSpec, sizes: Sizes | None) -> None:
+        super().__init__(spec, sizes)
+        self.outputs = 2 * spec.joint_latent_dim
+        self.experts_of = nn.ModuleDict(
+            {
+                name: nn.Identity() if sizes is None else _head(spec, sizes[name])
+                for name in spec.names
+            }
+        )
+
+    @staticmethod
+    def code_dim(spec: ModelSpec) -> int:
+        """Size of an expert's mean and log variance."""
+        return 2 * spec.joint_latent_dim
+
+    def experts(self, codes: Codes, present: Tensor) -> Diagonal:
+        """Each modality's own posterior, ``float[B, M, D]``; meaningless where absent."""
+        outputs = [
+            on_rows(self.experts_of[name], codes[name], present[:, column], self.outputs)
+            for column, name in enumerate(self.names)
+        ]
+        return self.kind(*split_posterior(torch.stack(outputs, dim=1)))
+
+    @abstractmethod
+    def combine(self, experts: Diagonal, present: Tensor) -> Posterior:
+        """Joint posterior of the experts present, ``bool[B, M]``."""
+
+    def forward(self, codes: Codes, present: Tensor) -> Posterior:
+        """Joint posterior, see :class:`JointEncoder`."""
+        return self.combine(self.experts(codes, present), present)
+
+
+def product_of_experts(experts: Diagonal, present: Tensor, prior: float) -> DiagonalGaussian:
+    """
+    Multiply the present Gaussian experts.
+
+    :param experts: ``float[B, M, D]``.
+    :param present: ``bool[..., B, M]``.
+    :param prior: precision of a prior expert with mean 0; 0 for none.
+
+    Wu and Goodman 2018, section 2.2.
+    """
+    assert isinstance(experts, DiagonalGaussian)
+    weights = present[..., None] * (-experts.log_variance).exp()
+    precision = prior + weights.sum(-2)
+    return DiagonalGaussian((weights * experts.mean).sum(-2) / precision, -precision.log())
+
+
+class ProductOfExperts(ExpertEncoder):
+    """Product of the present experts and a prior expert N(0, 1)."""
+
+    def combine(self, experts: Diagonal, present: Tensor) -> DiagonalGaussian:
+        """Multiply, see :class:`ExpertEncoder`."""
+        return product_of_experts(experts, present, 1.0)
+
+
+class MixtureOfExperts(ExpertEncoder):
+    """
+    Uniform mixture of the present experts; the surest one is published.
+
+    Shi et al. 2019, section 3; ``options.posterior`` may be ``laplace``.
+    """
+
+    fuses = False
+
+    def __init__(self, spec: ModelSpec, sizes: Sizes | None) -> None:
+        super().__init__(spec, sizes)
+        name = str(spec.options.get('posterior', 'gaussian'))
+        if name not in POSTERIORS:
+            known = ', '.join(POSTERIORS)
+            raise ConfigError(f'model.options.posterior: unknown "{name}"; known: {known}')
+        self.kind = POSTERIORS[name]
+
+    def combine(self, experts: Diagonal, present: Tensor) -> Mixture:
+        """Mix, see :class:`ExpertEncoder`."""
+        return Mixture(experts, present, surest(experts, present))
+
+
+class MixtureOfProducts(ExpertEncoder):
+    """
+    Uniform mixture, over all non-empty subsets of those present, of products of experts.
+
+    The product of all that are present is published.
+
+    Sutter et al. 2021, "Generalized multimodal ELBO", eq. 8-9.
+    """
+
+    subsets: Tensor
+
+    def __init__(self, spec: ModelSpec, sizes: Sizes | None) -> None:
+        super().__init__(spec, sizes)
+        count = len(spec.names)
+        numbers = torch.arange(1, 2**count)[:, None]
+        subsets = numbers.bitwise_and(2 ** torch.arange(count)) > 0
+        self.register_buffer('subsets', subsets, persistent=False)
+
+    def combine(self, experts: Diagonal, present: Tensor) -> Mixture:
+        """Mix the products, see :class:`ExpertEncoder`."""
+        products = product_of_experts(
+            mapped(experts, lambda part: part[:, None]), self.subsets[None], 0.0
+        )
+        possible = (~self.subsets | present[:, None]).all(-1)
+        largest = (possible * self.subsets.sum(1)).argmax(1)
+        return Mixture(products, possible, largest)
+
+
+class SurestExpert(ExpertEncoder):
+    """The surest of the present experts: there is no joint one."""
+
+    fuses = False
+
+    def combine(self, experts: Diagonal, present: Tensor) -> Diagonal:
+        """Choose, see :class:`ExpertEncoder`."""
+        return pick(experts, surest(experts, present))
+
+
+class Surrogates(SurestExpert):
+    """A joint encoder where all modalities are present, else a modality's surrogate expert."""
+
+    fuses = True
+
+    def __init__(self, spec: ModelSpec, sizes: Sizes | None) -> None:
+        messages = sizes or dict.fromkeys(spec.names, spec.message_dim)
+        super().__init__(spec, messages)
+        self.together = Concatenation(spec, messages)
+
+    @staticmethod
+    def code_dim(spec: ModelSpec) -> int:
+        """Size of a message, which the joint encoder and the surrogates share."""
+        return spec.message_dim
+
+    def forward(self, codes: Codes, present: Tensor) -> DiagonalGaussian:
+        """Joint posterior, see :class:`JointEncoder`."""
+        together, alone = self.together(codes, present), super().forward(codes, present)
+        assert isinstance(alone, DiagonalGaussian)
+        complete = present.all(1, keepdim=True)
+        return DiagonalGaussian(
+            torch.where(complete, together.mean, alone.mean),
+            torch.where(complete, together.log_variance, alone.log_variance),
+        )
+
+
+def _head(spec: ModelSpec, size: int) -> nn.Module:
+    layers = (size, spec.message_dim, *spec.joint_hidden)
+    return nn.Sequential(
+        dense(layers, 'leaky_relu', True), nn.Linear(layers[-1], 2 * spec.joint_latent_dim)
+    )
