@@ -45,6 +45,7 @@ class Run:
     :param work: folder for checkpoints and TensorBoard logs.
     :param device: ``cpu`` or ``cuda``.
     :param jobs: unimodal stages trained side by side, each in a process of its own.
+    :param judges: train the classifiers that the bundle carries.
     """
 
     spec: TrainingSpec
@@ -53,6 +54,7 @@ class Run:
     jobs: int = 1
     resume: bool = False
     quiet: bool = False
+    judges: bool = True
 
     @property
     def logging(self) -> Logging:
@@ -80,11 +82,11 @@ def train(run: Run, out: Path, command: str) -> Bundle:
     :param command: as typed, for the model card.
     :raises ConfigError: if dataset and configuration do not fit.
     """
-    train_model = _train_apart if _trains_apart(run.spec) else _train_jointly
+    train_model = _train_apart if trains_apart(run.spec) else _train_jointly
     dataset = _load(run.spec, 'train')
     source = TensorSource(dataset, torch.device(run.device))
     model, posteriors, fitted = train_model(run, source)
-    classifiers, judged = train_classifiers(run, dataset)
+    classifiers, judged = train_classifiers(run, dataset) if run.judges else (Classifiers({}), {})
     bundle = Bundle(
         name=run.spec.name,
         spec=run.spec.model,
@@ -97,7 +99,12 @@ def train(run: Run, out: Path, command: str) -> Bundle:
     return save_bundle(bundle, out, model_card(bundle, model.fuses))
 
 
-def _trains_apart(spec: TrainingSpec) -> bool:
+def trains_apart(spec: TrainingSpec) -> bool:
+    """
+    Whether a model's autoencoders and its top level are trained one after the other.
+
+    :raises ConfigError: if they are, and a modality has no stage.
+    """
     apart = build_model(spec.model).separable and not spec.joint
     missing = [name for name in spec.model.names if name not in spec.unimodal]
     if apart and missing:
@@ -130,7 +137,7 @@ Trained = tuple[MultimodalModel, Posteriors, dict[str, Fitted]]
 
 def _train_apart(run: Run, source: TensorSource) -> Trained:
     names = run.spec.model.names
-    fitted = _in_parallel(run, names, _fit_unimodal)
+    fitted = _in_parallel(run, names, fit_unimodal)
     modules: dict[str, Any] = {}
     for name in names:
         stage = unimodal_stage(run.spec, name, source)
@@ -138,7 +145,7 @@ def _train_apart(run: Run, source: TensorSource) -> Trained:
         modules[name] = stage.module
     posteriors = cache_posteriors(modules, source)
     top = top_stage(run.spec, posteriors, source)
-    fitted['top'] = fit(top, _checkpoint(run, 'top'), run.resume, run.logging)
+    fitted['top'] = fit(top, checkpoint(run, 'top'), run.resume, run.logging)
     model = build_model(run.spec.model)
     assert isinstance(model, Nexus)
     model.unimodal.update(modules)
@@ -148,7 +155,7 @@ def _train_apart(run: Run, source: TensorSource) -> Trained:
 
 def _train_jointly(run: Run, source: TensorSource) -> Trained:
     stage = joint_stage(run.spec, source)
-    fitted = {'joint': fit(stage, _checkpoint(run, 'joint'), run.resume, run.logging)}
+    fitted = {'joint': fit(stage, checkpoint(run, 'joint'), run.resume, run.logging)}
     model = stage.module.eval()
     assert isinstance(model, MultimodalModel)
     modules: dict[str, Any] = dict(model.unimodal.items()) if isinstance(model, Nexus) else {}
@@ -156,6 +163,7 @@ def _train_jointly(run: Run, source: TensorSource) -> Trained:
 
 
 def train_classifiers(run: Run, dataset: Dataset) -> tuple[Classifiers, dict[str, Fitted]]:
+    """Train an independent classifier per modality; none where nothing carries labels."""
     """Train the classifiers that judge coherence, or finish those trained before."""
     names = [m.name for m in run.spec.model.modalities if not build_modality(m).labels]
     if label_indices(dataset, run.spec.model) is None:
@@ -195,11 +203,12 @@ def _limit_threads(jobs: int) -> None:
     torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
 
 
-def _fit_unimodal(run: Run, name: str, position: int) -> Fitted:
+def fit_unimodal(run: Run, name: str, position: int = 0) -> Fitted:
+    """Train the autoencoder of one modality, to a checkpoint in the work folder."""
     source = TensorSource(_load(run.spec, 'train').only(name), torch.device(run.device))
     stage = unimodal_stage(run.spec, name, source)
     logging = replace(run.logging, bar_position=position)
-    return fit(stage, _checkpoint(run, stage.name), run.resume, logging)
+    return fit(stage, checkpoint(run, stage.name), run.resume, logging)
 
 
 def _fit_classifier(run: Run, name: str, position: int) -> Fitted:
@@ -207,14 +216,15 @@ def _fit_classifier(run: Run, name: str, position: int) -> Fitted:
     source = TensorSource(dataset.only(name), torch.device(run.device))
     stage = _classifier_stage(run.spec, name, dataset, source)
     logging = replace(run.logging, bar_position=position)
-    return fit(stage, _checkpoint(run, stage.name), run.resume, logging)
+    return fit(stage, checkpoint(run, stage.name), run.resume, logging)
 
 
 def _finish(run: Run, stage: Stage) -> None:
-    fit(stage, _checkpoint(run, stage.name), True, Logging(quiet=True))
+    fit(stage, checkpoint(run, stage.name), True, Logging(quiet=True))
 
 
-def _checkpoint(run: Run, stage: str) -> Path:
+def checkpoint(run: Run, stage: str) -> Path:
+    """File of a stage's checkpoint."""
     return run.work / f'{stage}.safetensors'
 
 

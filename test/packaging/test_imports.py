@@ -17,6 +17,7 @@ LEVELS = [
     {'model'},
     {'bundle'},
     {'data', 'training', 'evaluation', 'inference'},
+    {'experiments'},
     {'ros'},
     {'demo'},
     {'cli'},

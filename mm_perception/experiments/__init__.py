@@ -1,0 +1,1 @@
+"""The tables of the papers: models trained and measured side by side."""

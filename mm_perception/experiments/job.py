@@ -1,0 +1,180 @@
+"""One model of a table: train it, measure it, keep the rows."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from mm_perception.bundle import MANIFEST, Bundle, load_bundle
+from mm_perception.config import to_plain
+from mm_perception.data.dataset import load_dataset
+from mm_perception.errors import ConfigError
+from mm_perception.evaluation.rows import Row
+from mm_perception.experiments.judges import Judges, train_judges
+from mm_perception.experiments.measure import Subject, measure
+from mm_perception.experiments.plan import Unit, digest
+from mm_perception.experiments.table import Column
+from mm_perception.inference import build_engine
+from mm_perception.spec import TrainingSpec
+from mm_perception.training.run import Run, checkpoint, fit_unimodal, train, trains_apart
+
+ROWS, SETTINGS, WORK = 'rows.json', 'settings.json', 'work'
+
+
+@dataclass(frozen=True)
+class Job:
+    """
+    A unit of a table on prepared data.
+
+    :param spec: its training on the prepared data.
+    :param data_key: hash of the prepared data.
+    :param judge: what the judges learn from, and ``judge_folder`` their weights.
+    :param columns: of the table.
+    :param samples: importance samples per test row.
+    :param shared: folder of what several models use.
+    :param command: as typed, for the model card.
+    """
+
+    unit: Unit
+    spec: TrainingSpec
+    data_key: str
+    judge: TrainingSpec
+    judge_folder: Path
+    columns: Mapping[str, Column]
+    samples: int
+    shared: Path
+    device: str
+    quiet: bool
+    command: str
+
+    @property
+    def trained_key(self) -> str:
+        """Hash of what decides the model."""
+        return digest([self.unit.key, self.data_key])
+
+    @property
+    def measured_key(self) -> str:
+        """Hash of what decides the rows, given the model."""
+        asked = [to_plain(column) for column in self.columns.values()]
+        return digest([asked, self.samples, self.judge_folder.name, self.data_key])
+
+    @property
+    def metrics(self) -> set[str]:
+        """Metrics that the columns ask for."""
+        return {column.metric for column in self.columns.values()}
+
+    @property
+    def unimodal(self) -> dict[str, Path]:
+        """Where the autoencoder of each modality is shared, if the model has any of its own."""
+        if self.unit.bundle or not trains_apart(self.spec):
+            return {}
+        return {name: self.shared / 'unimodal' / self._vae(name) for name in self.spec.model.names}
+
+    def _vae(self, name: str) -> str:
+        parts = (self.spec.model.modality(name), self.spec.unimodal[name])
+        plain = [to_plain(part) for part in parts]
+        key = digest([*plain, self.spec.seed, self.spec.validation_fraction, self.data_key])
+        return f'{name}-{key}'
+
+
+def read_rows(job: Job) -> dict[str, Any] | None:
+    """
+    What a job found before, or None if it has to run.
+
+    :raises ConfigError: if its folder holds a model of other settings.
+    """
+    folder = job.unit.folder
+    _check_settings(job)
+    try:
+        found: dict[str, Any] = json.loads((folder / ROWS).read_text())
+    except FileNotFoundError:
+        return None
+    return found if found['measured'] == job.measured_key else None
+
+
+def judges_of(job: Job) -> Judges:
+    """Judges of the job's dataset, trained if they are not there yet."""
+    return train_judges(job.judge, job.metrics, job.judge_folder, job.device, job.quiet)
+
+
+def fit_shared(job: Job, name: str) -> None:
+    """Train the autoencoder of one modality that several models share."""
+    run = Run(job.spec, job.unimodal[name], job.device, resume=True, quiet=job.quiet)
+    fit_unimodal(run, name)
+
+
+def run_job(job: Job) -> dict[str, Any]:
+    """Train (unless it is trained) and measure; what was found is in ``rows.json`` then."""
+    _check_settings(job)
+    folder = job.unit.folder
+    began = time.monotonic()
+    bundle = _train(job)
+    trained = time.monotonic()
+    found = {
+        'measured': job.measured_key,
+        'dataset': job.unit.dataset,
+        'variant': job.unit.variant,
+        'family': bundle.spec.family,
+        'bundle': f'{bundle.name}@{bundle.hash[:8]}',
+        'seed': job.unit.seed,
+        'rows': [vars(row) for row in _measure(job, bundle)],
+        'training_seconds': bundle.training.get('seconds', {}),
+        'seconds': {
+            'train': round(trained - began, 1),
+            'measure': round(time.monotonic() - trained, 1),
+        },
+    }
+    partial = folder / f'{ROWS}.partial'
+    partial.write_text(json.dumps(found, indent=1) + '\n')
+    partial.replace(folder / ROWS)
+    shutil.rmtree(folder / WORK, ignore_errors=True)
+    return found
+
+
+def found_rows(found: Mapping[str, Any]) -> list[Row]:
+    """Rows of what a job found."""
+    return [Row(**{**row, 'observed': tuple(row['observed'])}) for row in found['rows']]
+
+
+def find_bundle_of(job: Job) -> Bundle:
+    """The model of a job that has run."""
+    return load_bundle(job.unit.bundle or job.unit.folder)
+
+
+def _train(job: Job) -> Bundle:
+    folder = job.unit.folder
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / SETTINGS).write_text(json.dumps(_settings(job), indent=1) + '\n')
+    if job.unit.bundle or (folder / MANIFEST).is_file():
+        return find_bundle_of(job)
+    run = Run(job.spec, folder / WORK, job.device, resume=True, quiet=job.quiet, judges=False)
+    for name, shared in job.unimodal.items():
+        target = checkpoint(run, name)
+        if not target.is_file():
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(checkpoint(replace(run, work=shared), name), target)
+    return train(run, folder, job.command)
+
+
+def _measure(job: Job, bundle: Bundle) -> list[Row]:
+    test = load_dataset(Path(job.spec.dataset), 'test')
+    subject = Subject(bundle, build_engine(bundle, job.device), test, judges_of(job), job.samples)
+    return measure(subject, list(job.columns.values()))
+
+
+def _settings(job: Job) -> dict[str, Any]:
+    return {'trained': job.trained_key, 'spec': to_plain(job.unit.spec)}
+
+
+def _check_settings(job: Job) -> None:
+    file = job.unit.folder / SETTINGS
+    if file.is_file() and json.loads(file.read_text())['trained'] != job.trained_key:
+        raise ConfigError(
+            f'{job.unit.folder}: holds a model of other settings or data; remove it, or name'
+            ' another folder with --out'
+        )

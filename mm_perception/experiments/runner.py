@@ -1,0 +1,161 @@
+"""Run a table: prepare data, train judges, autoencoders and models side by side, gather rows."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from tqdm import tqdm
+
+from mm_perception.config import to_plain
+from mm_perception.experiments.data import prepare_data
+from mm_perception.experiments.job import Job, fit_shared, judges_of, read_rows, run_job
+from mm_perception.experiments.plan import Plan, Settings, Unit, digest, make_plan
+from mm_perception.experiments.table import Table
+from mm_perception.spec import TrainingSpec
+
+Call = Callable[[], Any]
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """
+    A table that has been run.
+
+    :param found: what each job found, in the order of ``jobs``.
+    :param judged: accuracy of the classifiers on real test data, by dataset and modality.
+    :param seconds: of this run alone.
+    """
+
+    plan: Plan
+    jobs: tuple[Job, ...]
+    found: tuple[Mapping[str, Any], ...]
+    judged: Mapping[str, Mapping[str, float]]
+    seconds: float
+
+
+def run_table(table: Table, settings: Settings, command: str) -> Outcome:
+    """
+    Train and measure all that a table lacks, and gather all of it.
+
+    What has rows is not run again; what is half trained goes on from its checkpoint.
+
+    :param command: as typed, for the model cards.
+    :raises ConfigError: if a configuration does not fit, or a folder holds other models.
+    :raises DataError: if a dataset is missing.
+    """
+    began = time.monotonic()
+    plan = make_plan(table, settings)
+    jobs = _jobs(plan, command)
+    waiting = [job for job in jobs if read_rows(job) is None]
+    _side_by_side(_preparations(waiting), settings, 'judges and autoencoders')
+    _side_by_side({_label(job): partial(run_job, job) for job in waiting}, settings, table.name)
+    found = [read_rows(job) for job in jobs]
+    judged = {}
+    for job in jobs:
+        if job.unit.dataset not in judged:
+            judged[job.unit.dataset] = judges_of(job).accuracy
+    return Outcome(
+        plan,
+        jobs,
+        tuple(f for f in found if f is not None),
+        judged,
+        time.monotonic() - began,
+    )
+
+
+def _jobs(plan: Plan, command: str) -> tuple[Job, ...]:
+    scale, jobs = plan.scale, []
+    for dataset, spec in plan.judges.items():
+        source, names = Path(spec.dataset), spec.model.names
+        folder, key = prepare_data(source, names, (scale.rows, scale.test_rows), plan.shared)
+        judged, judged_key = prepare_data(
+            source, names, (scale.judge_rows, scale.test_rows), plan.shared
+        )
+        judge = replace(spec, dataset=judged.as_posix())
+        judge_folder = plan.shared / 'judges' / _judge_name(dataset, spec, judged_key)
+        jobs += [
+            Job(
+                unit=unit,
+                spec=replace(unit.spec, dataset=folder.as_posix()),
+                data_key=key,
+                judge=judge,
+                judge_folder=judge_folder,
+                columns=plan.table.columns,
+                samples=scale.samples,
+                shared=plan.shared,
+                device=plan.settings.device,
+                quiet=plan.settings.quiet or plan.settings.jobs > 1,
+                command=command,
+            )
+            for unit in _units_of(plan, dataset)
+        ]
+    return tuple(jobs)
+
+
+def _units_of(plan: Plan, dataset: str) -> Iterator[Unit]:
+    return (unit for unit in plan.units if unit.dataset == dataset)
+
+
+def _judge_name(dataset: str, spec: TrainingSpec, data_key: str) -> str:
+    parts = [spec.model.modalities, spec.unimodal, spec.classifiers]
+    return f'{dataset}-{digest([to_plain(parts), spec.validation_fraction, data_key])}'
+
+
+def _fit_judges(job: Job) -> None:
+    judges_of(job)
+
+
+def _label(job: Job) -> str:
+    return job.unit.folder.name
+
+
+def _preparations(jobs: Sequence[Job]) -> dict[str, Call]:
+    calls: dict[str, Call] = {}
+    for job in jobs:
+        calls.setdefault(f'judges of {job.unit.dataset}', partial(_fit_judges, job))
+        for name, folder in job.unimodal.items():
+            calls.setdefault(folder.name, partial(fit_shared, job, name))
+    return calls
+
+
+def _side_by_side(calls: Mapping[str, Call], settings: Settings, title: str) -> None:
+    """Make calls in processes of their own (or here, for one job), with a progress bar."""
+    jobs = min(settings.jobs, len(calls))
+    bar = tqdm(total=len(calls), desc=title, unit='job', disable=settings.quiet)
+    with bar:
+        if jobs <= 1:
+            for name, call in calls.items():
+                bar.set_postfix_str(name)
+                call()
+                bar.update()
+            return
+        with _processes(jobs) as pool:
+            running = {pool.submit(call): name for name, call in calls.items()}
+            for future in as_completed(running):
+                future.result()
+                bar.set_postfix_str(f'{running[future]} done')
+                bar.update()
+
+
+@contextmanager
+def _processes(jobs: int) -> Iterator[ProcessPoolExecutor]:
+    os.environ.setdefault('TQDM_DISABLE', '1')  # of the processes: their bars would overlap
+    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context('spawn'), _one_thread)
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _one_thread() -> None:
+    torch.set_num_threads(1)

@@ -1,0 +1,185 @@
+"""A table of a paper as data: what is trained on what, what is measured, what the paper says."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from mm_perception.config import from_plain, read_yaml
+from mm_perception.errors import ConfigError
+from mm_perception.evaluation.rows import Row
+from mm_perception.resources import share_directory
+
+OTHERS, OWN, ALL = 'others', 'own', 'all'
+
+
+@dataclass(frozen=True)
+class Scale:
+    """
+    A budget.
+
+    :param seeds: runs per variant.
+    :param minutes: how long it takes on two CPU cores; 0 where that was not measured.
+    :param rows: training rows, drawn at random; 0 for all.
+    :param test_rows: test rows, drawn at random; 0 for all.
+    :param judge_rows: rows that classifiers and feature encoders learn from; 0 for all.
+    :param judge_epochs: how long they learn.
+    :param samples: importance samples per test row.
+    :param changes: to every training configuration.
+    """
+
+    seeds: int
+    minutes: float = 0.0
+    rows: int = 0
+    test_rows: int = 0
+    judge_rows: int = 0
+    judge_epochs: int = 10
+    samples: int = 100
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class DatasetEntry:
+    """
+    A dataset of a table.
+
+    :param config: training configuration, relative to ``config/``, that variants change.
+    :param changes: to that configuration.
+    """
+
+    config: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Variant:
+    """
+    A line of a table.
+
+    :param changes: to the configuration of the dataset.
+    :param config: configuration to start from instead of the dataset's.
+    :param bundle: a trained bundle to measure as it is; nothing is trained then.
+    :param x: where the variant stands on the axis of a curve.
+    :param scales: changes at some scale, by its name.
+    """
+
+    title: str
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    config: str = ''
+    bundle: str = ''
+    x: float = 0.0
+    scales: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Column:
+    """
+    A figure per variant: the mean of some rows.
+
+    :param metric: key of the registry of measures.
+    :param given: what is observed: ``others`` (any but the target), ``own`` (the target
+        alone), ``all``, or names separated by commas.
+    :param count: how many modalities are observed; 0 for any number.
+    :param targets: what is generated; empty for any.
+    :param estimator: ``mean`` or ``sample`` of the latents.
+    :param factor: 100 for per cent.
+    """
+
+    title: str
+    metric: str
+    given: str = OTHERS
+    count: int = 0
+    targets: tuple[str, ...] = ()
+    estimator: str = 'sample'
+    factor: float = 1.0
+    digits: int = 1
+
+    def asks(self, target: str, observed: Collection[str], names: Collection[str]) -> bool:
+        """
+        Whether the column is about one target given some observed modalities.
+
+        :param names: all modalities.
+        """
+        if self.targets and target not in self.targets:
+            return False
+        if self.count and len(observed) != self.count:
+            return False
+        if self.given == OTHERS:
+            return target not in observed
+        exact = {OWN: {target}, ALL: set(names)}.get(self.given, set(self.given.split(',')))
+        return set(observed) == exact
+
+    def holds(self, row: Row, names: Collection[str]) -> bool:
+        """Whether a measured row counts into the column."""
+        return row.metric == self.metric and self.asks(row.target, row.observed, names)
+
+
+@dataclass(frozen=True)
+class Table:
+    """
+    All of a table.
+
+    :param name: that of its file.
+    :param source: where the table stands.
+    :param by_target: a line per variant and target, not only per variant.
+    :param curve: what ``x`` of the variants is, for a picture; empty for no curve.
+    :param notes: sentences on what differs from the paper.
+    :param pictures: keys of the registry of pictures.
+    :param paper: what the paper reports: dataset, variant, target (``-`` where the table is
+        not by target), column: mean and spread.
+    """
+
+    title: str
+    source: str
+    datasets: Mapping[str, DatasetEntry]
+    variants: Mapping[str, Variant]
+    columns: Mapping[str, Column]
+    scales: Mapping[str, Scale]
+    name: str = ''
+    by_target: bool = False
+    curve: str = ''
+    notes: tuple[str, ...] = ()
+    pictures: tuple[str, ...] = ()
+    paper: Mapping[str, Mapping[str, Mapping[str, Mapping[str, tuple[float, ...]]]]] = field(
+        default_factory=dict
+    )
+
+    def scale(self, name: str) -> Scale:
+        """
+        Find a budget.
+
+        :raises ConfigError: if there is none of that name.
+        """
+        if name not in self.scales:
+            known = ', '.join(self.scales)
+            raise ConfigError(f'table {self.name} has no scale "{name}"; it has: {known}')
+        return self.scales[name]
+
+
+def table_folder() -> Path:
+    """Where the tables lie."""
+    return share_directory() / 'config' / 'tables'
+
+
+def known_tables() -> tuple[str, ...]:
+    """Names of all tables."""
+    return tuple(sorted(file.stem for file in table_folder().glob('*.yaml')))
+
+
+def load_table(name: str) -> Table:
+    """
+    Read a table.
+
+    :param name: of a table that is known, or a YAML file.
+    :raises ConfigError: if there is none of that name, or it does not fit.
+    """
+    file = Path(name) if name.endswith('.yaml') else table_folder() / f'{name}.yaml'
+    if not file.is_file():
+        raise ConfigError(f'no table "{name}"; known: {", ".join(known_tables())}')
+    data = dict(read_yaml(file))
+    try:
+        return from_plain(Table, {'name': file.stem, **data})
+    except ConfigError as error:
+        raise ConfigError(f'{file}: {error}') from error
