@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Mapping
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -59,7 +60,8 @@ class LinearGaussianEngine:
     :param scale: factor on the std that is published; 1 is right.
     """
 
-    name, device = 'linear_gaussian', 'cpu'
+    name, device, fuses = 'linear_gaussian', 'cpu', True
+    code_dims: ClassVar = {name: len(matrix) for name, matrix in LOADINGS.items()}
 
     def __init__(self, scale: float = 1.0) -> None:
         self.scale = scale
@@ -79,7 +81,7 @@ class LinearGaussianEngine:
     def decode(self, name: str, joint: Array) -> Array:
         return (joint @ LOADINGS[name].T).astype(np.float32)
 
-    def decode_sample(self, name: str, joint: Array, seed: int = 0) -> Array:
+    def decode_sample(self, name: str, joint: Array, seed: int) -> Array:
         return self.decode(name, joint)
 
 
@@ -97,7 +99,7 @@ class LinearGaussianModel(MultimodalModel):
 
     @property
     def code_dims(self) -> dict[str, int]:
-        return {name: len(matrix) for name, matrix in LOADINGS.items()}
+        return self.engine.code_dims
 
     def encode(self, name: str, data: Tensor) -> Tensor:
         return data

@@ -90,7 +90,7 @@ def measure_latent_calibration(
     Compare the posterior given a subset with the one given all modalities.
 
     Were both exact, samples of the latter would be spread as the former says. Only active
-    dimensions count, since the others are trivially right.
+    dimensions count, since the others are trivially right; without any there are no rows.
 
     :param estimator: what stands for the truth: ``sample`` or ``mean`` of the posterior given
         all modalities; the mean is spread less.
@@ -219,6 +219,8 @@ def measure_calibration(
 
 
 def _figures(z: np.ndarray) -> dict[str, float]:
+    if not z.size:
+        return {}
     found = calibration(z)
     covered = calibration(z, (0.9,)).coverage[0]
     return {
@@ -230,7 +232,7 @@ def _figures(z: np.ndarray) -> dict[str, float]:
 
 def _spread(truth: np.ndarray, mean: np.ndarray, std: np.ndarray) -> dict[str, float]:
     error, unsure = truth - mean, std > CERTAIN
-    figures = _figures(error[unsure] / std[unsure]) if unsure.any() else {}
+    figures = _figures(error[unsure] / std[unsure])
     squares = np.square(std, dtype=np.float64).mean()
     if squares > 0:
         figures['error_per_std'] = float(np.sqrt(np.square(error).mean() / squares))

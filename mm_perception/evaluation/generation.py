@@ -106,8 +106,13 @@ def decode_all(
 
     :param estimator: ``mean`` or ``sample`` of the latents below the joint one.
     """
+    generator = np.random.default_rng([seed, *name.encode()])
     for rows in batches(len(joint)):
-        yield rows, engine.decode(name, joint[rows])
+        if estimator == 'mean':
+            yield rows, engine.decode(name, joint[rows])
+        else:
+            part = int(generator.integers(2**31))
+            yield rows, engine.decode_sample(name, joint[rows], part)
 
 
 def cross_targets(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import ClassVar
 
 import numpy as np
 import pytest
@@ -24,7 +25,8 @@ class Arithmetic:
     The joint mean is what the present modalities say on average; its std is 0.
     """
 
-    name, device = 'arithmetic', 'cpu'
+    name, device, fuses = 'arithmetic', 'cpu', True
+    code_dims: ClassVar = {'a': LABELS, 'b': LABELS}
 
     def encode(self, name: str, data: Array) -> Array:
         return data if name == 'a' else np.eye(LABELS, dtype=np.float32)[np.zeros(len(data), int)]
@@ -35,6 +37,9 @@ class Arithmetic:
         return mean, np.zeros_like(mean)
 
     def decode(self, name: str, joint: Array) -> Array:
+        return joint
+
+    def decode_sample(self, name: str, joint: Array, seed: int) -> Array:
         return joint
 
 
