@@ -1,0 +1,184 @@
+"""Augmentations of images, spectrograms and strokes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from mm_perception.errors import ConfigError
+from mm_perception.training.augmentation import AUGMENTATIONS, build_augmentation
+
+STRONG: dict[str, dict[str, Any]] = {
+    'affine': {'shift': [2.0, 2.0], 'scale': [0.1, 0.1], 'rotation_deg': 10.0, 'shear': 0.2,
+               'gain': 0.1, 'noise': 0.02},
+    'spectral': {'shift': [2.0, 1.0], 'scale': [0.03, 0.06], 'gain': 0.05, 'tilt': 0.3,
+                 'noise_floor': 0.4, 'frequency_mask': 12, 'time_mask': 4},
+    'stroke': {'rotation_deg': 10.0, 'scale': 0.2, 'shear': 0.2, 'warp': 0.05},
+}  # fmt: skip
+
+
+def augmented(data: Tensor, kind: str, seed: int = 0, **options: Any) -> Tensor:
+    torch.manual_seed(seed)
+    return build_augmentation({'type': kind, **options}, 'x')(data)
+
+
+def strokes(count: int = 64) -> Tensor:
+    """A right angle, from the top left down and to the right, that fills the unit box."""
+    along = torch.linspace(0.0, 1.0, 50)
+    down = torch.stack([torch.zeros(50), 1.0 - along], dim=1)
+    right = torch.stack([along, torch.zeros(50)], dim=1)
+    return torch.cat([down, right]).reshape(1, 200).repeat(count, 1)
+
+
+def bar(count: int = 64) -> Tensor:
+    """A narrow upright bar in the middle."""
+    images = torch.zeros(count, 1, 28, 28)
+    images[:, :, 4:24, 13:15] = 1.0
+    return images
+
+
+def speech(count: int = 64) -> Tensor:
+    """A sound of one level in all rows, then silence."""
+    data = torch.full((count, 128, 32), 0.5)
+    data[:, :, 20:] = 0.0
+    return data
+
+
+DATA = {'affine': bar, 'spectral': speech, 'stroke': strokes}
+
+
+@pytest.mark.parametrize('kind', AUGMENTATIONS)
+def test_augmentation_without_strength_changes_nothing(kind: str) -> None:
+    data = DATA[kind]()
+    assert (augmented(data, kind) - data).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize('kind', AUGMENTATIONS)
+def test_augmentation_changes_each_sample_by_seed_and_keeps_shape_and_range(kind: str) -> None:
+    data = DATA[kind]()
+    before = data.clone()
+    result = augmented(data, kind, **STRONG[kind])
+    assert (data == before).all()
+    assert result.shape == data.shape and result.dtype == data.dtype
+    assert result.min() >= 0 and result.max() <= 1
+    assert ((result - data).flatten(1).abs().amax(1) > 0.01).all()
+    assert len({tuple(sample.flatten().tolist()) for sample in result}) == len(data)
+    assert (augmented(data, kind, **STRONG[kind]) == result).all()
+    assert (augmented(data, kind, seed=1, **STRONG[kind]) != result).any()
+
+
+def centre_of_columns(images: Tensor) -> Tensor:
+    return (images * torch.arange(28.0)).sum(-1) / images.sum(-1).clamp_min(1e-6)
+
+
+def test_affine_shear_slants_but_keeps_height() -> None:
+    result = augmented(bar(), 'affine', shear=0.3)[:, 0]
+    slope = (centre_of_columns(result)[:, 22] - centre_of_columns(result)[:, 5]) / 17.0
+    assert 0.25 < slope.abs().max() < 0.31
+    torch.testing.assert_close(result.sum((1, 2)), bar().sum((1, 2, 3)), rtol=0.02, atol=0.0)
+    assert result[:, :4].max() < 1e-5 and result[:, 24:].max() < 1e-5
+
+
+def test_affine_rotation_turns_about_the_middle() -> None:
+    result = augmented(bar(), 'affine', rotation_deg=20.0)[:, 0]
+    slope = (centre_of_columns(result)[:, 18] - centre_of_columns(result)[:, 9]) / 9.0
+    assert 0.25 < slope.abs().max() < 0.37
+    centre = (result.sum(1) * torch.arange(28.0)).sum(1) / result.sum((1, 2))
+    assert (centre - 13.5).abs().max() < 0.1
+
+
+def test_spectral_tilt_is_a_line_over_frequency_where_there_is_sound() -> None:
+    result = augmented(speech(), 'spectral', tilt=0.4)
+    assert result[:, :, 21:].abs().max() == 0
+    change = result[:, :, 5] - 0.5
+    torch.testing.assert_close(change[:, 0], -change[:, -1])
+    assert change[:, 63:65].abs().max() < 2e-3
+    assert 0.15 < change[:, 0].abs().max() <= 0.2
+
+
+def test_spectral_noise_floor_raises_only_what_is_below_it() -> None:
+    data = speech(1024)
+    data[:, 64:, :20] = 0.0
+    result = augmented(data, 'spectral', noise_floor=0.2)
+    torch.testing.assert_close(result[:, :64, :20], data[:, :64, :20])
+    level = result[:, 64:, :20].mean((1, 2))
+    assert level.max() <= 0.21 and 0.093 < level.mean() < 0.107
+    assert result[:, :, 20:].max() == 0
+
+
+@pytest.mark.parametrize(('option', 'axis', 'widest'), [
+    ('frequency_mask', 1, 20), ('time_mask', 2, 6),
+])  # fmt: skip
+def test_spectral_masks_one_band(option: str, axis: int, widest: int) -> None:
+    data = torch.full((256, 128, 32), 0.5)
+    result = augmented(data, 'spectral', **{option: widest})
+    silent = (result == 0).all(dim=3 - axis)
+    widths = silent.sum(1)
+    assert widths.max() <= widest and widths.max() >= widest - 1
+    borders = (silent[:, 1:] != silent[:, :-1]).sum(1)
+    assert borders.max() <= 2
+    assert ((result - data).abs().amax(dim=3 - axis)[~silent] < 1e-5).all()
+
+
+def points_of(data: Tensor) -> Tensor:
+    return data.reshape(len(data), -1, 2)
+
+
+def test_stroke_fills_the_unit_box_again() -> None:
+    points = points_of(augmented(strokes(), 'stroke', **STRONG['stroke']))
+    extent = points.amax(1) - points.amin(1)
+    torch.testing.assert_close(extent.amax(1), torch.ones(64))
+    torch.testing.assert_close(points.amax(1) + points.amin(1), torch.ones(64, 2))
+
+
+def test_stroke_scale_changes_the_aspect_only() -> None:
+    points = points_of(augmented(strokes(), 'stroke', scale=0.2))
+    extent = points.amax(1) - points.amin(1)
+    assert extent.amin(1).min() < 0.8 and extent.amin(1).min() >= 0.8 / 1.2 - 1e-5
+    assert (points[:, :50, 0].amax(1) - points[:, :50, 0].amin(1)).max() < 1e-5
+
+
+def test_stroke_rotation_keeps_the_right_angle_and_shear_does_not() -> None:
+    angles = {}
+    for name, options in {'turned': {'rotation_deg': 15.0}, 'slanted': {'shear': 0.3}}.items():
+        points = points_of(augmented(strokes(), 'stroke', **options))
+        down, right = points[:, 49] - points[:, 0], points[:, 99] - points[:, 50]
+        cosine = (down * right).sum(1) / down.norm(dim=1) / right.norm(dim=1)
+        angles[name] = cosine.abs().max()
+        direction = torch.atan2(right[:, 1], right[:, 0]).rad2deg().abs().max()
+        assert direction <= 15.001 if name == 'turned' else direction < 0.01
+    assert angles['turned'] < 1e-4 and 0.2 < angles['slanted'] < 0.3
+
+
+def test_stroke_warp_is_smooth_and_small() -> None:
+    data = strokes()
+    change = points_of(augmented(data, 'stroke', warp=0.05) - data)
+    assert 0.02 < change.abs().max() < 0.2
+    steps = change.diff(dim=1)
+    assert steps.abs().max() < 0.02
+    assert steps.diff(dim=1).abs().max() < 0.005
+
+
+@pytest.mark.parametrize(
+    ('options', 'words'),
+    [
+        ({'type': 'twist'}, r'x\.type: unknown augmentation "twist"; known: affine, spectral'),
+        ({'type': 'affine', 'warp': 1.0}, r'x\.warp: unknown key'),
+        ({'type': 'affine', 'shift': [1.0]}, r'x\.shift: give two numbers'),
+        ({'type': 'affine', 'scale': [0.1, 1.0]}, r'x\.scale: is 1\.0; .*below 1'),
+        ({'type': 'affine', 'shear': -0.1}, r'x\.shear: is -0\.1; give 0 or more'),
+        ({'type': 'spectral', 'tilt': float('nan')}, r'x\.tilt: is nan'),
+        ({'type': 'spectral', 'scale': [2.0, 0.0]}, r'x\.scale: is 2\.0'),
+        ({'type': 'spectral', 'time_mask': -1}, r'x\.time_mask: is -1'),
+        ({'type': 'spectral', 'time_mask': 1.5}, r'x\.time_mask: expected int'),
+        ({'type': 'stroke', 'scale': 1.0}, r'x\.scale: is 1\.0'),
+        ({'type': 'stroke', 'warp': float('inf')}, r'x\.warp: is inf'),
+    ],
+)
+def test_augmentation_bad_options_are_one_line(options: dict[str, Any], words: str) -> None:
+    with pytest.raises(ConfigError, match=words) as error:
+        build_augmentation(options, 'x')
+    assert '\n' not in str(error.value)
