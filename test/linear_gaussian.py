@@ -78,6 +78,10 @@ class LinearGaussianEngine:
         mean, std = pull / precision, self.scale / np.sqrt(precision)
         return mean.astype(np.float32), std.astype(np.float32)
 
+    def fuse_sample(self, codes: Mapping[str, Array], present: np.ndarray, seed: int) -> Array:
+        mean, std = self.fuse(codes, present)
+        return mean + std * np.random.default_rng(seed).standard_normal(mean.shape, np.float32)
+
     def decode(self, name: str, joint: Array) -> Array:
         return (joint @ LOADINGS[name].T).astype(np.float32)
 

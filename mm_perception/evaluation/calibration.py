@@ -11,7 +11,13 @@ from scipy.stats import rankdata
 from tqdm import tqdm
 
 from mm_perception.data.dataset import Dataset
-from mm_perception.evaluation.generation import decode_all, draw, encode_all, fuse_all, presence
+from mm_perception.evaluation.generation import (
+    decode_all,
+    encode_all,
+    fuse_all,
+    joint_latents,
+    presence,
+)
 from mm_perception.evaluation.rows import Row, mean_row
 from mm_perception.inference.engine import Engine
 
@@ -96,10 +102,9 @@ def measure_latent_calibration(
         all modalities; the mean is spread less.
     :returns: ``calibration_error``, ``coverage_90`` and ``z_variance`` per subset.
     """
-    codes = encode_all(engine, dataset)
-    full, std = fuse_all(engine, codes, presence(dataset.names, dataset.names))
-    active = full.var(axis=0) > ACTIVE
-    truth = draw(full, std, np.random.default_rng(seed)) if estimator == 'sample' else full
+    codes, everything = encode_all(engine, dataset), presence(dataset.names, dataset.names)
+    active = fuse_all(engine, codes, everything)[0].var(axis=0) > ACTIVE
+    truth = joint_latents(engine, codes, everything, estimator, seed)
     rows = []
     for subset in tqdm(list(observed), desc='calibration', unit='subset', leave=False):
         mean, std = fuse_all(engine, codes, presence(dataset.names, subset))
@@ -126,7 +131,7 @@ def measure_reconstruction_calibration(
     The std does not hold the noise of the data itself, so it is expected to be too small.
 
     :param estimator: ``mean`` or ``sample`` of the latents below the joint one; the joint one
-        is sampled in either case.
+        is drawn in either case, from a normal distribution of the published mean and std.
     :param rows: how many rows, drawn at random, are used.
     :param samples: latent samples per row.
     :returns: per subset and modality (observed or not): ``calibration_error``,
@@ -138,9 +143,9 @@ def measure_reconstruction_calibration(
     count, codes = len(part), encode_all(engine, part)
     result = []
     for subset in tqdm(list(observed), desc='spread', unit='subset', leave=False):
-        joint = fuse_all(engine, codes, presence(part.names, subset))
-        generator = np.random.default_rng(seed)
-        draws = np.concatenate([draw(*joint, generator) for _ in range(samples)])
+        mean, std = fuse_all(engine, codes, presence(part.names, subset))
+        noise = np.random.default_rng(seed).standard_normal((samples, *mean.shape), np.float32)
+        draws = (mean + std * noise).reshape(samples * count, -1)
         for target in part.names:
             made = [arrays for _, arrays in decode_all(engine, target, draws, estimator, seed)]
             drawn = np.concatenate(made).reshape(samples, count, -1)
@@ -221,11 +226,10 @@ def measure_calibration(
 def _figures(z: np.ndarray) -> dict[str, float]:
     if not z.size:
         return {}
-    found = calibration(z)
-    covered = calibration(z, (0.9,)).coverage[0]
+    found, covered = calibration(z), calibration(z, (0.9,)).coverage.item()
     return {
         'calibration_error': found.error,
-        'coverage_90': float(covered),
+        'coverage_90': covered,
         'z_variance': found.z_variance,
     }
 

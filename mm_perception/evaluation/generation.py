@@ -65,19 +65,8 @@ def fuse_all(
     :param present: ``bool[M]``.
     :returns: mean and standard deviation, ``float32[N, D]`` each.
     """
-    parts = [
-        engine.fuse(
-            {name: code[rows] for name, code in codes.items()},
-            np.repeat(present[None], len(rows), axis=0),
-        )
-        for rows in batches(len(next(iter(codes.values()))))
-    ]
+    parts = [engine.fuse(part, mask) for part, mask in _code_batches(codes, present)]
     return np.concatenate([p[0] for p in parts]), np.concatenate([p[1] for p in parts])
-
-
-def draw(mean: np.ndarray, std: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-    """One sample per row of independent normal distributions, ``float32[N, D]``."""
-    return mean + std * generator.standard_normal(mean.shape, dtype=np.float32)
 
 
 def joint_latents(
@@ -90,12 +79,17 @@ def joint_latents(
     """
     Joint latents of all rows with the same modalities present, ``float32[N, D]``.
 
+    :param present: ``bool[M]``.
     :param estimator: ``mean`` or ``sample``; samples depend on ``seed`` and ``present`` alone.
     """
-    mean, std = fuse_all(engine, codes, present)
     if estimator == 'mean':
-        return mean
-    return draw(mean, std, np.random.default_rng([seed, *present.astype(int)]))
+        return fuse_all(engine, codes, present)[0]
+    generator = np.random.default_rng([seed, *present.astype(int)])
+    parts = [
+        engine.fuse_sample(part, mask, int(generator.integers(2**31)))
+        for part, mask in _code_batches(codes, present)
+    ]
+    return np.concatenate(parts)
 
 
 def decode_all(
@@ -142,3 +136,11 @@ def generate(
         joint = joint_latents(engine, codes, presence(dataset.names, subset), estimator, seed)
         for target in targets:
             yield Generated(subset, target, decode_all(engine, target, joint, estimator, seed))
+
+
+def _code_batches(
+    codes: dict[str, Array], present: np.ndarray
+) -> Iterator[tuple[dict[str, Array], np.ndarray]]:
+    for rows in batches(len(next(iter(codes.values())))):
+        part = {name: code[rows] for name, code in codes.items()}
+        yield part, np.repeat(present[None], len(rows), axis=0)

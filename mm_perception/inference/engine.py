@@ -43,6 +43,10 @@ class Engine(Protocol):
         """
         ...
 
+    def fuse_sample(self, codes: Mapping[str, Array], present: np.ndarray, seed: int) -> Array:
+        """Like :meth:`fuse`, but a sample of the joint posterior: ``float32[B, D]``."""
+        ...
+
     def decode(self, name: str, joint: Array) -> Array:
         """Expected data of one modality given ``float32[B, D]``: ``float32[B, *shape]``."""
         ...

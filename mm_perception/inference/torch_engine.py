@@ -10,7 +10,7 @@ import torch
 from mm_perception.bundle import Bundle
 from mm_perception.errors import BundleError, EngineUnavailable, NothingObserved
 from mm_perception.modalities.raw import Array
-from mm_perception.model.base import MultimodalModel
+from mm_perception.model.base import MultimodalModel, Posterior
 from mm_perception.model.build import build_model
 
 
@@ -41,12 +41,14 @@ class TorchEngine:
     @torch.inference_mode()
     def fuse(self, codes: Mapping[str, Array], present: np.ndarray) -> tuple[Array, Array]:
         """Mean and standard deviation of the joint posterior, see :class:`Engine`."""
-        if not present.any(axis=1).all():
-            raise NothingObserved('no modality is present; at least one is needed to fuse')
-        tensors = {name: self._tensor(code) for name, code in codes.items()}
-        mask = torch.from_numpy(np.ascontiguousarray(present)).to(self._device)
-        joint = self._model.fuse(tensors, mask)
+        joint = self._posterior(codes, present)
         return _numpy(joint.mean), _numpy(joint.std)
+
+    @torch.inference_mode()
+    def fuse_sample(self, codes: Mapping[str, Array], present: np.ndarray, seed: int) -> Array:
+        """Sample of the joint posterior, see :class:`Engine`."""
+        generator = torch.Generator(self._device).manual_seed(seed)
+        return _numpy(self._posterior(codes, present).sample(generator))
 
     @torch.inference_mode()
     def decode(self, name: str, joint: Array) -> Array:
@@ -58,6 +60,13 @@ class TorchEngine:
         """Data of one modality with its own latent sampled, see :class:`Engine`."""
         generator = torch.Generator(self._device).manual_seed(seed)
         return _numpy(self._model.decode_sample(name, self._tensor(joint), generator))
+
+    def _posterior(self, codes: Mapping[str, Array], present: np.ndarray) -> Posterior:
+        if not present.any(axis=1).all():
+            raise NothingObserved('no modality is present; at least one is needed to fuse')
+        tensors = {name: self._tensor(code) for name, code in codes.items()}
+        mask = torch.from_numpy(np.ascontiguousarray(present)).to(self._device)
+        return self._model.fuse(tensors, mask)
 
     def _tensor(self, array: Array) -> torch.Tensor:
         return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(self._device)

@@ -36,6 +36,9 @@ class Arithmetic:
         mean = np.mean(used, axis=0, dtype=np.float32)
         return mean, np.zeros_like(mean)
 
+    def fuse_sample(self, codes: Mapping[str, Array], present: np.ndarray, seed: int) -> Array:
+        return self.fuse(codes, present)[0]
+
     def decode(self, name: str, joint: Array) -> Array:
         return joint
 

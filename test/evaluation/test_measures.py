@@ -3,21 +3,26 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from small_bundle import make_bundle
 
+from mm_perception.bundle import Bundle
 from mm_perception.data.dataset import Dataset
 from mm_perception.evaluation.calibration import measure_calibration, measure_novelty
 from mm_perception.evaluation.features import FeatureEncoder, FeatureEncoders
 from mm_perception.evaluation.frechet import measure_frechet
+from mm_perception.evaluation.generation import encode_all, joint_latents, presence
 from mm_perception.evaluation.likelihood import measure_likelihood, paper_terms
 from mm_perception.evaluation.probe import latent_factorisation, measure_probe
 from mm_perception.evaluation.reconstruction import measure_reconstruction
 from mm_perception.inference import Engine, build_engine
 from mm_perception.inference.torch_engine import load_model
 from mm_perception.modalities import build_modality
+from mm_perception.model.build import build_model
 
 ROWS = 40
 BUNDLE = make_bundle()
@@ -86,3 +91,20 @@ def test_factorisation_of_an_engine_has_a_column_per_modality(
     assert found.influence.shape == found.kl.shape == (8, 4)
     np.testing.assert_allclose(found.influence.sum(0), 1.0, rtol=1e-6)
     assert (found.kl >= 0.0).all() and 0.0 <= found.sharedness <= 1.0
+
+
+def test_samples_of_the_joint_latent_are_the_models_own(dataset: Dataset) -> None:
+    spec = replace(BUNDLE.spec, family='mmvae')
+    torch.manual_seed(0)
+    weights = {k: v.numpy() for k, v in build_model(spec).state_dict().items()}
+    engine = build_engine(Bundle('mixture', spec, weights), 'cpu')
+    codes = {name: code[:1].repeat(4000, 0) for name, code in encode_all(engine, dataset).items()}
+
+    def joint(*names: str, estimator: str = 'mean') -> np.ndarray:
+        return joint_latents(engine, codes, presence(spec.names, names), estimator, 0)
+
+    # A mixture publishes one of its experts, and is sampled from all alike.
+    both = joint('image', 'sound', estimator='sample').mean(0)
+    middle = (joint('image')[0] + joint('sound')[0]) / 2
+    assert np.abs(joint('image')[0] - joint('sound')[0]).max() > 0.3
+    np.testing.assert_allclose(both, middle, atol=0.1)
