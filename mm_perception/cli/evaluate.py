@@ -1,17 +1,26 @@
-"""``mm-perception evaluate``: coherence of a bundle on the test sets of a dataset."""
+"""``mm-perception evaluate``: measure a bundle, or train and measure a table of a paper."""
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
 
+from mm_perception.errors import ConfigError
+
 EXAMPLES = """examples:
   mm-perception evaluate mhd
   mm-perception evaluate models/my_robot --dataset data/my_robot --estimator sample
-  mm-perception evaluate mhd --json coherence.json
+  mm-perception evaluate mhd --full --json metrics.json
+  mm-perception evaluate --table hierarchy --markdown hierarchy.md
+  mm-perception evaluate --table likelihood --scale full --device cuda
+
+A table trains its models under --out and goes on where it was interrupted. By default it fits two
+CPU cores in an hour; --scale full takes the papers' budgets and is meant for a GPU.
+docs/evaluation.md says what each table trains and how long it takes.
 """
 
 
@@ -19,28 +28,101 @@ def add_parser(subparsers: Any) -> None:
     """Add the command to ``mm-perception``."""
     parser = subparsers.add_parser(
         'evaluate',
-        help='measure a bundle on a test set',
+        help='measure a bundle, or reproduce a table of a paper',
         description='Generate every modality from every subset of the others, for all test'
-        ' splits of a dataset, and let the classifiers of the bundle read what was generated.',
+        ' splits of a dataset, and let the classifiers of the bundle read what was generated.'
+        ' With --table: train the models of a table of the papers and measure them.',
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('bundle', help='a name under models/, or a folder')
-    parser.add_argument('--dataset', type=Path, default=Path('data/mhd'))
-    parser.add_argument('--device', default='auto', choices=('auto', 'cpu', 'cuda'))
+    parser.add_argument('bundle', nargs='?', help='a name under models/, or a folder')
     parser.add_argument(
-        '--estimator',
-        default='mean',
-        choices=('mean', 'sample'),
-        help='mean of the joint posterior, or a sample of it (default: %(default)s)',
+        '--dataset', type=Path, help='folder (default: data/mhd, or what the table names)'
     )
-    parser.add_argument('--seed', type=int, default=0, help='of the samples (default: 0)')
+    parser.add_argument('--device', default='auto', choices=('auto', 'cpu', 'cuda'))
     parser.add_argument('--json', type=Path, help='write all rows to this file')
+    _add_bundle_options(parser.add_argument_group('a bundle'))
+    _add_table_options(parser.add_argument_group('a table'))
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate; returns the exit code."""
+    if bool(args.bundle) == bool(args.table):
+        raise ConfigError('evaluate takes a bundle or --table NAME, one of the two')
+    content = _run_table(args) if args.table else _run_bundle(args)
+    if args.json:
+        args.json.write_text(json.dumps(content, indent=1) + '\n')
+    return 0
+
+
+def _add_bundle_options(group: Any) -> None:
+    group.add_argument(
+        '--estimator',
+        default='mean',
+        choices=('mean', 'sample'),
+        help='mean of the latents, or a sample of them (default: %(default)s)',
+    )
+    group.add_argument('--seed', type=int, default=0, help='of the samples (default: 0)')
+    group.add_argument(
+        '--full',
+        action='store_true',
+        help='measure Frechet distance, probe, calibration and reconstruction error too',
+    )
+
+
+def _add_table_options(group: Any) -> None:
+    group.add_argument('--table', metavar='NAME', help='mhd, hierarchy, standard, fpd, likelihood')
+    group.add_argument(
+        '--scale', default='default', help='budget: default, or full (that of the papers)'
+    )
+    group.add_argument('--seeds', type=int, default=0, help='runs per model (default: the scale)')
+    group.add_argument('--epochs', type=int, default=0, help='train no stage longer, for trials')
+    group.add_argument(
+        '--variants', nargs='+', default=(), metavar='NAME', help='only these lines of the table'
+    )
+    group.add_argument(
+        '--out', type=Path, default=Path('runs/tables'), help='folder (default: %(default)s)'
+    )
+    group.add_argument('--markdown', type=Path, help='write the table to this file')
+    group.add_argument('--pictures', type=Path, help='folder (default: in that of the table)')
+    group.add_argument(
+        '--jobs',
+        type=int,
+        default=os.cpu_count() or 1,
+        help='models trained side by side, a thread each (default: %(default)s)',
+    )
+
+
+def _run_table(args: argparse.Namespace) -> dict[str, Any]:
+    from mm_perception.experiments.pictures import draw_pictures
+    from mm_perception.experiments.plan import Settings
+    from mm_perception.experiments.report import json_content, markdown
+    from mm_perception.experiments.runner import run_table
+    from mm_perception.experiments.table import load_table
+    from mm_perception.training.run import choose_device
+
+    settings = Settings(
+        out=args.out,
+        scale=args.scale,
+        seeds=args.seeds,
+        epochs=args.epochs,
+        variants=tuple(args.variants),
+        dataset='' if args.dataset is None else args.dataset.as_posix(),
+        device=choose_device(args.device),
+        jobs=args.jobs,
+    )
+    outcome = run_table(load_table(args.table), settings, _command(args))
+    pictures = draw_pictures(outcome, args.pictures or outcome.plan.folder / 'pictures')
+    file = args.markdown or outcome.plan.folder / 'table.md'
+    text = markdown(outcome, pictures, file.parent)
+    file.write_text(text)
+    print(text)
+    print(f'wrote {file}')
+    return json_content(outcome)
+
+
+def _run_bundle(args: argparse.Namespace) -> dict[str, Any]:
     from mm_perception.bundle import load_bundle
     from mm_perception.evaluation.summary import (
         coherence_table,
@@ -50,15 +132,39 @@ def run(args: argparse.Namespace) -> int:
     )
 
     began = time.monotonic()
-    bundle = load_bundle(args.bundle)
-    figures = evaluate_bundle(bundle, args.dataset, args.device, args.estimator, args.seed)
+    bundle, dataset = load_bundle(args.bundle), args.dataset or Path('data/mhd')
+    figures = evaluate_bundle(bundle, dataset, args.device, args.estimator, args.seed)
     for split, result in figures.items():
         print('\n'.join(coherence_table(split, result)), end='\n\n')
-    if args.json:
-        content = {
-            'rows': json_rows(bundle, figures, args.seed),
-            'versions': versions(),
-            'seconds': round(time.monotonic() - began, 1),
-        }
-        args.json.write_text(json.dumps(content, indent=1) + '\n')
-    return 0
+    rows = json_rows(bundle, figures, args.seed)
+    if args.full:
+        rows += json_rows(bundle, _other_metrics(args, bundle, dataset), args.seed)
+    return {
+        'rows': rows,
+        'versions': versions(),
+        'seconds': round(time.monotonic() - began, 1),
+    }
+
+
+def _other_metrics(args: argparse.Namespace, bundle: Any, dataset: Path) -> dict[str, Any]:
+    from mm_perception.experiments.everything import (
+        Evaluation,
+        measure_everything,
+        metric_table,
+    )
+
+    work = Path('runs/features')
+    evaluation = Evaluation(bundle, dataset, work, args.device, args.estimator, args.seed)
+    measured = measure_everything(evaluation)
+    for split, rows in measured.items():
+        print('\n'.join(metric_table(split, rows)), end='\n\n')
+    return {split: {'rows': [vars(row) for row in rows]} for split, rows in measured.items()}
+
+
+def _command(args: argparse.Namespace) -> str:
+    words = [f'mm-perception evaluate --table {args.table}']
+    if args.scale != 'default':
+        words.append(f'--scale {args.scale}')
+    if args.epochs:
+        words.append(f'--epochs {args.epochs}')
+    return ' '.join(words)

@@ -6,7 +6,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from mm_perception.data.dataset import Dataset, load_dataset
+from mm_perception.data.dataset import load_dataset
 from mm_perception.evaluation.classifiers import Classifiers
 from mm_perception.evaluation.coherence import classifier_accuracy
 from mm_perception.evaluation.features import FeatureEncoders
@@ -54,7 +54,8 @@ def train_judges(
 
 
 def _accuracy(classifiers: Classifiers, spec: TrainingSpec) -> dict[str, float]:
-    test: Dataset = load_dataset(Path(spec.dataset), 'test')
+    test = load_dataset(Path(spec.dataset), 'test')
     labels = label_indices(test, spec.model)
     assert labels is not None  # classifiers were trained with them
-    return classifier_accuracy(test, labels, classifiers)
+    accuracy = classifier_accuracy(test, labels, classifiers)
+    return {m.name: accuracy[m.name] for m in spec.model.modalities if m.kind != 'symbol'}
