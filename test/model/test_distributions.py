@@ -5,7 +5,7 @@ import torch
 from torch import distributions
 
 from mm_perception.errors import ConfigError
-from mm_perception.model.distributions import DiagonalGaussian, find_likelihood
+from mm_perception.model.distributions import DiagonalGaussian, DiagonalLaplace, find_likelihood
 
 
 def gaussian(seed: int, rows: int = 4, size: int = 3) -> DiagonalGaussian:
@@ -22,6 +22,32 @@ def test_kl_to_prior_equals_monte_carlo() -> None:
     sample = wide.sample()
     estimate = (wide.log_prob(sample) - standard.log_prob(sample)).mean(0)
     torch.testing.assert_close(q.kl_to_prior(), estimate, rtol=0.02, atol=0.02)
+
+
+def test_laplace_equals_torch_and_monte_carlo() -> None:
+    torch.manual_seed(0)
+    q = DiagonalLaplace(*gaussian(1))
+    reference = distributions.Laplace(q.mean, q.log_scale.exp())
+    prior = distributions.Laplace(0.0, 1.0)
+    value = torch.randn(4, 3)
+    torch.testing.assert_close(q.std, reference.stddev)
+    torch.testing.assert_close(q.entropy(), reference.entropy().sum(-1))
+    torch.testing.assert_close(q.log_prob(value), reference.log_prob(value).sum(-1))
+    torch.testing.assert_close(q.log_prior(value), prior.log_prob(value).sum(-1))
+    wide = DiagonalLaplace(*(part.expand(200_000, *part.shape) for part in q))
+    sample = wide.sample()
+    torch.testing.assert_close(sample.mean(0) / q.std, q.mean / q.std, rtol=0.0, atol=0.01)
+    torch.testing.assert_close(sample.std(0) / q.std, torch.ones(4, 3), rtol=0.0, atol=0.02)
+    estimate = (wide.log_prob(sample) - wide.log_prior(sample)).mean(0)
+    torch.testing.assert_close(q.kl_to_prior(), estimate, rtol=0.02, atol=0.02)
+
+
+def test_gaussian_entropy_and_prior_equal_torch() -> None:
+    q, value = gaussian(1), torch.randn(4, 3)
+    reference = distributions.Normal(q.mean, q.std)
+    torch.testing.assert_close(q.entropy(), reference.entropy().sum(-1))
+    expected = distributions.Normal(0.0, 1.0).log_prob(value).sum(-1)
+    torch.testing.assert_close(q.log_prior(value), expected)
 
 
 def test_kl_between_gaussians_equals_torch() -> None:

@@ -134,6 +134,28 @@ def test_training_learns_to_fill_in(folder: Path, joint: bool) -> None:
     assert 'Coherence on `test`' in card and 'Training time' in card
 
 
+@pytest.mark.parametrize('family', ['mvae', 'mmvae_flat', 'mopoe_flat'])
+def test_training_of_another_family_gives_a_bundle_that_runs(folder: Path, family: str) -> None:
+    spec = configuration(folder)
+    unimodal = spec.unimodal if family == 'mvae' else {}
+    spec = replace(spec, model=replace(spec.model, family=family), unimodal=unimodal)
+    bundle = train(run(folder, spec), folder / 'bundle', 'test')
+    assert set(bundle.training['seconds']) == {*unimodal, 'top' if unimodal else 'joint'}
+    assert ('active_units' in bundle.statistics['arm']) == bool(unimodal)
+    figures = bundle.metrics['test']['by_observed']
+    assert figures['camera']['1'] > 0.9 and figures['arm']['2'] > 0.9
+    engine = build_engine(load_bundle(folder / 'bundle'), 'cpu')
+    card = (folder / 'bundle' / 'README.md').read_text()
+    assert ('does not fuse' in card) == (not engine.fuses) == (family == 'mmvae_flat')
+
+
+def test_a_missing_unimodal_stage_is_explained(folder: Path) -> None:
+    spec = configuration(folder)
+    unimodal = {name: stage for name, stage in spec.unimodal.items() if name != 'arm'}
+    with pytest.raises(ConfigError, match='unimodal: has no stage for arm; nexus trains each'):
+        train(run(folder, replace(spec, unimodal=unimodal)), folder / 'bundle', 'test')
+
+
 def test_training_on_rows_with_missing_modalities_works(tmp_path: Path) -> None:
     save_dataset(tmp_path / 'data', 'train', recordings(0, missing=0.4))
     save_dataset(tmp_path / 'data', 'test', recordings(1))
