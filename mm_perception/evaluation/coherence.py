@@ -27,7 +27,7 @@ def measure_coherence(
 
     :param labels: true label indices, ``int64[N]``.
     :param observed: subsets of modalities to observe.
-    :param estimator: ``mean`` or ``sample``, of the joint latent and of those below it.
+    :param estimator: one of :data:`mm_perception.evaluation.generation.ESTIMATORS`.
     :returns: ``accuracy`` per subset and target: share read as the true label, 0..1.
     """
     wanted = cross_targets(dataset.names, observed)

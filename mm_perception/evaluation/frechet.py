@@ -89,7 +89,7 @@ def measure_frechet(
     :param labels: true label indices, ``int64[N]``.
     :param features: encoders of the modalities to measure; others are left out.
     :param observed: subsets of modalities to observe.
-    :param estimator: ``mean`` or ``sample``, of the joint latent and of those below it.
+    :param estimator: one of :data:`mm_perception.evaluation.generation.ESTIMATORS`.
     :returns: ``mfd`` (eq. 20) and ``mfd_overall`` per subset and target.
     """
     names = [name for name in dataset.names if name in features.names]

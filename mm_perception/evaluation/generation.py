@@ -10,10 +10,17 @@ import numpy as np
 from tqdm import tqdm
 
 from mm_perception.data.dataset import Dataset
+from mm_perception.errors import ConfigError
 from mm_perception.inference.engine import Engine
 from mm_perception.modalities.raw import Array
 
 BATCH = 1000
+ESTIMATORS = ('mean', 'sample_joint', 'sample')
+"""
+How data are generated: from the means of all latents; from a sample of the joint latent and
+the means of those below it, as the Nexus paper's published evaluation does; from samples of
+all.
+"""
 
 
 @dataclass(frozen=True)
@@ -80,8 +87,12 @@ def joint_latents(
     Joint latents of all rows with the same modalities present, ``float32[N, D]``.
 
     :param present: ``bool[M]``.
-    :param estimator: ``mean`` or ``sample``; samples depend on ``seed`` and ``present`` alone.
+    :param estimator: one of :data:`ESTIMATORS`.
+    :param seed: of the samples, which depend on it and on ``present`` alone.
+    :raises ConfigError: if the estimator is unknown.
     """
+    if estimator not in ESTIMATORS:
+        raise ConfigError(f'unknown estimator "{estimator}"; known: {", ".join(ESTIMATORS)}')
     if estimator == 'mean':
         return fuse_all(engine, codes, present)[0]
     generator = np.random.default_rng([seed, *present.astype(int)])
@@ -98,15 +109,15 @@ def decode_all(
     """
     Generate one modality from joint latents ``float32[N, D]``, batch by batch.
 
-    :param estimator: ``mean`` or ``sample`` of the latents below the joint one.
+    :param estimator: ``sample`` samples the latents below the joint one, others do not.
     """
     generator = np.random.default_rng([seed, *name.encode()])
     for rows in batches(len(joint)):
-        if estimator == 'mean':
-            yield rows, engine.decode(name, joint[rows])
-        else:
+        if estimator == 'sample':
             part = int(generator.integers(2**31))
             yield rows, engine.decode_sample(name, joint[rows], part)
+        else:
+            yield rows, engine.decode(name, joint[rows])
 
 
 def cross_targets(
@@ -128,7 +139,7 @@ def generate(
     Generate modalities of all rows of a dataset, with a progress bar.
 
     :param wanted: subsets to observe, each with the modalities to generate.
-    :param estimator: ``mean`` or ``sample``, of the joint latent and of those below it.
+    :param estimator: one of :data:`ESTIMATORS`.
     :param title: what the progress bar says.
     """
     codes = encode_all(engine, dataset)

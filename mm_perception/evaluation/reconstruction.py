@@ -57,7 +57,7 @@ def measure_reconstruction(
     Generate every modality, observed or not, and compare it with the data of its row.
 
     :param observed: subsets of modalities to observe.
-    :param estimator: ``mean`` or ``sample``, of the joint latent and of those below it.
+    :param estimator: one of :data:`mm_perception.evaluation.generation.ESTIMATORS`.
     :returns: ``mse`` and ``mae`` (``cross_entropy`` where the likelihood is categorical) per
         subset and modality, each with its standard error over the samples.
     """
