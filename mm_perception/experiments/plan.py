@@ -160,6 +160,7 @@ def _spec(table: Table, settings: Settings, dataset: str, variant: Variant) -> T
     steps: Sequence[Mapping[str, Any]] = (
         entry.changes,
         scale.changes,
+        entry.scales.get(settings.scale, {}),
         variant.changes,
         variant.scales.get(settings.scale, {}),
     )

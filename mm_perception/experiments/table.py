@@ -47,10 +47,12 @@ class DatasetEntry:
 
     :param config: training configuration, relative to ``config/``, that variants change.
     :param changes: to that configuration.
+    :param scales: changes at some scale, by its name.
     """
 
     config: str
     changes: Mapping[str, Any] = field(default_factory=dict)
+    scales: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
