@@ -9,6 +9,8 @@ from functools import partial
 from mm_perception.errors import ConfigError
 from mm_perception.model.base import MultimodalModel
 from mm_perception.model.flat import FlatModel
+from mm_perception.model.hmvae import HMVAE
+from mm_perception.model.mhvae import MHVAE
 from mm_perception.model.nexus import Nexus
 from mm_perception.model.objectives import (
     AssociationOptions,
@@ -45,6 +47,8 @@ FAMILIES: dict[str, Callable[[ModelSpec], MultimodalModel]] = {
     'avae': partial(
         FlatModel, recipe=Recipe('surest', association_loss, AssociationOptions, modalities=2)
     ),
+    'mhvae': MHVAE,
+    'hmvae': HMVAE,
 }
 _NAME = re.compile(r'[a-z][a-z0-9_]*')
 

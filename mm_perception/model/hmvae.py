@@ -1,0 +1,192 @@
+"""The HMVAE: a hierarchy of latents per modality below one shared latent."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+import torch
+from torch import Tensor, nn
+
+from mm_perception.config import from_plain
+from mm_perception.errors import ConfigError
+from mm_perception.model.base import MultimodalModel
+from mm_perception.model.distributions import DiagonalGaussian, mapped
+from mm_perception.model.ladder import LatentLadder
+from mm_perception.model.mixture import Mixture, surest
+from mm_perception.spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class HMVAEOptions:
+    """
+    Options of the ``hmvae`` family.
+
+    :param depth: L(m), how many levels of latents a modality has, the shared one included; a
+        number for all modalities, or numbers by name (2 for those not named).
+    """
+
+    depth: Any = 2
+
+    def of(self, spec: ModelSpec) -> dict[str, int]:
+        """
+        Depth of every modality.
+
+        :raises ConfigError: if one is no whole number of at least 2, or has no modality.
+        """
+        given = self.depth
+        named = given if isinstance(given, Mapping) else dict.fromkeys(spec.names, given)
+        for name, depth in named.items():
+            spec.modality(name)
+            if type(depth) is not int or depth < 2:
+                raise ConfigError(
+                    f'model.options.depth: {name} needs a whole number from 2 on, not {depth!r}'
+                )
+        return {name: named.get(name, 2) for name in spec.names}
+
+
+class HMVAE(MultimodalModel):
+    """
+    Latents of every modality in L(m) - 1 levels below one shared latent g, trained end to end.
+
+    The posterior over g is a mixture of experts, one per present modality: it does not fuse.
+    The mean that is published is that of the surest expert. What all modalities do shape are
+    the latents below, whose posteriors depend on g and on their own modality.
+
+    :param spec: ``joint_hidden`` are the layers of bottom-up networks and experts,
+        ``decoder_hidden`` those of the top-down networks; the bound's terms are weighted by
+        ``likelihood_weight``, ``beta`` (latents of a modality) and ``alpha`` (g).
+
+    HMVAE, section 3.
+    """
+
+    fuses = False
+
+    def __init__(self, spec: ModelSpec) -> None:
+        super().__init__(spec)
+        depths = from_plain(HMVAEOptions, dict(spec.options), 'model.options').of(spec)
+        self.ladders = nn.ModuleDict(
+            {m.name: LatentLadder(m, depths[m.name], spec) for m in spec.modalities}
+        )
+
+    @property
+    def code_dims(self) -> dict[str, int]:
+        """Size of an expert's mean and log variance."""
+        return dict.fromkeys(self.spec.names, 2 * self.spec.joint_latent_dim)
+
+    def ladder(self, name: str) -> LatentLadder:
+        """Latents and networks of one modality."""
+        return cast(LatentLadder, self.ladders[name])
+
+    def encode(self, name: str, data: Tensor) -> Tensor:
+        """Mean and log variance of the expert q(g | x_m) of ``float[B, *shape_m]``."""
+        ladder = self.ladder(name)
+        return ladder.code(ladder.states(data))
+
+    def fuse(self, codes: Mapping[str, Tensor], present: Tensor) -> Mixture:
+        """Mixture of the present experts, see :class:`MultimodalModel`."""
+        stacked = torch.stack([codes[name] for name in self.spec.names], dim=1)
+        stacked = stacked.masked_fill(~present[:, :, None], 0.0)
+        experts = DiagonalGaussian(*stacked.chunk(2, dim=-1))
+        return Mixture(experts, present, surest(experts, present))
+
+    def decode(self, name: str, joint: Tensor) -> Tensor:
+        """Expected data by way of the means of the conditional priors."""
+        ladder = self.ladder(name)
+        return ladder.likelihood.mean(ladder.decoder(ladder.expect(joint)))
+
+    def decode_sample(
+        self, name: str, joint: Tensor, generator: torch.Generator | None = None
+    ) -> Tensor:
+        """Expected data by way of samples of the conditional priors."""
+        ladder = self.ladder(name)
+        return ladder.likelihood.mean(ladder.decoder(ladder.descend(joint, generator)))
+
+    def loss(
+        self,
+        data: Mapping[str, Tensor],
+        present: Tensor,
+        warm_up: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """
+        Negative evidence lower bound, averaged over the batch.
+
+        g is drawn once from every present expert, and each draw explains all that was
+        recorded; the KL divergences of the latents below are exact given those above.
+
+        HMVAE, eq. 6; Shi et al. 2019, section 3.
+        """
+        count = len(present)
+        if self.training:  # batch norm needs two
+            present = present & (present.sum(0) > 1)
+        kept = present.any(1)
+        present, data = present[kept], {name: value[kept] for name, value in data.items()}
+        states, codes = self._encode_recorded(data, present)
+        posterior = self.fuse(codes, present)
+        strata = mapped(posterior.components, lambda part: part.transpose(0, 1))
+        joint = strata.sample(generator)  # [M, B, D]
+        shares = present.t() / present.sum(1) / count
+        log_ratio = posterior.log_prob(joint) - posterior.log_prior(joint)
+        terms = {'kl': (log_ratio * shares).sum()}
+        loss = self.spec.alpha * warm_up * terms['kl']
+        for column, modality in enumerate(self.spec.modalities):
+            stratum, row = (present.t() & present[:, column]).nonzero(as_tuple=True)
+            if not len(row):
+                continue
+            name, share = modality.name, shares[stratum, row]
+            recorded = present[:, column].cumsum(0)[row] - 1
+            below = [state[recorded] for state in states[name]]
+            steps = self.ladder(name).infer(joint[stratum, row], below, generator)
+            likelihood = self.ladder(name).log_likelihood(steps[-1].latent, data[name][row])
+            kl = torch.stack([step.posterior.kl_to(step.prior) for step in steps]).sum(0)
+            bound = modality.likelihood_weight * likelihood - modality.beta * warm_up * kl
+            loss = loss - (bound * share).sum()
+            terms[f'{name}.log_likelihood'] = (likelihood * share).sum() / share.sum()
+            terms[f'{name}.kl'] = (kl * share).sum() / share.sum()
+        return loss, terms
+
+    def _encode_recorded(
+        self, data: Mapping[str, Tensor], present: Tensor
+    ) -> tuple[dict[str, list[Tensor]], dict[str, Tensor]]:
+        """Bottom-up states of recorded rows alone, and codes of all, zero where absent."""
+        states, codes = {}, {}
+        for column, (name, size) in enumerate(self.code_dims.items()):
+            rows = present[:, column]
+            codes[name] = torch.zeros(len(rows), size, device=rows.device)
+            if rows.any():
+                states[name] = self.ladder(name).states(data[name][rows])
+                found = self.ladder(name).code(states[name])
+                codes[name] = codes[name].index_put((rows,), found)
+        return states, codes
+
+    def log_weights(
+        self,
+        data: Mapping[str, Tensor],
+        observed: Collection[str],
+        evaluated: Collection[str],
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """
+        Log importance weights of one draw, see :class:`MultimodalModel`.
+
+        Latents of modalities that are not evaluated integrate to one and are left out.
+
+        HMVAE, eq. 9 and 13, with the density of the whole mixture.
+        """
+        states = {name: self.ladder(name).states(data[name]) for name in observed}
+        codes = {name: self.ladder(name).code(states[name]) for name in states}
+        joint, log_weight = self.draw_joint(codes, generator)
+        for name in evaluated:
+            ladder = self.ladder(name)
+            if name in states:
+                steps = ladder.infer(joint, states[name], generator)
+                latent = steps[-1].latent
+                for step in steps:
+                    log_weight = log_weight + step.prior.log_prob(step.latent)
+                    log_weight = log_weight - step.posterior.log_prob(step.latent)
+            else:
+                latent = ladder.descend(joint, generator)
+            log_weight = log_weight + ladder.log_likelihood(latent, data[name])
+        return log_weight
