@@ -1,0 +1,201 @@
+"""Tables of the papers: the whole way on tiny data, and the tables that ship."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from tiny_table import TABLE, write_tiny_table
+
+from mm_perception.cli import main as frame
+from mm_perception.experiments.plan import Settings, make_plan
+from mm_perception.experiments.table import known_tables, load_table
+from mm_perception.model.build import build_model
+
+VARIANTS = tuple(TABLE['variants'])
+NAMES = ('camera', 'pen', 'voice', 'word')
+MAX_PICTURE_BYTES = 300_000
+
+
+def evaluate(table: Path, *more: str) -> int:
+    """Run the command on a table, as a user does, in this process."""
+    out = table.parent / 'runs'
+    files = ['--out', str(out), '--json', str(out.parent / 'rows.json')]
+    return frame.main(['evaluate', '--table', str(table), '--device', 'cpu', *files, *more])
+
+
+@pytest.fixture(scope='module')
+def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny table that has been run; tests must leave it complete."""
+    file = write_tiny_table(tmp_path_factory.mktemp('table'))
+    assert evaluate(file, '--jobs', '1') == 0
+    return file
+
+
+def folder(table: Path, variant: str, seed: int) -> Path:
+    return table.parent / 'runs' / 'tiny' / f'{variant}-{seed}'
+
+
+def test_table_has_rows_of_every_variant_seed_target_and_subset(table: Path) -> None:
+    content = json.loads((table.parent / 'rows.json').read_text())
+    rows = content['rows']
+    fields = {'family', 'bundle', 'seed', 'test_set', 'target', 'observed', 'estimator', 'metric'}
+    assert all(fields | {'value', 'n'} <= row.keys() and row['n'] == 30 for row in rows)
+    asked = {
+        (row['variant'], row['seed'], row['target'], tuple(row['observed']))
+        for row in rows
+        if row['metric'] == 'accuracy'
+    }
+    assert asked == {
+        (variant, seed, target, (given,))
+        for variant in VARIANTS
+        for seed in (0, 1)
+        for target in NAMES
+        for given in NAMES
+    }
+    distances = [row for row in rows if row['metric'] == 'mfd' and len(row['observed']) == 3]
+    assert len(distances) == len(VARIANTS) * 2 * 3
+    assert content['versions'].keys() >= {'torch'}
+    assert content['classifier_accuracy']['tiny'].keys() == {'camera', 'pen', 'voice'}
+
+
+def test_table_is_written_with_the_figures_of_the_paper_beside(table: Path) -> None:
+    text = (table.parent / 'runs' / 'tiny' / 'table.md').read_text()
+    assert '| model | target | from 1, % | paper | from itself, % | MFD | paper |' in text
+    nexus, nexus0 = (next(x for x in text.splitlines() if x.startswith(s)) for s in (
+        '| Nexus | camera |', '| Nexus-0 | camera |'))  # fmt: skip
+    assert '| 84.9 ± 12.4 |' in nexus and '| 203.9 |' in nexus
+    assert '84.9' not in nexus0
+    assert 'over 2 seeds' in text and '80 training rows' in text
+    assert 'Nothing here means anything.' in text
+
+
+def test_table_means_agree_with_its_rows(table: Path) -> None:
+    rows = json.loads((table.parent / 'rows.json').read_text())['rows']
+    by_seed = []
+    for seed in (0, 1):
+        values = [
+            row['value']
+            for row in rows
+            if (row['variant'], row['seed'], row['target']) == ('nexus', seed, 'pen')
+            and row['metric'] == 'accuracy'
+            and row['observed'] != ['pen']
+        ]
+        assert len(values) == 3
+        by_seed.append(100 * sum(values) / 3)
+    spread = abs(by_seed[0] - by_seed[1]) / 2**0.5
+    text = (table.parent / 'runs' / 'tiny' / 'table.md').read_text()
+    line = next(x for x in text.splitlines() if x.startswith('| Nexus | pen |'))
+    assert f'| {sum(by_seed) / 2:.1f} ± {spread:.1f} |' in line
+
+
+def test_table_draws_every_picture_small(table: Path) -> None:
+    text = (table.parent / 'runs' / 'tiny' / 'table.md').read_text()
+    files = sorted((table.parent / 'runs' / 'tiny' / 'pictures').glob('*.png'))
+    names = {'bars', 'curve', 'latent-tiny', 'samples-tiny'}
+    assert {file.stem for file in files} == names | {
+        f'generated-tiny-{name}' for name in ('camera', 'pen', 'voice')
+    }
+    for file in files:
+        assert 2_000 < file.stat().st_size < MAX_PICTURE_BYTES
+        assert f'](pictures/{file.name})' in text
+
+
+def test_variants_of_a_seed_share_their_autoencoders(table: Path) -> None:
+    shared = list((table.parent / 'runs' / 'shared' / 'unimodal').iterdir())
+    assert len(shared) == len(NAMES) * 2  # per seed, not per variant
+
+
+def test_table_resumes_without_doing_anything_twice(table: Path) -> None:
+    lost, kept = folder(table, 'nexus', 1), folder(table, 'mvae_flat', 0)
+    before = {file: file.stat().st_mtime_ns for file in kept.iterdir()}
+    bundle = (lost / 'bundle.json').stat().st_mtime_ns
+    old = json.loads((lost / 'rows.json').read_text())['rows']
+    (lost / 'rows.json').unlink()
+    assert evaluate(table, '--jobs', '1') == 0
+    assert json.loads((lost / 'rows.json').read_text())['rows'] == old
+    assert (lost / 'bundle.json').stat().st_mtime_ns == bundle  # measured, not trained again
+    assert {file: file.stat().st_mtime_ns for file in kept.iterdir()} == before
+
+
+def test_table_trains_again_what_is_gone_and_finds_the_same(table: Path) -> None:
+    gone = folder(table, 'nexus0', 0)
+    old = json.loads((gone / 'rows.json').read_text())
+    shutil.rmtree(gone)
+    assert evaluate(table, '--jobs', '2') == 0
+    new = json.loads((gone / 'rows.json').read_text())
+    assert (new['bundle'], new['rows']) == (old['bundle'], old['rows'])
+
+
+def test_table_refuses_to_mix_settings(table: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert evaluate(table, '--epochs', '1', '--variants', 'nexus') == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert 'nexus-0: holds a model of other settings' in error and '--out' in error
+
+
+def test_table_trains_only_the_variants_asked_for(tmp_path: Path) -> None:
+    file = write_tiny_table(tmp_path)
+    assert evaluate(file, '--variants', 'mvae_flat', '--seeds', '1', '--jobs', '1') == 0
+    assert [f.name for f in (tmp_path / 'runs' / 'tiny').glob('*-*')] == ['mvae_flat-0']
+
+
+@pytest.mark.parametrize(
+    ('arguments', 'message'),
+    [
+        (['--table', 'nonsense'], f'no table "nonsense"; known: {", ".join(known_tables())}'),
+        ([], 'takes a bundle or --table'),
+        (['mhd', '--table', 'mhd'], 'takes a bundle or --table'),
+        (['--table', 'mhd', '--scale', 'huge'], 'it has: default, full'),
+        (['--table', 'mhd', '--variants', 'vae'], 'has no variant vae; it has: shipped'),
+        (['--table', 'mhd', '--dataset', '/nowhere'], 'mm-perception build-data'),
+    ],
+)
+def test_table_says_in_one_line_what_is_wrong(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert frame.main(['evaluate', *arguments, '--out', str(tmp_path)]) == 2
+    error = capsys.readouterr().err
+    assert message in error and len(error.splitlines()) == 1
+    assert not os.listdir(tmp_path)
+
+
+def test_tables_that_ship_are_those_of_the_papers() -> None:
+    assert known_tables() == ('fpd', 'hierarchy', 'likelihood', 'mhd', 'standard')
+
+
+@pytest.mark.parametrize('scale', ['default', 'full'])
+@pytest.mark.parametrize('name', known_tables())
+def test_shipped_table_builds_its_models(name: str, scale: str, tmp_path: Path) -> None:
+    table = load_table(name)
+    plan = make_plan(table, Settings(tmp_path, scale=scale, seeds=1))
+    assert len(plan.units) == len(table.datasets) * len(table.variants)
+    for unit in plan.units:
+        model = build_model(unit.spec.model)
+        assert model.code_dims.keys() == set(plan.judges[unit.dataset].model.names)
+
+
+@pytest.mark.parametrize('name', known_tables())
+def test_figures_of_the_paper_belong_to_lines_and_columns(name: str) -> None:
+    table = load_table(name)
+    plan = make_plan(table, Settings(Path('unused')))
+    assert bool(table.paper) is (name != 'fpd')
+    for dataset, variants in table.paper.items():
+        targets = set(plan.judges[dataset].model.names) if table.by_target else {'-'}
+        for variant, figures in variants.items():
+            assert variant in table.variants
+            assert figures.keys() <= targets
+            assert all(columns.keys() <= table.columns.keys() for columns in figures.values())
+
+
+def test_full_scale_takes_the_budget_of_the_papers() -> None:
+    epochs = {'fpd': 100, 'hierarchy': 100, 'standard': 100, 'likelihood': 500}
+    for name, count in epochs.items():
+        table = load_table(name)
+        plan = make_plan(table, Settings(Path('unused'), scale='full'))
+        assert {unit.spec.top.epochs for unit in plan.units} == {count}
+        assert {unit.spec.top.batch_size for unit in plan.units} == {64}
+        assert (plan.scale.rows, plan.scale.seeds) == (0, 5)
+    assert load_table('likelihood').scale('full').samples == 5000
