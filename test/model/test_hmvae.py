@@ -1,5 +1,6 @@
 """What makes an HMVAE: depth, top-down posteriors, a mixture of experts above them."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -25,6 +26,7 @@ from tiny_models import (
 from mm_perception.errors import ConfigError
 from mm_perception.evaluation.likelihood import estimate_log_likelihood
 from mm_perception.model.build import build_model
+from mm_perception.model.distributions import DiagonalGaussian
 from mm_perception.model.hmvae import HMVAE
 
 BATCH = 16
@@ -132,6 +134,22 @@ def test_loss_is_the_weighted_bound() -> None:
         - terms['right.log_likelihood']
     )
     torch.testing.assert_close(loss, expected)
+
+
+def test_kl_of_the_shared_latent_is_that_of_the_whole_mixture() -> None:
+    model, data, _ = make()
+    for name, mean in zip(NAMES, (3.0, -3.0)):
+        head = model.ladder(name).expert.parameters_of
+        torch.nn.init.zeros_(head.weight)
+        head.bias.data = torch.tensor([mean] * 4 + [-4.0] * 4)
+    data = {name: value.repeat(200, 1) for name, value in data.items()}
+    present = torch.ones(200 * BATCH, 2, dtype=torch.bool)
+    _, terms = model.loss(data, present, generator=torch.Generator().manual_seed(0))
+    one = DiagonalGaussian(torch.full((4,), 3.0), torch.full((4,), -4.0)).kl_to_prior()
+    assert float(terms['kl']) == pytest.approx(float(one) - math.log(2.0), abs=0.05)
+    present[:, 0] = False
+    _, terms = model.loss(data, present, generator=torch.Generator().manual_seed(0))
+    assert float(terms['kl']) == pytest.approx(float(one), abs=0.05)
 
 
 def test_what_was_not_recorded_adds_nothing_to_the_loss() -> None:
