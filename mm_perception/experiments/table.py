@@ -85,7 +85,7 @@ class Column:
         alone), ``all``, or names separated by commas.
     :param count: how many modalities are observed; 0 for any number.
     :param targets: what is generated; empty for any.
-    :param estimator: ``mean`` or ``sample`` of the latents.
+    :param estimator: how data are generated; by default as the Nexus authors evaluate.
     :param factor: 100 for per cent.
     """
 

@@ -21,6 +21,7 @@ from mm_perception.spec import ModelSpec
 
 INK, FAINT = '#2d2d2d', '#8a8a8a'
 DPI = 110
+NARROWEST = 6.0
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def draw_grid(
     :param heads: what stands above the columns; every array of a row has one.
     """
     across = len(heads)
-    figure = new_figure(title, 1.6 + 0.52 * across, 0.7 + 0.56 * len(rows))
+    figure = new_figure(title, max(1.6 + 0.52 * across, NARROWEST), 0.7 + 0.56 * len(rows))
     grid = figure.subplots(len(rows), across, squeeze=False)
     for line, (name, (modality, arrays)) in zip(grid, rows.items()):
         for axes, array in zip(line, arrays):

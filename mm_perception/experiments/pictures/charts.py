@@ -20,7 +20,7 @@ def draw_bars(outcome: Outcome, folder: Path) -> dict[str, Path]:
     keys = {
         column.count: key
         for key, column in table.columns.items()
-        if column.metric == 'accuracy' and column.given == OTHERS and column.estimator == 'sample'
+        if column.metric == 'accuracy' and column.given == OTHERS and column.estimator != 'mean'
     }
     targets = list(dict.fromkeys(line.target for line in lines))
     if not lines:

@@ -19,6 +19,7 @@ from mm_perception.experiments.runner import Outcome
 from mm_perception.modalities.raw import Array
 
 PER_LABEL = 2
+SAMPLED = 'sample'
 
 
 def draw_samples(outcome: Outcome, folder: Path) -> dict[str, Path]:
@@ -33,7 +34,7 @@ def draw_samples(outcome: Outcome, folder: Path) -> dict[str, Path]:
             test = model.test
             heads = [model.modalities[label].labels[i] for i in _labels(model, label, chosen)]
             rows.setdefault('recorded', (target, list(test.rows(target, chosen))))
-            rows[model.title] = (target, _generate(model, (label,), target, chosen, 'sample'))
+            rows[model.title] = (target, _generate(model, (label,), target, chosen, SAMPLED))
         if rows:
             shown = [head if k % PER_LABEL == 0 else '' for k, head in enumerate(heads)]
             title = f'Images generated from the label alone ({dataset}, test data, sampled)'

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import matplotlib
 import numpy as np
+from matplotlib.colors import ListedColormap
 
 from mm_perception.evaluation.generation import encode_all, fuse_all, presence
 from mm_perception.evaluation.labels import label_indices
@@ -54,15 +55,16 @@ def _draw(model: Model, title: str, folder: Path, name: str) -> Path:
     centre, axes = principal_axes(means[-1])
     figure = new_figure(title, 2.6 * len(shown) + 0.6, 3.2)
     panels = figure.subplots(1, len(shown), sharex=True, sharey=True)
-    colours = matplotlib.colormaps['tab10']
+    texts = next(m.labels for m in model.modalities.values() if m.labels)
+    colours = ListedColormap(matplotlib.colormaps['tab10'](range(len(texts))))
+    colouring = {'c': labels, 'cmap': colours, 'vmin': -0.5, 'vmax': len(texts) - 0.5}
     for panel, given, mean in zip(panels, shown, means):
         flat = (mean - centre) @ axes
-        dots = panel.scatter(*flat.T, c=labels, cmap=colours, vmin=-0.5, vmax=9.5, s=5)
+        dots = panel.scatter(*flat.T, **colouring, s=5)
         panel.set_title('all' if given == names else f'{given[0]} alone', fontsize=9)
         panel.set_xlabel('first component', fontsize=8)
         panel.tick_params(labelsize=7)
     panels[0].set_ylabel('second component', fontsize=8)
-    bar = figure.colorbar(dots, ax=panels, ticks=range(int(labels.max()) + 1))
-    texts = next(m.labels for m in model.modalities.values() if m.labels)
+    bar = figure.colorbar(dots, ax=panels, ticks=range(len(texts)))
     bar.ax.set_yticklabels(texts, fontsize=7)
     return write_figure(figure, folder, name)
