@@ -55,6 +55,8 @@ class ModelSpec:
     :param decoder_hidden: hidden layers of each top decoder.
     :param dropout: rho of forced perceptual dropout.
     :param alpha: weight of the joint latent's KL divergence.
+    :param calibrated: correct the joint posterior's std on held-out data after training; for
+        two levels that share no gradient.
     :param options: what else the family takes; see the reference.
     """
 
@@ -67,6 +69,7 @@ class ModelSpec:
     decoder_hidden: tuple[int, ...] = (512, 512, 512)
     dropout: float = 0.2
     alpha: float = 1.0
+    calibrated: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -113,6 +116,7 @@ class TrainingSpec:
     :param unimodal: a stage per modality; a model that is trained in one step takes only the
         augmentations from them.
     :param classifiers: the stage of each independent classifier, which judge coherence.
+    :param calibration: the stage that corrects the published std, if the model asks for it.
     :param validation_fraction: share of the training set kept for validation.
     :param joint: train both levels in one step, as in the paper.
     """
@@ -123,6 +127,7 @@ class TrainingSpec:
     top: StageSpec
     unimodal: Mapping[str, StageSpec] = field(default_factory=dict)
     classifiers: StageSpec = StageSpec(epochs=10)
+    calibration: StageSpec = StageSpec(epochs=80, batch_size=512, learning_rate=2e-3)
     seed: int = 0
     validation_fraction: float = 0.1
     joint: bool = False

@@ -15,11 +15,11 @@ from mm_perception.inference.engine import Engine
 from mm_perception.modalities.raw import Array
 
 BATCH = 1000
-ESTIMATORS = ('mean', 'sample_joint', 'sample')
+ESTIMATORS = ('mean', 'sample')
 """
-How data are generated: from the means of all latents; from a sample of the joint latent and
-the means of those below it, as the Nexus paper's published evaluation does; from samples of
-all.
+How data are generated: from the means of all latents, or from a sample of the joint latent and
+of those below it that the model samples. Nexus and what is built like it decode the mean below,
+as the published evaluation of the Nexus paper does.
 """
 
 

@@ -69,4 +69,7 @@ def build_model(spec: ModelSpec) -> MultimodalModel:
             raise ConfigError(
                 f'model.modalities: "{name}" must be unique, lower case letters, digits and _'
             )
-    return FAMILIES[spec.family](spec)
+    model = FAMILIES[spec.family](spec)
+    if spec.calibrated and not model.separable:
+        raise ConfigError(f'model.calibrated: not for {spec.family}; leave it out')
+    return model

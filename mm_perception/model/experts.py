@@ -85,6 +85,7 @@ class MixtureOfExperts(ExpertEncoder):
     """
 
     fuses = False
+    gaussian = False
 
     def __init__(self, spec: ModelSpec, sizes: Sizes | None) -> None:
         super().__init__(spec, sizes)
@@ -109,6 +110,7 @@ class MixtureOfProducts(ExpertEncoder):
     """
 
     subsets: Tensor
+    gaussian = False
 
     def __init__(self, spec: ModelSpec, sizes: Sizes | None) -> None:
         super().__init__(spec, sizes)

@@ -57,6 +57,8 @@ class JointEncoder(nn.Module, ABC):
     """
 
     fuses: ClassVar[bool] = True
+    gaussian: ClassVar[bool] = True
+    """Whether the joint posterior is one diagonal Gaussian."""
 
     def __init__(self, spec: ModelSpec, sizes: Sizes | None) -> None:
         super().__init__()

@@ -13,6 +13,7 @@ from mm_perception.model.distributions import DiagonalGaussian, mapped
 from mm_perception.model.networks import dense
 from mm_perception.model.objectives import Batch
 from mm_perception.model.recipe import Recipe
+from mm_perception.model.uncertainty import Uncertainty
 from mm_perception.model.unimodal import UnimodalVAE
 from mm_perception.spec import ModelSpec
 
@@ -83,9 +84,12 @@ class TopLevel(nn.Module):
         :param latents: unimodal latents, ``float[B, d_m]`` each.
         :param present: ``bool[B, M]``, modalities in the spec's order.
         """
-        scaled = {name: self.scale_of(name)(latent) for name, latent in latents.items()}
-        posterior: Posterior = self.joint(scaled, present)
+        posterior: Posterior = self.joint(self.scaled(latents), present)
         return posterior
+
+    def scaled(self, latents: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Standardised unimodal latents, ``float[B, d_m]`` each."""
+        return {name: self.scale_of(name)(latent) for name, latent in latents.items()}
 
     def decode(self, joint: Tensor, name: str) -> Tensor:
         """Unimodal latent of one modality expected under ``float[B, D]``: ``[B, d_m]``."""
@@ -150,6 +154,7 @@ class Nexus(MultimodalModel):
         self.unimodal = nn.ModuleDict({m.name: UnimodalVAE(m) for m in spec.modalities})
         self.top = top
         self.fuses = top.joint.fuses
+        self.uncertainty = Uncertainty(spec) if spec.calibrated else None
 
     @property
     def code_dims(self) -> dict[str, int]:
@@ -166,18 +171,15 @@ class Nexus(MultimodalModel):
 
     def fuse(self, codes: Mapping[str, Tensor], present: Tensor) -> Posterior:
         """Joint posterior given the means of the unimodal posteriors."""
-        return self.top.encode(codes, present)
+        posterior = self.top.encode(codes, present)
+        if self.uncertainty is None:
+            return posterior
+        assert isinstance(posterior, DiagonalGaussian)
+        return self.uncertainty(posterior, self.top.scaled(codes), present)
 
     def decode(self, name: str, joint: Tensor) -> Tensor:
         """Expected data, see :class:`MultimodalModel`."""
         return self.vae(name).decode(self.top.decode(joint, name))
-
-    def decode_sample(
-        self, name: str, joint: Tensor, generator: torch.Generator | None = None
-    ) -> Tensor:
-        """Expected data given a sample of p(z_m | z_sigma), see :class:`MultimodalModel`."""
-        latent = self.top.conditional(name, joint).sample(generator)
-        return self.vae(name).decode(self.top.scale_of(name).inverse(latent))
 
     def loss(
         self,

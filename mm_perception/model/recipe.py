@@ -63,7 +63,13 @@ class Recipe:
                 f'model.joint_encoder: {spec.family} has its own ({self.joint_encoder}), not'
                 f' "{asked}"; leave it out'
             )
-        return find_joint_encoder(self.joint_encoder or asked)
+        encoder = find_joint_encoder(self.joint_encoder or asked)
+        if spec.calibrated and not encoder.gaussian:
+            raise ConfigError(
+                f'model.calibrated: the joint posterior of {spec.family} is no single Gaussian;'
+                ' leave it out'
+            )
+        return encoder
 
     def bind_objective(self, spec: ModelSpec) -> Callable[[Level, Batch], Loss]:
         """

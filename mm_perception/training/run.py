@@ -24,6 +24,7 @@ from mm_perception.model.base import MultimodalModel
 from mm_perception.model.build import build_model
 from mm_perception.model.nexus import Nexus
 from mm_perception.spec import TrainingSpec
+from mm_perception.training.calibration import calibration_stage, held_out
 from mm_perception.training.card import model_card
 from mm_perception.training.loop import Fitted, Logging, Stage, fit
 from mm_perception.training.source import TensorSource
@@ -86,6 +87,8 @@ def train(run: Run, out: Path, command: str) -> Bundle:
     dataset = _load(run.spec, 'train')
     source = TensorSource(dataset, torch.device(run.device))
     model, posteriors, fitted = train_model(run, source)
+    if isinstance(model, Nexus) and model.uncertainty is not None:
+        fitted['calibration'] = _calibrate(run, model, posteriors, dataset)
     classifiers, judged = train_classifiers(run, dataset) if run.judges else (Classifiers({}), {})
     bundle = Bundle(
         name=run.spec.name,
@@ -162,9 +165,14 @@ def _train_jointly(run: Run, source: TensorSource) -> Trained:
     return model, cache_posteriors(modules, source), fitted
 
 
+def _calibrate(run: Run, model: Nexus, posteriors: Posteriors, dataset: Dataset) -> Fitted:
+    source = TensorSource(held_out(run.spec, dataset), torch.device(run.device))
+    stage = calibration_stage(run.spec, model, posteriors, source)
+    return fit(stage, checkpoint(run, stage.name), run.resume, run.logging)
+
+
 def train_classifiers(run: Run, dataset: Dataset) -> tuple[Classifiers, dict[str, Fitted]]:
     """Train an independent classifier per modality; none where nothing carries labels."""
-    """Train the classifiers that judge coherence, or finish those trained before."""
     names = [m.name for m in run.spec.model.modalities if not build_modality(m).labels]
     if label_indices(dataset, run.spec.model) is None:
         return Classifiers({}), {}

@@ -1,0 +1,83 @@
+"""The last stage: correct the published standard deviations on held-out data."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from mm_perception.data.dataset import Dataset, load_dataset, splits
+from mm_perception.errors import ConfigError
+from mm_perception.model.distributions import DiagonalGaussian
+from mm_perception.model.dropout import forced_perceptual_dropout
+from mm_perception.model.nexus import Nexus
+from mm_perception.spec import TrainingSpec
+from mm_perception.training.loop import Stage
+from mm_perception.training.source import TensorSource, split_positions
+from mm_perception.training.stages import (
+    Posteriors,
+    build_stage,
+    cache_posteriors,
+    seed_weights,
+)
+
+SPLIT = 'validation'
+HIDDEN_RATE = 0.9
+"""Share of the rows of which a part is hidden; the others calibrate the complete posterior."""
+
+
+def held_out(spec: TrainingSpec, dataset: Dataset) -> Dataset:
+    """
+    Data to calibrate on: the split ``validation``, or the rows kept from the top level.
+
+    :param dataset: the training set.
+    :raises ConfigError: if there is neither.
+    """
+    if SPLIT in splits(Path(spec.dataset)):
+        return load_dataset(Path(spec.dataset), SPLIT)
+    rows = split_positions(len(dataset), spec.validation_fraction, spec.seed)[1]
+    if len(rows) < 2:
+        raise ConfigError(
+            f'model.calibrated: {spec.dataset} has no split "{SPLIT}" and validation_fraction'
+            f' {spec.validation_fraction} keeps no rows; raise it, or leave calibrated out'
+        )
+    return dataset.subset(rows)
+
+
+def calibration_stage(
+    spec: TrainingSpec, model: Nexus, posteriors: Posteriors, source: TensorSource
+) -> Stage:
+    """
+    Learn the model's :class:`~mm_perception.model.uncertainty.Uncertainty`.
+
+    :param posteriors: of the training set's unique values.
+    :param source: held-out data.
+    """
+    seed_weights(spec, 'calibration')
+    module, top = model.uncertainty, model.top
+    assert module is not None
+    device = source.present.device
+    codes = {}
+    held = cache_posteriors({name: model.vae(name) for name in spec.model.names}, source)
+    for name in spec.model.names:
+        scale = top.scale_of(name).to(device)
+        variance = posteriors[name].log_variance.exp().mean(0) / scale.std.square()
+        codes[name] = scale(held[name].mean)
+        novelty = module.novelty_of(name).to(device)
+        seen = codes[name][source.index[name].unique()]
+        novelty.fit(scale(posteriors[name].mean), variance, seen)
+
+    def loss(rows: Tensor, _: float) -> tuple[Tensor, dict[str, Tensor]]:
+        present = source.present[rows]
+        latents = {name: codes[name][source.index[name][rows]] for name in codes}
+        shown = forced_perceptual_dropout(present, HIDDEN_RATE)
+        with torch.no_grad():
+            part, complete = top.joint(latents, shown), top.joint(latents, present)
+        assert isinstance(part, DiagonalGaussian) and isinstance(complete, DiagonalGaussian)
+        return module.loss(part, latents, shown, complete), {}
+
+    identity = repr((spec.model, spec.unimodal, spec.top))
+    return build_stage(
+        spec, 'calibration', module, spec.calibration, loss, source.rows, source, identity
+    )
