@@ -18,9 +18,10 @@ EXAMPLES = """examples:
   mm-perception evaluate --table hierarchy --markdown hierarchy.md
   mm-perception evaluate --table likelihood --scale full --device cuda
 
-A table trains its models under --out and goes on where it was interrupted. By default it fits two
-CPU cores in an hour; --scale full takes the papers' budgets and is meant for a GPU.
-docs/evaluation.md says what each table trains and how long it takes.
+tables, with minutes on two CPU cores:
+  hierarchy 9, fpd 6, standard 11, likelihood 20, mhd 46
+A table trains its models under --out and goes on where it was interrupted. --scale full takes the
+papers' budgets and is meant for a GPU.
 """
 
 

@@ -9,36 +9,39 @@ from pathlib import Path
 
 import numpy as np
 
-from mm_perception.data.dataset import MANIFEST, Dataset, load_dataset, save_dataset
+from mm_perception.data.dataset import MANIFEST, Dataset, load_dataset, save_dataset, splits
 from mm_perception.data.folder import complete_folder
 from mm_perception.errors import DataError
 from mm_perception.experiments.plan import digest
 
-SPLITS = ('train', 'test')
+SPLITS = ('train', 'validation', 'test')
 
 
 def prepare_data(
-    source: Path, names: Sequence[str], rows: Sequence[int], shared: Path
+    source: Path, names: Sequence[str], rows: int, test_rows: int, shared: Path
 ) -> tuple[Path, str]:
     """
-    Write some modalities and rows of a dataset's training and test splits to a folder.
+    Write some modalities and rows of a dataset's splits for training and testing to a folder.
 
     The folder is named after the content, so that another dataset never takes its place.
 
     :param names: the modalities to keep, in their order.
-    :param rows: how many rows of each split to keep, drawn at random; 0 for all.
+    :param rows: how many training rows to keep, drawn at random; 0 for all.
+    :param test_rows: how many rows of the test split, and of that for validation if there is one.
     :param shared: where prepared datasets lie.
     :returns: the folder and the hash that names it.
     :raises DataError: if the dataset lacks a modality or is no dataset.
     """
-    content = [_hash(source, split) for split in SPLITS]
-    key = digest([content, list(names), list(rows)])
+    known = [split for split in SPLITS if split in splits(source)]
+    content = [_hash(source, split) for split in known]
+    key = digest([content, list(names), rows, test_rows])
     folder = shared / 'data' / f'{source.name}-{key}'
     if not (folder / MANIFEST).is_file():
         with complete_folder(folder, MANIFEST) as scratch:
-            for split, count in zip(SPLITS, rows):
-                dataset = load_dataset(source, split)
-                save_dataset(scratch, split, take(dataset, names, count))
+            for split in known:
+                count = rows if split == 'train' else test_rows
+                part = take(load_dataset(source, split), names, count)
+                save_dataset(scratch, split, part)
     return folder, key
 
 

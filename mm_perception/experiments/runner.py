@@ -77,9 +77,9 @@ def _jobs(plan: Plan, command: str) -> tuple[Job, ...]:
     scale, jobs = plan.scale, []
     for dataset, spec in plan.judges.items():
         source, names = Path(spec.dataset), spec.model.names
-        folder, key = prepare_data(source, names, (scale.rows, scale.test_rows), plan.shared)
+        folder, key = prepare_data(source, names, scale.rows, scale.test_rows, plan.shared)
         judged, judged_key = prepare_data(
-            source, names, (scale.judge_rows, scale.test_rows), plan.shared
+            source, names, scale.judge_rows, scale.test_rows, plan.shared
         )
         judge = replace(spec, dataset=judged.as_posix())
         judge_folder = plan.shared / 'judges' / _judge_name(dataset, spec, judged_key)

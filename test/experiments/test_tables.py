@@ -11,10 +11,12 @@ import pytest
 from tiny_table import TABLE, write_tiny_table
 
 from mm_perception.cli import main as frame
+from mm_perception.cli.evaluate import EXAMPLES
 from mm_perception.experiments.plan import Settings, make_plan
 from mm_perception.experiments.table import known_tables, load_table
 from mm_perception.model.build import build_model
 
+ROOT = Path(__file__).parents[2]
 VARIANTS = tuple(TABLE['variants'])
 NAMES = ('camera', 'pen', 'voice', 'word')
 MAX_PICTURE_BYTES = 300_000
@@ -188,6 +190,18 @@ def test_figures_of_the_paper_belong_to_lines_and_columns(name: str) -> None:
             assert variant in table.variants
             assert figures.keys() <= targets
             assert all(columns.keys() <= table.columns.keys() for columns in figures.values())
+
+
+def test_documentation_lists_every_table_with_its_budget() -> None:
+    page = (ROOT / 'docs' / 'evaluation.md').read_text()
+    for name in known_tables():
+        table = load_table(name)
+        line = next(x for x in page.splitlines() if x.startswith(f'| `{name}` |'))
+        each = f'{len(table.variants)}{" on each" if len(table.datasets) > 1 else ""}'
+        scale = table.scale('default')
+        assert line.endswith(f'| {each} | {scale.seeds} | {scale.minutes:.0f} |')
+        assert f'{name} {scale.minutes:.0f}' in EXAMPLES
+        assert scale.minutes <= 60
 
 
 def test_full_scale_takes_the_budget_of_the_papers() -> None:
