@@ -69,8 +69,8 @@ def test_uncertainty_returns_to_the_prior_for_unknown_data():
     present = torch.ones(4, len(SPEC.names), dtype=torch.bool)
     near = module(posterior, {n: c * 0 for n, c in codes_of(4, generator).items()}, present)
     far = module(posterior, {n: c + 90 for n, c in codes_of(4, generator).items()}, present)
-    assert near.std.max() == pytest.approx(0.1, rel=1e-3)
-    assert far.std.min() == pytest.approx(1.0, rel=1e-3)
+    assert near.std.max().item() == pytest.approx(0.1, rel=1e-3)
+    assert far.std.min().item() == pytest.approx(1.0, rel=1e-3)
 
 
 def test_absent_modalities_do_not_count_as_unknown():
