@@ -55,10 +55,10 @@ def parse() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument('--dataset', type=Path, default=Path('data/mhd'), help='(%(default)s)')
-    parser.add_argument('--rows', type=int, default=4000, help='training rows (%(default)s)')
-    parser.add_argument('--epochs', type=int, default=6, help='(%(default)s)')
+    parser.add_argument('--rows', type=int, default=8000, help='training rows (%(default)s)')
+    parser.add_argument('--epochs', type=int, default=8, help='(%(default)s)')
     parser.add_argument('--batch-size', type=int, default=64, help='(%(default)s)')
-    parser.add_argument('--seeds', type=int, default=2, help='(%(default)s)')
+    parser.add_argument('--seeds', type=int, default=1, help='(%(default)s)')
     parser.add_argument('--threads', type=int, default=1, help='of the CPU (%(default)s)')
     parser.add_argument('--models', nargs='+', choices=CONTESTANTS, default=list(CONTESTANTS))
     parser.add_argument('--judges', default='mhd', help='bundle with classifiers (%(default)s)')
