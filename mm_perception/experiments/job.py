@@ -61,7 +61,8 @@ class Job:
     def measured_key(self) -> str:
         """Hash of what decides the rows, given the model."""
         asked = [to_plain(column) for column in self.columns.values()]
-        return digest([asked, self.samples, self.judge_folder.name, self.data_key])
+        shipped = load_bundle(self.unit.bundle).hash if self.unit.bundle else ''
+        return digest([asked, self.samples, self.judge_folder.name, self.data_key, shipped])
 
     @property
     def metrics(self) -> set[str]:

@@ -106,7 +106,7 @@ def markdown(outcome: Outcome, pictures: Mapping[str, Path], at: Path) -> str:
         chosen = [line for line in lines if line.dataset == dataset]
         if len(table.datasets) > 1:
             parts += [f'### {dataset}', '']
-        parts += [*_grid(table, chosen), '']
+        parts += _grids(table, chosen)
     parts += [*(f'- {note}' for note in table.notes), '']
     for title, file in pictures.items():
         parts += [f'![{title}]({Path(os.path.relpath(file, at)).as_posix()})', '']
@@ -165,20 +165,28 @@ def _about(outcome: Outcome) -> list[str]:
     ]
 
 
-def _grid(table: Table, lines: Sequence[Line]) -> list[str]:
+def _grids(table: Table, lines: Sequence[Line]) -> list[str]:
+    """One grid for all columns, or one per metric where there is a line per target."""
+    metrics = dict.fromkeys(column.metric for column in table.columns.values())
+    groups = [{metric} for metric in metrics] if table.by_target else [set(metrics)]
+    parts = []
+    for group in groups:
+        columns = {k: c for k, c in table.columns.items() if c.metric in group}
+        parts += [*_grid(table, [x for x in lines if x.figures.keys() & columns], columns), '']
+    return parts
+
+
+def _grid(table: Table, lines: Sequence[Line], columns: Mapping[str, Column]) -> list[str]:
     reported = {
-        key
-        for line in lines
-        for key in table.columns
-        if paper_figure(table, line, key) is not None
+        key for line in lines for key in columns if paper_figure(table, line, key) is not None
     }
     head = ['model', *(['target'] if table.by_target else [])]
-    for key, column in table.columns.items():
+    for key, column in columns.items():
         head += [column.title, *(['paper'] if key in reported else [])]
     grid = [_row(head), '|---' * len(head) + '|']
     for line in lines:
         cells = [table.variants[line.variant].title, *([line.target] if table.by_target else [])]
-        for key, column in table.columns.items():
+        for key, column in columns.items():
             cells.append(_text(line.figures.get(key), column))
             if key in reported:
                 cells.append(_text(paper_figure(table, line, key), column))
