@@ -16,17 +16,15 @@ class ConditionalGaussian(nn.Module):
     Diagonal Gaussian over a latent given a vector; mean and variance are computed from it.
 
     :param inputs: size of the vector.
-    :param hidden: sizes of the fully connected layers between; none for a linear map.
+    :param hidden: sizes of the fully connected layers between, with batch norm; none for a
+        linear map.
     :param latent_dim: size of the latent.
-    :param batch_norm: whether the layers between have batch norm.
     """
 
-    def __init__(
-        self, inputs: int, hidden: Sequence[int], latent_dim: int, batch_norm: bool = False
-    ) -> None:
+    def __init__(self, inputs: int, hidden: Sequence[int], latent_dim: int) -> None:
         super().__init__()
         sizes = (inputs, *hidden)
-        self.hidden = dense(sizes, 'leaky_relu', batch_norm)
+        self.hidden = dense(sizes, 'leaky_relu', True)
         self.parameters_of = nn.Linear(sizes[-1], 2 * latent_dim)
 
     def forward(self, given: Tensor) -> DiagonalGaussian:

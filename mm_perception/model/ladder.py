@@ -35,7 +35,7 @@ class LatentLevel(nn.Module):
         self.top_down = dense(sizes, 'leaky_relu', True)
         self.prior_of = ConditionalGaussian(sizes[-1], (), latent_dim)
         merged = sizes[-1] + bottom_up
-        self.merge = ConditionalGaussian(merged, sizes[-1:], latent_dim, batch_norm=True)
+        self.merge = ConditionalGaussian(merged, sizes[-1:], latent_dim)
 
     def prior(self, above: Tensor) -> DiagonalGaussian:
         """Conditional prior p(z_i | z_i+1) given ``float[B, above]``."""
@@ -86,7 +86,7 @@ class LatentLadder(nn.Module):
                 width = sizes[-1]
             above = spec.joint_latent_dim if level == depth - 1 else modality.latent_dim
             self.levels.append(LatentLevel(above, width, modality.latent_dim, spec))
-        self.expert = ConditionalGaussian(width, hidden, spec.joint_latent_dim, batch_norm=True)
+        self.expert = ConditionalGaussian(width, hidden, spec.joint_latent_dim)
 
     def states(self, data: Tensor) -> list[Tensor]:
         """Bottom-up states of z_1 to z_L-1 from ``float[B, *shape]``."""
