@@ -119,6 +119,7 @@ class TrainingSpec:
     :param calibration: the stage that corrects the published std, if the model asks for it.
     :param validation_fraction: share of the training set kept for validation.
     :param joint: train both levels in one step, as in the paper.
+    :param precision: float32, bfloat16, or auto: bfloat16 where the device has it natively.
     """
 
     name: str
@@ -131,3 +132,4 @@ class TrainingSpec:
     seed: int = 0
     validation_fraction: float = 0.1
     joint: bool = False
+    precision: str = 'auto'

@@ -99,8 +99,7 @@ class MeanAggregator(JointEncoder):
         """Size of the aggregated message."""
         return spec.message_dim
 
-    @staticmethod
-    def aggregate(messages: Tensor, present: Tensor) -> Tensor:
+    def aggregate(self, messages: Tensor, present: Tensor) -> Tensor:
         """Combine ``float[B, M, K]`` of the modalities present to ``float[B, width]``."""
         return aggregate_mean(messages, present)
 
@@ -111,6 +110,27 @@ class MeanAggregator(JointEncoder):
         return DiagonalGaussian(*split_posterior(self.posterior(self.hidden(aggregated))))
 
 
+class Attention(MeanAggregator):
+    """
+    Weighted mean of the messages of the present modalities.
+
+    Each part of a message has a weight of its own, a softmax over the present modalities of a
+    score that the message gives itself.
+    """
+
+    def __init__(self, spec: ModelSpec, sizes: Sizes | None) -> None:
+        super().__init__(spec, sizes)
+        self.score = nn.Sequential(
+            nn.Linear(spec.message_dim, 64), nn.Tanh(), nn.Linear(64, spec.message_dim)
+        )
+
+    def aggregate(self, messages: Tensor, present: Tensor) -> Tensor:
+        """Weigh and add, see :class:`MeanAggregator`."""
+        scores = self.score(messages).masked_fill(~present[:, :, None], -1e9)
+        weights = scores.softmax(1).masked_fill(~present[:, :, None], 0.0)
+        return (messages * weights).sum(1)
+
+
 class Concatenation(MeanAggregator):
     """Messages side by side, zeros for absent modalities."""
 
@@ -119,7 +139,6 @@ class Concatenation(MeanAggregator):
         """Size of all messages together."""
         return spec.message_dim * len(spec.modalities)
 
-    @staticmethod
-    def aggregate(messages: Tensor, present: Tensor) -> Tensor:
+    def aggregate(self, messages: Tensor, present: Tensor) -> Tensor:
         """Concatenate, see :class:`MeanAggregator`."""
         return messages.masked_fill(~present[:, :, None], 0.0).flatten(1)

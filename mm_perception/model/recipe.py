@@ -15,12 +15,13 @@ from mm_perception.model.experts import (
     SurestExpert,
     Surrogates,
 )
-from mm_perception.model.joint import Concatenation, JointEncoder, MeanAggregator
+from mm_perception.model.joint import Attention, Concatenation, JointEncoder, MeanAggregator
 from mm_perception.model.objectives import Batch, Level, Loss, NoOptions, Objective
 from mm_perception.spec import ModelSpec
 
 JOINT_ENCODERS: dict[str, type[JointEncoder]] = {
     'mean': MeanAggregator,
+    'attention': Attention,
     'concatenation': Concatenation,
     'product': ProductOfExperts,
     'mixture': MixtureOfExperts,

@@ -22,6 +22,7 @@ from mm_perception.config import to_plain
 from mm_perception.errors import ConfigError
 from mm_perception.spec import StageSpec
 
+PRECISIONS = ('auto', 'float32', 'bfloat16')
 Loss = Callable[[Tensor, float], tuple[Tensor, dict[str, Tensor]]]
 
 
@@ -34,6 +35,7 @@ class Stage:
     :param training: positions to train on, ``int64[N]``, on the device.
     :param validation: positions to validate on; may be empty.
     :param identity: what besides the stage's spec decides the result, for checkpoints.
+    :param bfloat16: compute products and convolutions in 16 bits; weights stay in 32.
     """
 
     name: str
@@ -44,11 +46,15 @@ class Stage:
     validation: Tensor
     seed: int = 0
     identity: str = ''
+    bfloat16: bool = False
 
     @property
     def fingerprint(self) -> str:
         """Hash of all that a checkpoint must share with the run that resumes it."""
-        parts = [self.name, to_plain(self.spec), self.seed, len(self.training), self.identity]
+        parts = [
+            *(self.name, to_plain(self.spec), self.seed, len(self.training)),
+            *(self.identity, self.bfloat16),
+        ]
         return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()
 
 
@@ -129,6 +135,23 @@ def fit(stage: Stage, checkpoint: Path, resume: bool, logging: Logging) -> Fitte
     return Fitted(terms, seconds)
 
 
+def use_bfloat16(precision: str, device: torch.device) -> bool:
+    """
+    Whether to train with 16-bit products: where the device has them natively, if not told.
+
+    :param precision: ``auto``, ``float32`` or ``bfloat16``.
+    :raises ConfigError: if it is none of these.
+    """
+    if precision not in PRECISIONS:
+        raise ConfigError(f'precision: unknown "{precision}"; known: {", ".join(PRECISIONS)}')
+    if precision != 'auto':
+        return precision == 'bfloat16'
+    if device.type == 'cuda':
+        return torch.cuda.is_bf16_supported()
+    able = getattr(torch.cpu, 'get_capabilities', dict)()
+    return any(able.get(name, False) for name in ('avx512_bf16', 'amx_bf16'))
+
+
 def warm_up_factor(spec: StageSpec, epoch: int) -> float:
     """KL weight's factor in an epoch: rises linearly to 1 over the warm-up epochs."""
     return min(1.0, (epoch + 1) / spec.warm_up_epochs) if spec.warm_up_epochs else 1.0
@@ -147,7 +170,7 @@ def _train_epoch(stage: Stage, optimizer: torch.optim.Optimizer, epoch: int) -> 
         rate = stage.spec.learning_rate * 0.5 * (1.0 + math.cos(math.pi * progress))
         for group in optimizer.param_groups:
             group['lr'] = rate
-        with _mixed_precision(device):
+        with _mixed_precision(device, stage.bfloat16):
             loss, terms = stage.loss(positions, warm_up_factor(stage.spec, epoch))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
@@ -178,10 +201,8 @@ def _accumulate(sums: dict[str, Tensor], terms: dict[str, Tensor], count: int) -
         sums[name] = sums.get(name, torch.zeros((), device=value.device)) + value.detach() * count
 
 
-def _mixed_precision(device: torch.device) -> AbstractContextManager[Any]:
-    if device.type == 'cuda':
-        return torch.autocast('cuda', dtype=torch.bfloat16)
-    return nullcontext()
+def _mixed_precision(device: torch.device, bfloat16: bool) -> AbstractContextManager[Any]:
+    return torch.autocast(device.type, dtype=torch.bfloat16) if bfloat16 else nullcontext()
 
 
 def _save(

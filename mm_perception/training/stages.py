@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,9 +17,9 @@ from mm_perception.model.build import build_model
 from mm_perception.model.distributions import DiagonalGaussian
 from mm_perception.model.nexus import Nexus
 from mm_perception.model.unimodal import UnimodalVAE
-from mm_perception.spec import StageSpec, TrainingSpec
+from mm_perception.spec import ModalitySpec, StageSpec, TrainingSpec
 from mm_perception.training.augmentation import Augmentation, build_augmentation
-from mm_perception.training.loop import Loss, Stage
+from mm_perception.training.loop import Loss, Stage, use_bfloat16
 from mm_perception.training.source import TensorSource, split_positions
 
 Posteriors = dict[str, DiagonalGaussian]
@@ -37,7 +38,7 @@ def unimodal_stage(spec: TrainingSpec, name: str, source: TensorSource) -> Stage
         total, terms, _ = module.loss(data, warm_up)
         return total, terms
 
-    identity = repr(spec.model.modality(name))
+    identity = repr(_own(spec.model.modality(name)))
     return build_stage(spec, name, module, stage, loss, source.unique(name), source, identity)
 
 
@@ -60,7 +61,7 @@ def classifier_stage(
         accuracy = (logits.argmax(1) == truth).float().mean()
         return functional.cross_entropy(logits, truth), {'accuracy': accuracy}
 
-    identity = repr((spec.model.modality(name), _augmentation_options(spec, name)))
+    identity = repr((_own(spec.model.modality(name)), _augmentation_options(spec, name)))
     return build_stage(
         spec,
         f'{name}.classifier',
@@ -129,6 +130,11 @@ def cache_posteriors(modules: dict[str, UnimodalVAE], source: TensorSource) -> P
     return result
 
 
+def _own(modality: ModalitySpec) -> ModalitySpec:
+    """What of a modality decides how it is trained alone."""
+    return replace(modality, latent_weight=1.0, topic='', message='', max_age_s=1.0)
+
+
 def _augmentation_options(spec: TrainingSpec, name: str) -> Mapping[str, Any]:
     stage = spec.unimodal.get(name)
     return {} if stage is None else stage.augmentation
@@ -176,4 +182,5 @@ def build_stage(
         validation=tensor(validation),
         seed=spec.seed,
         identity=identity,
+        bfloat16=use_bfloat16(spec.precision, source.present.device),
     )
