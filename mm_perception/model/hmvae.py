@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from mm_perception.config import from_plain
 from mm_perception.errors import ConfigError
 from mm_perception.model.base import MultimodalModel
-from mm_perception.model.distributions import DiagonalGaussian, mapped
+from mm_perception.model.distributions import DiagonalGaussian
 from mm_perception.model.ladder import LatentLadder
 from mm_perception.model.mixture import Mixture, surest
 from mm_perception.spec import ModelSpec
@@ -125,8 +125,7 @@ class HMVAE(MultimodalModel):
         present, data = present[kept], {name: value[kept] for name, value in data.items()}
         states, codes = self._encode_recorded(data, present)
         posterior = self.fuse(codes, present)
-        strata = mapped(posterior.components, lambda part: part.transpose(0, 1))
-        joint = strata.sample(generator)  # [M, B, D]
+        joint = posterior.components.sample(generator).transpose(0, 1)  # [M, B, D]
         shares = present.t() / present.sum(1) / count
         log_ratio = posterior.log_prob(joint) - posterior.log_prior(joint)
         terms = {'kl': (log_ratio * shares).sum()}
@@ -136,11 +135,11 @@ class HMVAE(MultimodalModel):
             if not len(row):
                 continue
             name, share = modality.name, shares[stratum, row]
-            recorded = present[:, column].cumsum(0)[row] - 1
-            below = [state[recorded] for state in states[name]]
-            steps = self.ladder(name).infer(joint[stratum, row], below, generator)
-            likelihood = self.ladder(name).log_likelihood(steps[-1].latent, data[name][row])
-            kl = torch.stack([step.posterior.kl_to(step.prior) for step in steps]).sum(0)
+            position = present[:, column].cumsum(0)[row] - 1
+            below = [state[position] for state in states[name]]
+            likelihood, kl = self.ladder(name).bound(
+                joint[stratum, row], below, data[name][row], generator
+            )
             bound = modality.likelihood_weight * likelihood - modality.beta * warm_up * kl
             loss = loss - (bound * share).sum()
             terms[f'{name}.log_likelihood'] = (likelihood * share).sum() / share.sum()

@@ -129,6 +129,18 @@ class LatentLadder(nn.Module):
             steps.append(Step(posterior, prior, latent))
         return steps
 
+    def bound(
+        self,
+        joint: Tensor,
+        states: list[Tensor],
+        data: Tensor,
+        generator: torch.Generator | None,
+    ) -> tuple[Tensor, Tensor]:
+        """Log likelihood and KL divergences of all latents, ``float[B]``, given g."""
+        steps = self.infer(joint, states, generator)
+        kl = torch.stack([step.posterior.kl_to(step.prior) for step in steps]).sum(0)
+        return self.log_likelihood(steps[-1].latent, data), kl
+
     def log_likelihood(self, latent: Tensor, data: Tensor) -> Tensor:
         """Log density of data given z_1, ``float[B]``."""
         return self.likelihood.log_prob(self.decoder(latent).float(), data)
