@@ -10,6 +10,7 @@ import yaml
 from mm_perception.data.dataset import Dataset, save_dataset
 
 LABELS = ('low', 'middle', 'high')
+VALIDATION_ROWS = 24
 CONFIG = {
     'name': 'tiny',
     'dataset': '',
@@ -64,7 +65,13 @@ TABLE = {
     'curve': 'number',
     'variants': {
         'nexus': {'title': 'Nexus', 'x': 0.0},
-        'nexus0': {'title': 'Nexus-0', 'x': 1.0, 'changes': {'model': {'family': 'nexus0'}}},
+        'nexus0': {
+            'title': 'Nexus-0',
+            'x': 1.0,
+            'changes': {
+                'model': {'family': 'nexus0', 'modalities': {'camera': {'latent_weight': 2}}}
+            },
+        },
         'mvae_flat': {
             'title': 'MVAE, one level',
             'x': 2.0,
@@ -96,7 +103,7 @@ def write_tiny_data(folder: Path) -> Path:
     """Write the dataset; every modality is brighter or larger for a higher label."""
     generator = np.random.default_rng(0)
     shapes = {'camera': (1, 8, 8), 'pen': (12,), 'voice': (8, 8)}
-    for split, count in (('train', 120), ('test', 60)):
+    for split, count in (('train', 120), ('validation', VALIDATION_ROWS), ('test', 60)):
         labels = np.arange(count) % len(LABELS)
         values = {
             name: (

@@ -12,7 +12,7 @@ from typing import Any
 
 from mm_perception.bundle import MANIFEST, Bundle, load_bundle
 from mm_perception.config import to_plain
-from mm_perception.data.dataset import load_dataset
+from mm_perception.data.dataset import Dataset, load_dataset
 from mm_perception.errors import ConfigError
 from mm_perception.evaluation.rows import Row
 from mm_perception.experiments.judges import Judges, train_judges
@@ -22,6 +22,7 @@ from mm_perception.experiments.table import Column
 from mm_perception.inference import build_engine
 from mm_perception.spec import TrainingSpec
 from mm_perception.training.run import Run, checkpoint, fit_unimodal, train, trains_apart
+from mm_perception.training.stages import autoencoder_part
 
 ROWS, SETTINGS, WORK = 'rows.json', 'settings.json', 'work'
 
@@ -35,6 +36,7 @@ class Job:
     :param data_key: hash of the prepared data.
     :param judge: what the judges learn from, and ``judge_folder`` their weights.
     :param columns: of the table.
+    :param split: of the data, that the model is measured on.
     :param samples: importance samples per test row.
     :param shared: folder of what several models use.
     :param command: as typed, for the model card.
@@ -46,6 +48,7 @@ class Job:
     judge: TrainingSpec
     judge_folder: Path
     columns: Mapping[str, Column]
+    split: str
     samples: int
     shared: Path
     device: str
@@ -62,7 +65,9 @@ class Job:
         """Hash of what decides the rows, given the model."""
         asked = [to_plain(column) for column in self.columns.values()]
         shipped = load_bundle(self.unit.bundle).hash if self.unit.bundle else ''
-        return digest([asked, self.samples, self.judge_folder.name, self.data_key, shipped])
+        return digest(
+            [asked, self.split, self.samples, self.judge_folder.name, self.data_key, shipped]
+        )
 
     @property
     def metrics(self) -> set[str]:
@@ -77,9 +82,11 @@ class Job:
         return {name: self.shared / 'unimodal' / self._vae(name) for name in self.spec.model.names}
 
     def _vae(self, name: str) -> str:
-        parts = (self.spec.model.modality(name), self.spec.unimodal[name])
+        spec = self.spec
+        parts = (autoencoder_part(spec.model.modality(name)), spec.unimodal[name])
         plain = [to_plain(part) for part in parts]
-        key = digest([*plain, self.spec.seed, self.spec.validation_fraction, self.data_key])
+        run = (spec.seed, spec.validation_fraction, spec.precision)
+        key = digest([*plain, *run, self.data_key])
         return f'{name}-{key}'
 
 
@@ -100,7 +107,7 @@ def read_rows(job: Job) -> dict[str, Any] | None:
 
 def judges_of(job: Job) -> Judges:
     """Judges of the job's dataset, trained if they are not there yet."""
-    return train_judges(job.judge, job.metrics, job.judge_folder, job.device, job.quiet)
+    return train_judges(job.judge, job.metrics, job.split, job.judge_folder, job.device, job.quiet)
 
 
 def fit_shared(job: Job, name: str) -> None:
@@ -147,6 +154,11 @@ def find_bundle_of(job: Job) -> Bundle:
     return load_bundle(job.unit.bundle or job.unit.folder)
 
 
+def load_test(job: Job) -> Dataset:
+    """What the model of a job is measured on."""
+    return load_dataset(Path(job.spec.dataset), job.split)
+
+
 def _train(job: Job) -> Bundle:
     folder = job.unit.folder
     folder.mkdir(parents=True, exist_ok=True)
@@ -163,9 +175,10 @@ def _train(job: Job) -> Bundle:
 
 
 def _measure(job: Job, bundle: Bundle) -> list[Row]:
-    test = load_dataset(Path(job.spec.dataset), 'test')
-    subject = Subject(bundle, build_engine(bundle, job.device), test, judges_of(job), job.samples)
-    return measure(subject, list(job.columns.values()))
+    engine, judges = build_engine(bundle, job.device), judges_of(job)
+    return measure(
+        Subject(bundle, engine, load_test(job), judges, job.samples), list(job.columns.values())
+    )
 
 
 def _settings(job: Job) -> dict[str, Any]:

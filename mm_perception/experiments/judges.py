@@ -23,7 +23,7 @@ class Judges:
     """
     Judges of one dataset; those that no metric needs are absent.
 
-    :param accuracy: of the classifiers on the real test data, by modality.
+    :param accuracy: of the classifiers on the real data that models are measured on, by modality.
     """
 
     classifiers: Classifiers | None
@@ -32,13 +32,19 @@ class Judges:
 
 
 def train_judges(
-    spec: TrainingSpec, metrics: Collection[str], folder: Path, device: str, quiet: bool
+    spec: TrainingSpec,
+    metrics: Collection[str],
+    split: str,
+    folder: Path,
+    device: str,
+    quiet: bool,
 ) -> Judges:
     """
     Train the judges that some metrics need, or load those trained before.
 
     :param spec: the modalities and the stage of the classifiers; the feature encoders train as
         long.
+    :param split: that their accuracy is measured on.
     :param folder: for their weights, of this dataset and spec alone.
     """
     training = load_dataset(Path(spec.dataset), 'train')
@@ -46,15 +52,15 @@ def train_judges(
     if READ in metrics:
         run = Run(spec, folder, device, resume=True, quiet=quiet)
         classifiers, _ = train_classifiers(run, training)
-        accuracy = _accuracy(classifiers, spec)
+        accuracy = _accuracy(classifiers, spec, split)
     if FEATURES in metrics:
         stage = replace(StageSpec(1), epochs=spec.classifiers.epochs)
         features = train_features(spec, training, folder, device, stage, quiet)
     return Judges(classifiers, features, accuracy)
 
 
-def _accuracy(classifiers: Classifiers, spec: TrainingSpec) -> dict[str, float]:
-    test = load_dataset(Path(spec.dataset), 'test')
+def _accuracy(classifiers: Classifiers, spec: TrainingSpec, split: str) -> dict[str, float]:
+    test = load_dataset(Path(spec.dataset), split)
     labels = label_indices(test, spec.model)
     assert labels is not None  # classifiers were trained with them
     accuracy = classifier_accuracy(test, labels, classifiers)

@@ -130,7 +130,7 @@ def merge(base: Any, changes: Any) -> Any:
     Change some of nested plain data.
 
     Mappings are merged key by key; a list of mappings with names takes a mapping from name to
-    changes; all else is replaced.
+    changes; None takes a key away; all else is replaced.
     """
     if not isinstance(changes, Mapping):
         return changes
@@ -142,6 +142,8 @@ def merge(base: Any, changes: Any) -> Any:
     result = dict(base) if isinstance(base, Mapping) else {}
     for key, change in changes.items():
         result[key] = merge(result.get(key), change)
+        if change is None:
+            del result[key]
     return result
 
 

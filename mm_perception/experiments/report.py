@@ -76,7 +76,7 @@ def json_content(outcome: Outcome) -> dict[str, Any]:
     rows = [
         {
             **{key: found[key] for key in ('family', 'variant', 'dataset', 'bundle', 'seed')},
-            'test_set': 'test',
+            'test_set': outcome.plan.table.split,
             **row,
         }
         for found in outcome.found
@@ -148,6 +148,7 @@ def _about(outcome: Outcome) -> list[str]:
     limit = f'; at most {settings.epochs} epochs' if settings.epochs else ''
     rows = f'{scale.rows:,}' if scale.rows else 'all'
     tests = f'{scale.test_rows:,}' if scale.test_rows else 'all'
+    paper = ' The paper: mean ± spread of its runs.' if table.paper else ''
     judged = [
         f'{name} {100 * value:.1f} % ({dataset})'
         for dataset, by_name in outcome.judged.items()
@@ -156,9 +157,9 @@ def _about(outcome: Outcome) -> list[str]:
     return [
         f'`mm-perception evaluate --table {table.name}{flags}`. {table.source}; ours is the mean'
         f' over {seeds} {"seed" if seeds == 1 else "seeds, ± the standard deviation over them"};'
-        f' {rows} training rows, {tests} test rows{limit}. The paper: mean ± spread of its runs.',
+        f' {rows} training rows, {tests} {table.split} rows{limit}.{paper}',
         *(
-            ['', f'The classifiers read real test data with {", ".join(judged)}.']
+            ['', f'The classifiers read real {table.split} data with {", ".join(judged)}.']
             if judged
             else []
         ),
@@ -166,9 +167,10 @@ def _about(outcome: Outcome) -> list[str]:
 
 
 def _grids(table: Table, lines: Sequence[Line]) -> list[str]:
-    """One grid for all columns, or one per metric where there is a line per target."""
+    """One grid for all columns, or one per metric."""
     metrics = dict.fromkeys(column.metric for column in table.columns.values())
-    groups = [{metric} for metric in metrics] if table.by_target else [set(metrics)]
+    apart = table.by_target or table.by_metric
+    groups = [{metric} for metric in metrics] if apart else [set(metrics)]
     parts = []
     for group in groups:
         columns = {k: c for k, c in table.columns.items() if c.metric in group}

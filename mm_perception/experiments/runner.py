@@ -17,6 +17,8 @@ import torch
 from tqdm import tqdm
 
 from mm_perception.config import to_plain
+from mm_perception.data.dataset import splits
+from mm_perception.errors import DataError
 from mm_perception.experiments.data import prepare_data
 from mm_perception.experiments.job import Job, fit_shared, judges_of, read_rows, run_job
 from mm_perception.experiments.plan import Plan, Settings, Unit, digest, make_plan
@@ -32,7 +34,8 @@ class Outcome:
     A table that has been run.
 
     :param found: what each job found, in the order of ``jobs``.
-    :param judged: accuracy of the classifiers on real test data, by dataset and modality.
+    :param judged: accuracy of the classifiers on the real data that models are measured on, by
+        dataset and modality.
     :param seconds: of this run alone.
     """
 
@@ -51,7 +54,7 @@ def run_table(table: Table, settings: Settings, command: str) -> Outcome:
 
     :param command: as typed, for the model cards.
     :raises ConfigError: if a configuration does not fit, or a folder holds other models.
-    :raises DataError: if a dataset is missing.
+    :raises DataError: if a dataset or the table's split of it is missing.
     """
     began = time.monotonic()
     plan = make_plan(table, settings)
@@ -78,6 +81,8 @@ def _jobs(plan: Plan, command: str) -> tuple[Job, ...]:
     for dataset, spec in plan.judges.items():
         source, names = Path(spec.dataset), spec.model.names
         folder, key = prepare_data(source, names, scale.rows, scale.test_rows, plan.shared)
+        if plan.table.split not in splits(folder):
+            raise DataError(f'{source}: has no split "{plan.table.split}"; build it again')
         judged, judged_key = prepare_data(
             source, names, scale.judge_rows, scale.test_rows, plan.shared
         )
@@ -91,6 +96,7 @@ def _jobs(plan: Plan, command: str) -> tuple[Job, ...]:
                 judge=judge,
                 judge_folder=judge_folder,
                 columns=plan.table.columns,
+                split=plan.table.split,
                 samples=scale.samples,
                 shared=plan.shared,
                 device=plan.settings.device,

@@ -23,7 +23,7 @@ class Scale:
     :param seeds: runs per variant.
     :param minutes: how long it takes on two CPU cores; 0 where that was not measured.
     :param rows: training rows, drawn at random; 0 for all.
-    :param test_rows: test rows, drawn at random; 0 for all.
+    :param test_rows: rows to measure on, drawn at random; 0 for all.
     :param judge_rows: rows that classifiers and feature encoders learn from; 0 for all.
     :param judge_epochs: how long they learn.
     :param samples: importance samples per test row.
@@ -125,7 +125,9 @@ class Table:
 
     :param name: that of its file.
     :param source: where the table stands.
-    :param by_target: a line per variant and target, not only per variant.
+    :param split: of the datasets, that the models are measured on: ``test`` or ``validation``.
+    :param by_target: a line per variant and target, not only per variant; a grid per metric.
+    :param by_metric: a grid per metric, also where the table is not by target.
     :param curve: what ``x`` of the variants is, for a picture; empty for no curve.
     :param notes: sentences on what differs from the paper.
     :param pictures: keys of the registry of pictures.
@@ -140,7 +142,9 @@ class Table:
     columns: Mapping[str, Column]
     scales: Mapping[str, Scale]
     name: str = ''
+    split: str = 'test'
     by_target: bool = False
+    by_metric: bool = False
     curve: str = ''
     notes: tuple[str, ...] = ()
     pictures: tuple[str, ...] = ()

@@ -38,7 +38,7 @@ def unimodal_stage(spec: TrainingSpec, name: str, source: TensorSource) -> Stage
         total, terms, _ = module.loss(data, warm_up)
         return total, terms
 
-    identity = repr(_own(spec.model.modality(name)))
+    identity = repr(autoencoder_part(spec.model.modality(name)))
     return build_stage(spec, name, module, stage, loss, source.unique(name), source, identity)
 
 
@@ -61,7 +61,9 @@ def classifier_stage(
         accuracy = (logits.argmax(1) == truth).float().mean()
         return functional.cross_entropy(logits, truth), {'accuracy': accuracy}
 
-    identity = repr((_own(spec.model.modality(name)), _augmentation_options(spec, name)))
+    identity = repr(
+        (autoencoder_part(spec.model.modality(name)), _augmentation_options(spec, name))
+    )
     return build_stage(
         spec,
         f'{name}.classifier',
@@ -130,7 +132,7 @@ def cache_posteriors(modules: dict[str, UnimodalVAE], source: TensorSource) -> P
     return result
 
 
-def _own(modality: ModalitySpec) -> ModalitySpec:
+def autoencoder_part(modality: ModalitySpec) -> ModalitySpec:
     """What of a modality decides how it is trained alone."""
     return replace(modality, latent_weight=1.0, topic='', message='', max_age_s=1.0)
 

@@ -9,13 +9,14 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tiny_table import TABLE, write_tiny_table
+from tiny_table import TABLE, VALIDATION_ROWS, write_tiny_table
 
 from mm_perception.cli import main as frame
 from mm_perception.cli.evaluate import EXAMPLES
-from mm_perception.experiments.plan import Settings, make_plan
+from mm_perception.experiments.plan import Settings, make_plan, merge
 from mm_perception.experiments.table import known_tables, load_table
 from mm_perception.model.build import build_model
+from mm_perception.training.stages import autoencoder_part
 
 ROOT = Path(__file__).parents[2]
 VARIANTS = tuple(TABLE['variants'])
@@ -160,6 +161,56 @@ def test_table_measures_a_trained_bundle_again_when_it_has_changed(tmp_path: Pat
     assert again['bundle'] == json.loads((second / 'rows.json').read_text())['bundle']
 
 
+def test_table_is_measured_on_the_split_that_it_names(tmp_path: Path) -> None:
+    file = write_tiny_table(tmp_path)
+    content = {**yaml.safe_load(file.read_text()), 'split': 'validation', 'pictures': []}
+    columns = {'own': content['columns']['own']}
+    file.write_text(yaml.safe_dump({**content, 'columns': columns, 'paper': {}}))
+    arguments = ['--variants', 'mvae_flat', '--seeds', '1', '--jobs', '1', '--epochs', '1']
+    assert evaluate(file, *arguments) == 0
+    rows = json.loads((tmp_path / 'rows.json').read_text())['rows']
+    assert {(row['test_set'], row['n']) for row in rows} == {('validation', VALIDATION_ROWS)}
+    text = (tmp_path / 'runs' / 'tiny' / 'table.md').read_text()
+    assert 'validation rows' in text and 'real validation data' in text and 'paper' not in text
+
+
+def test_table_refuses_a_split_that_the_data_lack(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_tiny_table(tmp_path)
+    file.write_text(yaml.safe_dump({**yaml.safe_load(file.read_text()), 'split': 'test_speaker'}))
+    assert evaluate(file) == 2
+    assert 'has no split "test_speaker"' in capsys.readouterr().err
+    assert not (tmp_path / 'runs' / 'tiny').exists()
+
+
+def test_ablation_changes_one_thing_and_shares_autoencoders_where_it_can(tmp_path: Path) -> None:
+    table = load_table('ablation')
+    units = {u.variant: u.spec for u in make_plan(table, Settings(tmp_path, seeds=1)).units}
+    default = units['default']
+    assert not default.model.calibrated and default.unimodal['image'].augmentation
+    for variant, spec in units.items():
+        stages = [
+            (autoencoder_part(m), spec.unimodal[m.name].augmentation)
+            for m in spec.model.modalities
+        ]
+        shared = [
+            (autoencoder_part(m), default.unimodal[m.name].augmentation)
+            for m in default.model.modalities
+        ]
+        assert (stages == shared) is (variant != 'no_augmentation')
+        assert (spec.model == default.model) is (variant in ('default', 'no_augmentation'))
+    assert not any(stage.augmentation for stage in units['no_augmentation'].unimodal.values())
+
+
+def test_merge_changes_adds_and_takes_away() -> None:
+    base = {'kept': 1, 'gone': {'a': 1}, 'list': [{'name': 'x', 'a': 1}, {'name': 'y'}]}
+    changes = {'gone': None, 'missing': None, 'new': 2, 'list': {'x': {'a': 3}}}
+    merged = {'kept': 1, 'new': 2, 'list': [{'name': 'x', 'a': 3}, {'name': 'y'}]}
+    assert merge(base, changes) == merged
+    assert base['gone'] == {'a': 1}
+
+
 def test_table_trains_only_the_variants_asked_for(tmp_path: Path) -> None:
     file = write_tiny_table(tmp_path)
     assert evaluate(file, '--variants', 'mvae_flat', '--seeds', '1', '--jobs', '1') == 0
@@ -186,8 +237,10 @@ def test_table_says_in_one_line_what_is_wrong(
     assert not os.listdir(tmp_path)
 
 
-def test_tables_that_ship_are_those_of_the_papers() -> None:
-    assert known_tables() == ('fpd', 'hierarchy', 'likelihood', 'mhd', 'standard')
+def test_tables_that_ship_are_those_of_the_papers_and_our_own() -> None:
+    papers = ('fpd', 'hierarchy', 'likelihood', 'mhd', 'standard')
+    assert known_tables() == ('ablation', *papers)
+    assert all(load_table(name).split == 'test' for name in papers)
 
 
 @pytest.mark.parametrize('scale', ['default', 'full'])
@@ -205,7 +258,7 @@ def test_shipped_table_builds_its_models(name: str, scale: str, tmp_path: Path) 
 def test_figures_of_the_paper_belong_to_lines_and_columns(name: str) -> None:
     table = load_table(name)
     plan = make_plan(table, Settings(Path('unused')))
-    assert bool(table.paper) is (name != 'fpd')
+    assert bool(table.paper) is (name not in ('fpd', 'ablation'))
     for dataset, variants in table.paper.items():
         targets = set(plan.judges[dataset].model.names) if table.by_target else {'-'}
         for variant, figures in variants.items():

@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from mm_perception.data.dataset import Dataset, load_dataset
-from mm_perception.experiments.job import Job, find_bundle_of
+from mm_perception.data.dataset import Dataset
+from mm_perception.experiments.job import Job, find_bundle_of, load_test
 from mm_perception.experiments.runner import Outcome
 from mm_perception.inference import build_engine
 from mm_perception.inference.engine import Engine
@@ -35,8 +35,8 @@ class Model:
 
     @property
     def test(self) -> Dataset:
-        """The test rows."""
-        return load_dataset(Path(self.job.spec.dataset), 'test')
+        """What the model is measured on."""
+        return load_test(self.job)
 
     @property
     def modalities(self) -> dict[str, Modality[Any]]:
