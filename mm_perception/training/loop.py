@@ -148,7 +148,7 @@ def use_bfloat16(precision: str, device: torch.device) -> bool:
         return precision == 'bfloat16'
     if device.type == 'cuda':
         return torch.cuda.is_bf16_supported()
-    able = getattr(torch.cpu, 'get_capabilities', dict)()
+    able: dict[str, Any] = getattr(torch.cpu, 'get_capabilities', dict)()
     return any(able.get(name, False) for name in ('avx512_bf16', 'amx_bf16'))
 
 
