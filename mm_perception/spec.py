@@ -116,6 +116,8 @@ class TrainingSpec:
     :param unimodal: a stage per modality; a model that is trained in one step takes only the
         augmentations from them.
     :param classifiers: the stage of each independent classifier, which judge coherence.
+    :param refinement: the stage that trains the top decoders on through those below; no epochs
+        for none.
     :param calibration: the stage that corrects the published std, if the model asks for it.
     :param validation_fraction: share of the training set kept for validation.
     :param joint: train both levels in one step, as in the paper.
@@ -128,6 +130,7 @@ class TrainingSpec:
     top: StageSpec
     unimodal: Mapping[str, StageSpec] = field(default_factory=dict)
     classifiers: StageSpec = StageSpec(epochs=10)
+    refinement: StageSpec = StageSpec(epochs=0, batch_size=256)
     calibration: StageSpec = StageSpec(epochs=80, batch_size=512, learning_rate=2e-3)
     seed: int = 0
     validation_fraction: float = 0.1

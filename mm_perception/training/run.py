@@ -27,6 +27,7 @@ from mm_perception.spec import TrainingSpec
 from mm_perception.training.calibration import calibration_stage, held_out
 from mm_perception.training.card import model_card
 from mm_perception.training.loop import Fitted, Logging, Stage, fit
+from mm_perception.training.refinement import refinement_stage
 from mm_perception.training.source import TensorSource
 from mm_perception.training.stages import (
     Posteriors,
@@ -87,8 +88,8 @@ def train(run: Run, out: Path, command: str) -> Bundle:
     dataset = _load(run.spec, 'train')
     source = TensorSource(dataset, torch.device(run.device))
     model, posteriors, fitted = train_model(run, source)
-    if isinstance(model, Nexus) and model.uncertainty is not None:
-        fitted['calibration'] = _calibrate(run, model, posteriors, dataset)
+    if isinstance(model, Nexus):
+        fitted |= _finish_levels(run, model, posteriors, source, dataset)
     classifiers, judged = train_classifiers(run, dataset) if run.judges else (Classifiers({}), {})
     bundle = Bundle(
         name=run.spec.name,
@@ -165,10 +166,20 @@ def _train_jointly(run: Run, source: TensorSource) -> Trained:
     return model, cache_posteriors(modules, source), fitted
 
 
-def _calibrate(run: Run, model: Nexus, posteriors: Posteriors, dataset: Dataset) -> Fitted:
-    source = TensorSource(held_out(run.spec, dataset), torch.device(run.device))
-    stage = calibration_stage(run.spec, model, posteriors, source)
-    return fit(stage, checkpoint(run, stage.name), run.resume, run.logging)
+def _finish_levels(
+    run: Run, model: Nexus, posteriors: Posteriors, source: TensorSource, dataset: Dataset
+) -> dict[str, Fitted]:
+    """Refine and calibrate, as far as the configuration asks for it."""
+    stages = []
+    if run.spec.refinement.epochs:
+        stages.append(refinement_stage(run.spec, model, posteriors, source))
+    fitted = {s.name: fit(s, checkpoint(run, s.name), run.resume, run.logging) for s in stages}
+    if model.uncertainty is not None:
+        held = TensorSource(held_out(run.spec, dataset), torch.device(run.device))
+        model.uncertainty.requires_grad_(True)
+        stage = calibration_stage(run.spec, model, posteriors, held)
+        fitted[stage.name] = fit(stage, checkpoint(run, stage.name), run.resume, run.logging)
+    return fitted
 
 
 def train_classifiers(run: Run, dataset: Dataset) -> tuple[Classifiers, dict[str, Fitted]]:

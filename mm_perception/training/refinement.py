@@ -1,0 +1,69 @@
+"""The top decoders, trained further through the frozen decoders below them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from mm_perception.model.distributions import DiagonalGaussian
+from mm_perception.model.dropout import forced_perceptual_dropout
+from mm_perception.model.nexus import Nexus
+from mm_perception.spec import TrainingSpec
+from mm_perception.training.loop import Stage
+from mm_perception.training.source import TensorSource
+from mm_perception.training.stages import Posteriors, build_stage, seed_weights
+
+
+def refinement_stage(
+    spec: TrainingSpec, model: Nexus, posteriors: Posteriors, source: TensorSource
+) -> Stage:
+    """
+    Let the top decoders see what becomes of their latents.
+
+    A top decoder that is trained on latents alone gives their average where the joint latent
+    leaves them open, and an average of latents may decode to something else than any of them
+    (a "five" that is heard as "nine"). Here the log likelihood of the data, through the
+    unimodal decoder, joins that of the latent. All but the top decoders stays as it is: no
+    gradient reaches the autoencoders, and the joint posteriors do not change.
+
+    :param posteriors: of the training set's unique values.
+    """
+    seed_weights(spec, 'refinement')
+    model.eval().requires_grad_(False)
+    decoders: nn.ModuleDict = model.top.decoders
+    decoders.requires_grad_(True)
+
+    def loss(rows: Tensor, _: float) -> tuple[Tensor, dict[str, Tensor]]:
+        present = source.present[rows]
+        latents = {
+            name: DiagonalGaussian(*(part[source.index[name][rows]] for part in posterior))
+            for name, posterior in posteriors.items()
+        }
+        joint = _draw_joint(model, latents, present)
+        total, terms = torch.zeros((), device=present.device), {}
+        for column, name in enumerate(spec.model.names):
+            kept = present[:, column].nonzero().squeeze(1)
+            if len(kept) < 2:  # too few for batch statistics
+                continue
+            scale, vae = model.top.scale_of(name), model.vae(name)
+            conditional = model.top.conditional(name, joint[kept])
+            target = scale(latents[name].mean[kept])
+            data = source.row_values(name, rows[kept])
+            found = vae.log_likelihood(scale.inverse(conditional.mean), data).mean()
+            total = total - model.top.weight(name) * conditional.log_prob(target).mean()
+            total = total - vae.spec.likelihood_weight * found
+            terms[name] = found
+        return total, terms
+
+    identity = repr((spec.model, spec.unimodal, spec.top))
+    return build_stage(
+        spec, 'refinement', decoders, spec.refinement, loss, source.rows, source, identity
+    )
+
+
+@torch.no_grad()
+def _draw_joint(model: Nexus, latents: Posteriors, present: Tensor) -> Tensor:
+    seen = forced_perceptual_dropout(present, model.spec.dropout)
+    codes = model.top.scaled({name: latent.sample() for name, latent in latents.items()})
+    joint: Tensor = model.top.joint(codes, seen).sample()
+    return joint
