@@ -68,7 +68,7 @@ def _add_bundle_options(group: Any) -> None:
     group.add_argument(
         '--full',
         action='store_true',
-        help='measure Frechet distance, probe, calibration and reconstruction error too',
+        help='measure Frechet distance, probe, uncertainty and reconstruction error too',
     )
 
 

@@ -161,6 +161,8 @@ def measure_uncertainty(
     """
     See how unsure the joint posterior is, and whether it grows so when a sensor falls away.
 
+    Rows that show the same data in all observed modalities count once.
+
     :returns: ``uncertainty`` per subset, and for those of several modalities
         ``uncertainty_growth``: share of (row, sensor that falls away) where it rises.
     """
@@ -176,10 +178,11 @@ def measure_uncertainty(
 
     rows = []
     for subset in tqdm(list(observed), desc='uncertainty', unit='subset', leave=False):
-        rows.append(mean_row('uncertainty', 'latent', subset, 'mean', of(subset)))
+        once = _distinct(dataset, subset)
+        rows.append(mean_row('uncertainty', 'latent', subset, 'mean', of(subset)[once]))
         if len(subset) > 1:
             less = [tuple(n for n in subset if n != gone) for gone in subset]
-            grown = np.mean([of(rest) > of(subset) for rest in less], axis=0)
+            grown = np.mean([of(rest)[once] > of(subset)[once] for rest in less], axis=0)
             rows.append(mean_row('uncertainty_growth', 'latent', subset, 'mean', grown))
     return rows
 
@@ -243,8 +246,13 @@ def _spread(truth: np.ndarray, mean: np.ndarray, std: np.ndarray) -> dict[str, f
     return figures
 
 
-def _distinct_uncertainty(engine: Engine, dataset: Dataset, subset: tuple[str, ...]) -> np.ndarray:
+def _distinct(dataset: Dataset, subset: tuple[str, ...]) -> np.ndarray:
+    """Positions of rows that differ in some of the modalities, in order."""
     shown = np.stack([dataset.index[name] for name in subset])
-    distinct = dataset.subset(np.sort(np.unique(shown, axis=1, return_index=True)[1]))
+    return np.sort(np.unique(shown, axis=1, return_index=True)[1])
+
+
+def _distinct_uncertainty(engine: Engine, dataset: Dataset, subset: tuple[str, ...]) -> np.ndarray:
+    distinct = dataset.subset(_distinct(dataset, subset))
     codes = encode_all(engine, distinct)
     return uncertainty(fuse_all(engine, codes, presence(dataset.names, subset))[1])

@@ -12,7 +12,9 @@ from mm_perception.bundle import Bundle
 from mm_perception.data.dataset import Dataset, load_dataset, splits
 from mm_perception.evaluation.calibration import (
     measure_latent_calibration,
+    measure_novelty,
     measure_reconstruction_calibration,
+    measure_uncertainty,
 )
 from mm_perception.evaluation.frechet import measure_frechet
 from mm_perception.evaluation.generation import subsets
@@ -25,6 +27,7 @@ from mm_perception.inference import build_engine
 from mm_perception.spec import StageSpec, TrainingSpec
 from mm_perception.training.feature_stage import train_features
 
+KNOWN, NOVELTY = 'test', 'auroc'
 FEATURE_ROWS = 20_000
 FEATURE_STAGE = StageSpec(epochs=4)
 PROBE_ROWS = 5_000
@@ -51,6 +54,9 @@ def measure_everything(evaluation: Evaluation) -> dict[str, list[Row]]:
     """
     Measure Frechet distance, probe, calibration and reconstruction error on every test split.
 
+    On every other test split, the rows ``auroc`` say whether the published std is larger there
+    than on ``test``.
+
     The feature encoders of the Frechet distance and the probes learn from rows of the training
     split; metrics that need labels are left out where the dataset has none.
 
@@ -60,17 +66,23 @@ def measure_everything(evaluation: Evaluation) -> dict[str, list[Row]]:
     training = load_dataset(evaluation.dataset, 'train')
     labelled = label_indices(training, bundle.spec) is not None
     rows = {}
-    for split in splits(evaluation.dataset):
-        if split.startswith('test'):
-            test = load_dataset(evaluation.dataset, split)
-            rows[split] = _without_labels(evaluation, test)
-            if labelled:
-                rows[split] += _with_labels(evaluation, training, test)
+    tests = [name for name in splits(evaluation.dataset) if name.startswith(KNOWN)]
+    for split in tests:
+        test = load_dataset(evaluation.dataset, split)
+        rows[split] = _without_labels(evaluation, test)
+        if split != KNOWN and KNOWN in tests:
+            engine = build_engine(evaluation.bundle, evaluation.device)
+            known = load_dataset(evaluation.dataset, KNOWN)
+            rows[split] += measure_novelty(engine, known, test, subsets(test.names))
+        if labelled:
+            rows[split] += _with_labels(evaluation, training, test)
     return rows
 
 
 def metric_table(split: str, rows: Sequence[Row]) -> list[str]:
     """Lines of a Markdown table: metrics by target and number of observed modalities."""
+    novelty = [row for row in rows if row.metric == NOVELTY]
+    rows = [row for row in rows if row.metric != NOVELTY]
     sizes = sorted({len(row.observed) for row in rows})
     lines = [
         f'## Other metrics on `{split}` ({max(row.n for row in rows):,} samples)',
@@ -84,7 +96,19 @@ def metric_table(split: str, rows: Sequence[Row]) -> list[str]:
         chosen = [row for row in rows if (row.metric, row.target) == (metric, target)]
         cells = [_mean(row.value for row in chosen if len(row.observed) == size) for size in sizes]
         lines.append(f'| {metric} | {target} | {" | ".join(cells)} |')
-    return lines
+    return [*lines, *_novelty_table(split, novelty)] if novelty else lines
+
+
+def _novelty_table(split: str, rows: Sequence[Row]) -> list[str]:
+    return [
+        '',
+        f'Is the std larger on `{split}` than on `{KNOWN}`? AUROC: 0.5 no, 1 always; n counts the'
+        ' distinct data of both.',
+        '',
+        '| observed | AUROC | n |',
+        '|---|---|---|',
+        *(f'| {", ".join(row.observed)} | {row.value:.3f} | {row.n:,} |' for row in rows),
+    ]
 
 
 def _without_labels(evaluation: Evaluation, test: Dataset) -> list[Row]:
@@ -94,6 +118,7 @@ def _without_labels(evaluation: Evaluation, test: Dataset) -> list[Row]:
     return [
         *measure_reconstruction(engine, test, evaluation.bundle.spec, observed, *how),
         *measure_latent_calibration(engine, test, observed[:-1], seed=evaluation.seed),
+        *measure_uncertainty(engine, test, observed),
         *measure_reconstruction_calibration(engine, test, observed, *how),
     ]
 

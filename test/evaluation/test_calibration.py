@@ -26,6 +26,9 @@ def figures(rows: list[Row]) -> dict[tuple[str, str, tuple[str, ...]], float]:
     return {(row.metric, row.target, row.observed): row.value for row in rows}
 
 
+OBSERVED = [('a',), ('b',), ('a', 'b')]
+
+
 def test_calibration_of_a_true_normal_is_right() -> None:
     found = calibration(np.random.default_rng(0).standard_normal((500, 200)))
     assert found.error < 0.005
@@ -102,6 +105,14 @@ def test_uncertainty_grows_when_sensors_fall_away() -> None:
     growth = [found['uncertainty_growth', 'latent', s] for s in subsets(NAMES) if len(s) > 1]
     assert growth == [1.0] * 4
     assert found['uncertainty', 'latent', NAMES] < found['uncertainty', 'latent', ('a',)]
+
+
+def test_uncertainty_counts_data_once() -> None:
+    _, dataset = sample_world(50)
+    repeated = dataset.subset(np.arange(100) % 50)
+    few = replace(repeated, index={**repeated.index, 'a': np.arange(100) % 5})
+    found = {r.observed: r.n for r in measure_uncertainty(LinearGaussianEngine(), few, OBSERVED)}
+    assert found == {('a',): 5, ('b',): 50, ('a', 'b'): 50}
 
 
 class Familiar(LinearGaussianEngine):
