@@ -196,4 +196,6 @@ def _limited(spec: TrainingSpec, epochs: int) -> TrainingSpec:
         top=limit(spec.top),
         unimodal={name: limit(stage) for name, stage in spec.unimodal.items()},
         classifiers=limit(spec.classifiers),
+        refinement=limit(spec.refinement),
+        calibration=limit(spec.calibration),
     )

@@ -224,9 +224,9 @@ def _epochs(job: Job) -> str:
         return 'as shipped'
     unimodal = {name: job.spec.unimodal[name].epochs for name in job.unimodal}
     stages = [f'{name} {epochs}' for name, epochs in unimodal.items()]
-    return ', '.join(
-        [*stages, f'top {job.spec.top.epochs}' if stages else f'{job.spec.top.epochs}']
-    )
+    stages.append(f'top {job.spec.top.epochs}' if stages else f'{job.spec.top.epochs}')
+    refined = job.spec.refinement.epochs
+    return ', '.join([*stages, *([f'refinement {refined}'] if refined else [])])
 
 
 def _training(found: Mapping[str, Any]) -> dict[str, Any]:

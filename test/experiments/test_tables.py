@@ -199,7 +199,9 @@ def test_ablation_changes_one_thing_and_shares_autoencoders_where_it_can(tmp_pat
             for m in default.model.modalities
         ]
         assert (stages == shared) is (variant != 'no_augmentation')
-        assert (spec.model == default.model) is (variant in ('default', 'no_augmentation'))
+        trained = ('default', 'no_augmentation', 'no_refinement')
+        assert (spec.model == default.model) is (variant in trained)
+        assert (spec.refinement == default.refinement) is (variant != 'no_refinement')
     assert not any(stage.augmentation for stage in units['no_augmentation'].unimodal.values())
 
 
@@ -277,6 +279,13 @@ def test_documentation_lists_every_table_with_its_budget() -> None:
         assert line.endswith(f'| {each} | {scale.seeds} | {scale.minutes:.0f} |')
         assert f'{name} {scale.minutes:.0f}' in EXAMPLES
         assert scale.minutes <= 60
+
+
+def test_epochs_of_every_stage_can_be_limited(tmp_path: Path) -> None:
+    for unit in make_plan(load_table('ablation'), Settings(tmp_path, epochs=2)).units:
+        spec = unit.spec
+        stages = (spec.top, spec.refinement, spec.calibration, *spec.unimodal.values())
+        assert all(stage.epochs <= 2 for stage in stages)
 
 
 def test_full_scale_takes_the_budget_of_the_papers() -> None:
