@@ -3,18 +3,35 @@
 from __future__ import annotations
 
 import re
+from dataclasses import MISSING, fields
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
 pytest.importorskip('rclpy', reason='rclpy is not installed')
 
 from mm_perception.cli.main import COMMANDS
-from mm_perception.config import load_training
+from mm_perception.config import load_training, to_plain
 from mm_perception.modalities import build_modality, kinds
+from mm_perception.model.build import FAMILIES, build_model
+from mm_perception.model.distributions import LIKELIHOODS
+from mm_perception.model.hmvae import HMVAEOptions
+from mm_perception.model.mhvae import MHVAEOptions
+from mm_perception.model.networks import (
+    ConvolutionOptions,
+    DenseOptions,
+    TemporalConvolutionOptions,
+)
+from mm_perception.model.recipe import JOINT_ENCODERS, Recipe
 from mm_perception.ros import microphone_node, replay_node
 from mm_perception.ros.codecs import input_codec
 from mm_perception.ros.parameters import NODE_ROWS, Row, modality_rows
+from mm_perception.spec import ModalitySpec, ModelSpec, StageSpec, TrainingSpec
+from mm_perception.training.augmentation import AUGMENTATIONS, Affine, Spectral
+from mm_perception.training.loop import PRECISIONS
 
 ROOT = Path(__file__).parents[2]
 REFERENCE = (ROOT / 'docs' / 'reference.md').read_text()
@@ -90,6 +107,120 @@ def test_options_of_kinds_that_the_tutorial_names_exist() -> None:
         line = next(x for x in tutorial.splitlines() if x.startswith(f'| {modality.kind} |'))
         named = re.findall(r'\w+', re.sub(r'\(.*?\)', '', line.split('|')[3]))
         assert set(named) <= set(build_modality(modality).plain_options())
+
+
+def section(heading: str) -> list[list[str]]:
+    """Cells of the first table under a heading of the reference, without its head."""
+    after = REFERENCE.split(f'# {heading}\n', 1)[1]
+    lines = re.search(r'(?:^\|.*\n)+', after, re.MULTILINE)
+    assert lines is not None
+    rows = lines[0].splitlines()[2:]
+    return [[cell.strip() for cell in row.strip('|').split(' | ')] for row in rows]
+
+
+def shown(value: Any) -> str:
+    """A default as it is written in the reference."""
+    if value == '':
+        return 'empty'
+    if isinstance(value, StageSpec):
+        usual = StageSpec(epochs=-1)
+        value = {
+            f.name: getattr(value, f.name)
+            for f in fields(value)
+            if getattr(value, f.name) != getattr(usual, f.name)
+        }
+    text = yaml.safe_dump(to_plain(value), default_flow_style=True, sort_keys=False)
+    return f'`{text.removesuffix(chr(10)).removesuffix(chr(10) + "...")}`'
+
+
+def defaults(kind: type[Any]) -> dict[str, str]:
+    """Field -> default of a dataclass, as they are written in the reference."""
+    result = {}
+    for field in fields(kind):
+        if field.default_factory is not MISSING:
+            result[field.name] = shown(field.default_factory())
+        else:
+            result[field.name] = 'needed' if field.default is MISSING else shown(field.default)
+    return result
+
+
+def options_in(cell: str) -> dict[str, str]:
+    """Options of a family or network, written as `name: default`."""
+    return {name: f'`{value}`' for name, value in re.findall(r'`(\w+): ([^`]*)`', cell)}
+
+
+@pytest.mark.parametrize(
+    ('heading', 'kind'),
+    [
+        ('The run', TrainingSpec),
+        ('A stage', StageSpec),
+        ('The model', ModelSpec),
+        ('A modality', ModalitySpec),
+    ],
+)
+def test_every_key_of_a_configuration_is_documented(heading: str, kind: type[Any]) -> None:
+    found = {row[0].strip('`'): row[1] for row in section(heading)}
+    assert found == defaults(kind)
+    assert all(len(row) == 3 and row[2] for row in section(heading))
+
+
+def test_values_of_a_configuration_are_documented() -> None:
+    meanings = {row[0].strip('`'): row[2] for row in section('A modality') + section('The run')}
+    assert set(re.findall(r'`(\w+)`', meanings['likelihood'])) == set(LIKELIHOODS)
+    assert set(re.findall(r'`(\w+)`', meanings['precision'])) == set(PRECISIONS)
+    assert set(re.findall(r'`(\w+)`', meanings['kind'])) == set(kinds())
+
+
+def test_every_family_is_documented_as_it_is() -> None:
+    rows = section('Model families')
+    assert [row[0].strip('`') for row in rows] == list(FAMILIES)
+    own: dict[str, type[Any]] = {'mhvae': MHVAEOptions, 'hmvae': HMVAEOptions}
+    modalities = tuple(
+        ModalitySpec(name, 'vector', 2, {'low': [0], 'high': [1]}, {'hidden': [4]})
+        for name in ('a', 'b')
+    )
+    for name, _, _, levels, fuses, options in rows:
+        family = name.strip('`')
+        model = build_model(ModelSpec(modalities, family=family))
+        assert fuses == ('yes' if model.fuses else 'no')
+        assert levels.endswith(', apart') is model.separable
+        build = FAMILIES[family]
+        if isinstance(build, partial):
+            recipe = build.keywords['recipe']
+            assert isinstance(recipe, Recipe)
+            own[family] = recipe.options
+        assert options_in(options) == defaults(own[family])
+        assert (options == 'none') is (not defaults(own[family]))
+
+
+def test_every_joint_encoder_is_documented_as_it_is() -> None:
+    answers = {name: (kind.fuses, kind.gaussian) for name, kind in JOINT_ENCODERS.items()}
+    found = {
+        name.strip('`'): (fuses == 'yes', gaussian == 'yes')
+        for name, _, fuses, gaussian in section('Joint encoders')
+    }
+    assert found == answers
+
+
+def test_every_network_is_documented() -> None:
+    found = {row[0].strip('`'): options_in(row[1]) for row in section('Networks')}
+    assert found == {
+        'dense': defaults(DenseOptions),
+        'convolution': defaults(ConvolutionOptions),
+        'temporal_convolution': defaults(TemporalConvolutionOptions),
+    }
+
+
+def test_every_augmentation_is_documented() -> None:
+    found: dict[str, dict[str, str]] = {}
+    for kind, option, default, _ in section('Augmentations'):
+        found.setdefault(kind.strip('`'), {})[option.strip('`')] = default
+    expected = {name: defaults(kind) for name, kind in AUGMENTATIONS.items()}
+    assert issubclass(Spectral, Affine)
+    expected['spectral'] = {
+        k: v for k, v in expected['spectral'].items() if k not in expected['affine']
+    }
+    assert found == expected
 
 
 @pytest.mark.parametrize('page', PAGES)
