@@ -8,100 +8,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from toy_training import configuration, recordings, robot
 
 from mm_perception.bundle import load_bundle
-from mm_perception.data.dataset import Dataset, load_dataset, save_dataset
+from mm_perception.data.dataset import load_dataset, save_dataset
 from mm_perception.errors import ConfigError
 from mm_perception.inference import InferenceSession, build_engine
 from mm_perception.model.nexus import Nexus
-from mm_perception.spec import ModalitySpec, ModelSpec, StageSpec, TrainingSpec
+from mm_perception.spec import StageSpec, TrainingSpec
 from mm_perception.training.augmentation import build_augmentation
 from mm_perception.training.loop import Logging, fit, warm_up_factor
 from mm_perception.training.run import Run, train
 from mm_perception.training.source import TensorSource, split_positions
 from mm_perception.training.stages import joint_stage, unimodal_stage
-
-LABELS = ('left', 'middle', 'right')
-ROWS = 600
-
-
-def robot() -> ModelSpec:
-    dense = {'type': 'dense', 'hidden': (32, 32)}
-    return ModelSpec(
-        modalities=(
-            ModalitySpec(
-                'camera',
-                'image',
-                4,
-                preprocessing={'height': 8, 'width': 8},
-                network=dense,
-                likelihood='optimal_sigma',
-            ),
-            ModalitySpec(
-                'arm',
-                'vector',
-                3,
-                preprocessing={'low': (0.0,) * 4, 'high': (1.0,) * 4},
-                network=dense,
-                likelihood='optimal_sigma',
-            ),
-            ModalitySpec(
-                'word',
-                'symbol',
-                2,
-                preprocessing={'labels': LABELS},
-                network=dense,
-                likelihood='categorical',
-                likelihood_weight=50.0,
-                latent_weight=5.0,
-            ),
-        ),
-        joint_latent_dim=4,
-        message_dim=32,
-        joint_hidden=(32,),
-        decoder_hidden=(32,),
-        dropout=0.6,
-    )
-
-
-def recordings(seed: int, missing: float = 0.0) -> Dataset:
-    """A bright bar, an arm and a word that say the same: left, middle or right."""
-    generator = np.random.default_rng(seed)
-    labels = generator.integers(0, 3, ROWS)
-    image = generator.random((ROWS, 1, 8, 8), dtype=np.float32) * 0.2
-    for row, label in enumerate(labels):
-        image[row, 0, :, 3 * label : 3 * label + 2] += 0.7
-    arm = np.eye(4, dtype=np.float32)[labels] * 0.6 + generator.random((ROWS, 4)) * 0.2
-    index = np.arange(ROWS)
-    present = generator.random((ROWS, 3)) >= missing
-    present[:, 0] |= ~present.any(1)
-    return Dataset(
-        names=('camera', 'arm', 'word'),
-        values={
-            'camera': (image * 255).astype(np.uint8),
-            'arm': arm.astype(np.float32),
-            'word': np.eye(3, dtype=np.float32),
-        },
-        index={'camera': index, 'arm': index, 'word': labels},
-        present=present,
-    )
-
-
-def configuration(folder: Path, **changes: object) -> TrainingSpec:
-    stage = StageSpec(epochs=15, batch_size=32, warm_up_epochs=3)
-    spec = TrainingSpec(
-        name='robot',
-        dataset=str(folder / 'data'),
-        model=robot(),
-        top=replace(stage, epochs=30),
-        unimodal={
-            'camera': stage,
-            'arm': stage,
-            'word': StageSpec(epochs=200, batch_size=32, warm_up_epochs=40),
-        },
-        classifiers=StageSpec(epochs=20, batch_size=32),
-    )
-    return replace(spec, **changes)  # type: ignore[arg-type]
 
 
 @pytest.fixture
