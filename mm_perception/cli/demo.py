@@ -33,20 +33,7 @@ def add_parser(subparsers: Any) -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument('--bundle', default='mhd', help='a name or a folder (default: mhd)')
-    parser.add_argument(
-        '--recordings',
-        default='',
-        metavar='DIR|real',
-        help='what is played: a folder, or real for test recordings of pendigits and FSDD'
-        ' (default: those that the bundle carries)',
-    )
-    parser.add_argument(
-        '--data',
-        type=Path,
-        default=Path(os.environ.get('MM_PERCEPTION_DATA', '../shared/data')),
-        help='folder of the raw recordings, for --recordings real'
-        ' (default: $MM_PERCEPTION_DATA or ../shared/data)',
-    )
+    _add_recordings_options(parser)
     parser.add_argument(
         '--out',
         type=Path,
@@ -67,6 +54,23 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument('--json', type=Path, help='write the summary to this file too')
     parser.add_argument('--no-report', action='store_true', help='write no report folder')
     parser.set_defaults(run=run)
+
+
+def _add_recordings_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--recordings',
+        default='',
+        metavar='DIR|real',
+        help='what is played: a folder, or real for test recordings of pendigits and FSDD'
+        ' (default: those that the bundle carries)',
+    )
+    parser.add_argument(
+        '--data',
+        type=Path,
+        default=Path(os.environ.get('MM_PERCEPTION_DATA', '../shared/data')),
+        help='folder of the raw recordings, for --recordings real'
+        ' (default: $MM_PERCEPTION_DATA or ../shared/data)',
+    )
 
 
 def run(args: argparse.Namespace) -> int:

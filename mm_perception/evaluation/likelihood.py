@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import torch
@@ -113,24 +114,20 @@ def measure_likelihood(
     device = next(model.parameters()).device
     everything = np.arange(len(dataset))
     data = {n: torch.from_numpy(dataset.rows(n, everything)).to(device) for n in dataset.names}
-    known: dict[tuple[str, ...], np.ndarray] = {}
 
-    def estimate(evaluated: tuple[str, ...], observed: tuple[str, ...]) -> np.ndarray:
+    @cache
+    def estimate(evaluated: frozenset[str], observed: tuple[str, ...]) -> np.ndarray:
         names = tuple(n for n in dataset.names if n in evaluated)
-        key = (*observed, '', *names)
-        if key not in known:
-            generator = torch.Generator(device).manual_seed(seed)
-            values = estimate_log_likelihood(
-                model, data, observed, names, samples, generator, batch
-            )
-            known[key] = values.cpu().numpy()
-        return known[key]
+        generator = torch.Generator(device).manual_seed(seed)
+        found = estimate_log_likelihood(model, data, observed, names, samples, generator, batch)
+        result: np.ndarray = found.cpu().numpy()
+        return result
 
     rows = []
     for term in terms:
-        values = estimate((*term.evaluated, *term.given), term.observed)
+        values = estimate(frozenset((*term.evaluated, *term.given)), term.observed)
         if term.given:
-            values = values - estimate(term.given, term.observed)
+            values = values - estimate(frozenset(term.given), term.observed)
         estimator = f'importance_{samples}'
         rows.append(mean_row('log_likelihood', term.target, term.observed, estimator, values))
     return rows

@@ -119,10 +119,7 @@ class HMVAE(MultimodalModel):
         HMVAE, eq. 6; Shi et al. 2019, section 3.
         """
         count = len(present)
-        if self.training:  # batch norm needs two
-            present = present & (present.sum(0) > 1)
-        kept = present.any(1)
-        present, data = present[kept], {name: value[kept] for name, value in data.items()}
+        data, present = self._usable(data, present)
         states, codes = self._encode_recorded(data, present)
         posterior = self.fuse(codes, present)
         joint = posterior.components.sample(generator).transpose(0, 1)  # [M, B, D]
@@ -145,6 +142,15 @@ class HMVAE(MultimodalModel):
             terms[f'{name}.log_likelihood'] = (likelihood * share).sum() / share.sum()
             terms[f'{name}.kl'] = (kl * share).sum() / share.sum()
         return loss, terms
+
+    def _usable(
+        self, data: Mapping[str, Tensor], present: Tensor
+    ) -> tuple[dict[str, Tensor], Tensor]:
+        """Rows with some modality that can be encoded."""
+        if self.training:  # batch norm needs two
+            present = present & (present.sum(0) > 1)
+        kept = present.any(1)
+        return {name: value[kept] for name, value in data.items()}, present[kept]
 
     def _encode_recorded(
         self, data: Mapping[str, Tensor], present: Tensor

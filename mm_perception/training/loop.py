@@ -76,6 +76,18 @@ class Logging:
             return None
         return SummaryWriter(str(self.tensorboard / stage))
 
+    def bar(self, stage: Stage, start: int) -> tqdm[int]:
+        """Epochs of a stage from one on, with a progress bar."""
+        return tqdm(
+            range(start, stage.spec.epochs),
+            desc=f'{stage.name:>12}',
+            unit='epoch',
+            initial=start,
+            total=stage.spec.epochs,
+            position=self.bar_position,
+            disable=self.quiet,
+        )
+
 
 @dataclass(frozen=True)
 class Fitted:
@@ -108,15 +120,7 @@ def fit(stage: Stage, checkpoint: Path, resume: bool, logging: Logging) -> Fitte
     began = time.monotonic() - seconds
     writer = logging.writer(stage.name)
     terms: dict[str, float] = {}
-    bar = tqdm(
-        range(start, stage.spec.epochs),
-        desc=f'{stage.name:>12}',
-        unit='epoch',
-        initial=start,
-        total=stage.spec.epochs,
-        position=logging.bar_position,
-        disable=logging.quiet,
-    )
+    bar = logging.bar(stage, start)
     for epoch in bar:
         terms = _train_epoch(stage, optimizer, epoch)
         if len(stage.validation):
