@@ -23,6 +23,8 @@ class ModalitySpec:
     :param likelihood_weight: lambda of eq. 21 (bottom-level reconstruction).
     :param beta: weight of the unimodal KL divergence.
     :param latent_weight: gamma of eq. 21 (top-level reconstruction of z_m).
+    :param data_weight: weight of the data's log likelihood while the top decoder is refined; 0
+        leaves it as it is.
     :param topic: ROS topic of the sensor, default the name.
     :param message: ROS message type, default that of the kind.
     :param max_age_s: how long a value counts as fresh.
@@ -37,6 +39,7 @@ class ModalitySpec:
     likelihood_weight: float = 1.0
     beta: float = 1.0
     latent_weight: float = 1.0
+    data_weight: float = 0.0
     topic: str = ''
     message: str = ''
     max_age_s: float = 1.0
@@ -116,8 +119,8 @@ class TrainingSpec:
     :param unimodal: a stage per modality; a model that is trained in one step takes only the
         augmentations from them.
     :param classifiers: the stage of each independent classifier, which judge coherence.
-    :param refinement: the stage that trains the top decoders on through those below; no epochs
-        for none.
+    :param refinement: the stage that trains top decoders on through those below, for modalities
+        with a data_weight.
     :param calibration: the stage that corrects the published std, if the model asks for it.
     :param validation_fraction: share of the training set kept for validation.
     :param joint: train both levels in one step, as in the paper.
@@ -130,7 +133,7 @@ class TrainingSpec:
     top: StageSpec
     unimodal: Mapping[str, StageSpec] = field(default_factory=dict)
     classifiers: StageSpec = StageSpec(epochs=10)
-    refinement: StageSpec = StageSpec(epochs=0, batch_size=256)
+    refinement: StageSpec = StageSpec(epochs=8, batch_size=256)
     calibration: StageSpec = StageSpec(epochs=80, batch_size=512, learning_rate=2e-3)
     seed: int = 0
     validation_fraction: float = 0.1

@@ -23,14 +23,16 @@ def refinement_stage(
     A top decoder that is trained on latents alone gives their average where the joint latent
     leaves them open, and an average of latents may decode to something else than any of them
     (a "five" that is heard as "nine"). Here the log likelihood of the data, through the
-    unimodal decoder, joins that of the latent. All but the top decoders stays as it is: no
-    gradient reaches the autoencoders, and the joint posteriors do not change.
+    unimodal decoder, joins that of the latent, for modalities with a ``data_weight``. All but
+    their top decoders stays as it is: no gradient reaches the autoencoders, and the joint
+    posteriors do not change.
 
     :param posteriors: of the training set's unique values.
     """
     seed_weights(spec, 'refinement')
     model.eval().requires_grad_(False)
-    decoders: nn.ModuleDict = model.top.decoders
+    weights = {m.name: m.data_weight for m in spec.model.modalities if m.data_weight}
+    decoders = nn.ModuleDict({name: model.top.decoders[name] for name in weights})
     decoders.requires_grad_(True)
 
     def loss(rows: Tensor, _: float) -> tuple[Tensor, dict[str, Tensor]]:
@@ -41,8 +43,8 @@ def refinement_stage(
         }
         joint = _draw_joint(model, latents, present)
         total, terms = torch.zeros((), device=present.device), {}
-        for column, name in enumerate(spec.model.names):
-            kept = present[:, column].nonzero().squeeze(1)
+        for name, weight in weights.items():
+            kept = present[:, spec.model.names.index(name)].nonzero().squeeze(1)
             if len(kept) < 2:  # too few for batch statistics
                 continue
             scale, vae = model.top.scale_of(name), model.vae(name)
@@ -51,7 +53,7 @@ def refinement_stage(
             data = source.row_values(name, rows[kept])
             found = vae.log_likelihood(scale.inverse(conditional.mean), data).mean()
             total = total - model.top.weight(name) * conditional.log_prob(target).mean()
-            total = total - vae.spec.likelihood_weight * found
+            total = total - weight * found
             terms[name] = found
         return total, terms
 

@@ -171,7 +171,7 @@ def _finish_levels(
 ) -> dict[str, Fitted]:
     """Refine and calibrate, as far as the configuration asks for it."""
     stages = []
-    if run.spec.refinement.epochs:
+    if any(modality.data_weight for modality in run.spec.model.modalities):
         stages.append(refinement_stage(run.spec, model, posteriors, source))
     fitted = {s.name: fit(s, checkpoint(run, s.name), run.resume, run.logging) for s in stages}
     if model.uncertainty is not None:

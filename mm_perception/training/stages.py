@@ -134,7 +134,9 @@ def cache_posteriors(modules: dict[str, UnimodalVAE], source: TensorSource) -> P
 
 def autoencoder_part(modality: ModalitySpec) -> ModalitySpec:
     """What of a modality decides how it is trained alone."""
-    return replace(modality, latent_weight=1.0, topic='', message='', max_age_s=1.0)
+    return replace(
+        modality, latent_weight=1.0, data_weight=0.0, topic='', message='', max_age_s=1.0
+    )
 
 
 def _augmentation_options(spec: TrainingSpec, name: str) -> Mapping[str, Any]:
