@@ -225,8 +225,9 @@ def _epochs(job: Job) -> str:
     unimodal = {name: job.spec.unimodal[name].epochs for name in job.unimodal}
     stages = [f'{name} {epochs}' for name, epochs in unimodal.items()]
     stages.append(f'top {job.spec.top.epochs}' if stages else f'{job.spec.top.epochs}')
-    refined = job.spec.refinement.epochs
-    return ', '.join([*stages, *([f'refinement {refined}'] if refined else [])])
+    if any(modality.data_weight for modality in job.spec.model.modalities):
+        stages.append(f'refinement {job.spec.refinement.epochs}')
+    return ', '.join(stages)
 
 
 def _training(found: Mapping[str, Any]) -> dict[str, Any]:

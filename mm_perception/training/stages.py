@@ -17,7 +17,7 @@ from mm_perception.model.build import build_model
 from mm_perception.model.distributions import DiagonalGaussian
 from mm_perception.model.nexus import Nexus
 from mm_perception.model.unimodal import UnimodalVAE
-from mm_perception.spec import ModalitySpec, StageSpec, TrainingSpec
+from mm_perception.spec import ModalitySpec, ModelSpec, StageSpec, TrainingSpec
 from mm_perception.training.augmentation import Augmentation, build_augmentation
 from mm_perception.training.loop import Loss, Stage, use_bfloat16
 from mm_perception.training.source import TensorSource, split_positions
@@ -92,7 +92,7 @@ def top_stage(spec: TrainingSpec, posteriors: Posteriors, source: TensorSource) 
             batch[name] = DiagonalGaussian(*(part[positions] for part in posterior))
         return module.loss(batch, source.present[rows], warm_up)
 
-    identity = repr((spec.model, spec.unimodal))
+    identity = repr((_top_part(spec.model), spec.unimodal))
     return build_stage(spec, 'top', module, spec.top, loss, source.rows, source, identity)
 
 
@@ -137,6 +137,14 @@ def autoencoder_part(modality: ModalitySpec) -> ModalitySpec:
     return replace(
         modality, latent_weight=1.0, data_weight=0.0, topic='', message='', max_age_s=1.0
     )
+
+
+def _top_part(model: ModelSpec) -> ModelSpec:
+    """What of a model decides how its top level is trained, once the autoencoders are."""
+    kept = (
+        replace(m, data_weight=0.0, topic='', message='', max_age_s=1.0) for m in model.modalities
+    )
+    return replace(model, calibrated=False, modalities=tuple(kept))
 
 
 def _augmentation_options(spec: TrainingSpec, name: str) -> Mapping[str, Any]:
