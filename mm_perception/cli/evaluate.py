@@ -155,9 +155,10 @@ def _other_metrics(args: argparse.Namespace, bundle: Any, dataset: Path) -> dict
         measure_everything,
         metric_table,
     )
+    from mm_perception.training.run import choose_device
 
-    work = Path('runs/features')
-    evaluation = Evaluation(bundle, dataset, work, args.device, args.estimator, args.seed)
+    device, work = choose_device(args.device), Path('runs/features')
+    evaluation = Evaluation(bundle, dataset, work, device, args.estimator, args.seed)
     measured = measure_everything(evaluation)
     for split, rows in measured.items():
         print('\n'.join(metric_table(split, rows)), end='\n\n')

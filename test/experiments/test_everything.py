@@ -27,7 +27,7 @@ def test_full_reports_every_metric_of_a_bundle(
     assert frame.main(['train', '--config', 'config.yaml', '--out', 'tiny', '--jobs', '1']) == 0
     capsys.readouterr()
     arguments = ['evaluate', 'tiny', '--dataset', 'data', '--full', '--json', 'all.json']
-    assert frame.main([*arguments, '--device', 'cpu']) == 0
+    assert frame.main([*arguments]) == 0
     shown = capsys.readouterr().out
     rows = json.loads(Path('all.json').read_text())['rows']
     targets: dict[str, set[str]] = {}
