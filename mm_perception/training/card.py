@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
+
 from mm_perception.bundle import Bundle
+from mm_perception.data.dataset import Dataset
 from mm_perception.evaluation.summary import coherence_table
+from mm_perception.training.stages import Posteriors
 
 DOES_NOT_FUSE = 'It does not fuse: of several observed modalities it uses the surest one alone.'
 
@@ -48,3 +52,19 @@ def model_card(bundle: Bundle, fuses: bool) -> str:
 
 def _listed(items: Any) -> str:
     return ', '.join(items)
+
+
+def training_statistics(dataset: Dataset, posteriors: Posteriors) -> dict[str, Any]:
+    """Statistics of the training set and of its unimodal posteriors, per modality."""
+    result: dict[str, dict[str, Any]] = {}
+    for name in dataset.names:
+        values = dataset.unique(name, np.arange(min(len(dataset.values[name]), 5000)))
+        result[name] = {
+            'unique_values': len(dataset.values[name]),
+            'mean': float(values.mean()),
+            'std': float(values.std()),
+        }
+    for name, posterior in posteriors.items():
+        variance = posterior.log_variance.exp().mean(0)
+        result[name]['active_units'] = int((variance < 0.9).sum())
+    return result

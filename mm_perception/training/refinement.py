@@ -47,13 +47,11 @@ def refinement_stage(
             kept = present[:, spec.model.names.index(name)].nonzero().squeeze(1)
             if len(kept) < 2:  # too few for batch statistics
                 continue
-            scale, vae = model.top.scale_of(name), model.vae(name)
-            conditional = model.top.conditional(name, joint[kept])
-            target = scale(latents[name].mean[kept])
             data = source.row_values(name, rows[kept])
-            found = vae.log_likelihood(scale.inverse(conditional.mean), data).mean()
-            total = total - model.top.weight(name) * conditional.log_prob(target).mean()
-            total = total - weight * found
+            latent, found = _log_likelihoods(
+                model, name, joint[kept], latents[name].mean[kept], data
+            )
+            total = total - model.top.weight(name) * latent - weight * found
             terms[name] = found
         return total, terms
 
@@ -69,3 +67,12 @@ def _draw_joint(model: Nexus, latents: Posteriors, present: Tensor) -> Tensor:
     codes = model.top.scaled({name: latent.sample() for name, latent in latents.items()})
     joint: Tensor = model.top.joint(codes, seen).sample()
     return joint
+
+
+def _log_likelihoods(
+    model: Nexus, name: str, joint: Tensor, latent: Tensor, data: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Mean log likelihoods, given the joint latent, of a modality's latent and of its data."""
+    scale, conditional = model.top.scale_of(name), model.top.conditional(name, joint)
+    found = model.vae(name).log_likelihood(scale.inverse(conditional.mean), data)
+    return conditional.log_prob(scale(latent)).mean(), found.mean()

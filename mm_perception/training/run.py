@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 
 from mm_perception.bundle import Bundle, save_bundle
@@ -25,7 +24,7 @@ from mm_perception.model.build import build_model
 from mm_perception.model.nexus import Nexus
 from mm_perception.spec import TrainingSpec
 from mm_perception.training.calibration import calibration_stage, held_out
-from mm_perception.training.card import model_card
+from mm_perception.training.card import model_card, training_statistics
 from mm_perception.training.loop import Fitted, Logging, Stage, fit
 from mm_perception.training.refinement import refinement_stage
 from mm_perception.training.source import TensorSource
@@ -96,7 +95,7 @@ def train(run: Run, out: Path, command: str) -> Bundle:
         spec=run.spec.model,
         weights={k: v.cpu().numpy() for k, v in model.state_dict().items()},
         classifiers=classifiers.state(),
-        statistics=_statistics(dataset, posteriors),
+        statistics=training_statistics(dataset, posteriors),
         training=_how(run, fitted, judged, command),
     )
     bundle = replace(bundle, metrics=evaluate_bundle(bundle, Path(run.spec.dataset), run.device))
@@ -245,21 +244,6 @@ def _finish(run: Run, stage: Stage) -> None:
 def checkpoint(run: Run, stage: str) -> Path:
     """File of a stage's checkpoint."""
     return run.work / f'{stage}.safetensors'
-
-
-def _statistics(dataset: Dataset, posteriors: Posteriors) -> dict[str, Any]:
-    result: dict[str, dict[str, Any]] = {}
-    for name in dataset.names:
-        values = dataset.unique(name, np.arange(min(len(dataset.values[name]), 5000)))
-        result[name] = {
-            'unique_values': len(dataset.values[name]),
-            'mean': float(values.mean()),
-            'std': float(values.std()),
-        }
-    for name, posterior in posteriors.items():
-        variance = posterior.log_variance.exp().mean(0)
-        result[name]['active_units'] = int((variance < 0.9).sum())
-    return result
 
 
 def _how(
