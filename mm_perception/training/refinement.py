@@ -23,7 +23,8 @@ def refinement_stage(
     A top decoder that is trained on latents alone gives their average where the joint latent
     leaves them open, and an average of latents may decode to something else than any of them
     (a "five" that is heard as "nine"). Here the log likelihood of the data, through the
-    unimodal decoder, joins that of the latent, for modalities with a ``data_weight``. All but
+    unimodal decoder, joins that of the latent, for modalities with a ``data_weight``, each
+    generated from some of the others, as it is where its sensor fails. All but
     their top decoders stays as it is: no gradient reaches the autoencoders, and the joint
     posteriors do not change.
 
@@ -41,16 +42,17 @@ def refinement_stage(
             name: DiagonalGaussian(*(part[source.index[name][rows]] for part in posterior))
             for name, posterior in posteriors.items()
         }
-        joint = _draw_joint(model, latents, present)
         total, terms = torch.zeros((), device=present.device), {}
         for name, weight in weights.items():
-            kept = present[:, spec.model.names.index(name)].nonzero().squeeze(1)
+            others, kept = _without(present, spec.model.names.index(name))
             if len(kept) < 2:  # too few for batch statistics
                 continue
+            part = {
+                n: DiagonalGaussian(p.mean[kept], p.log_variance[kept]) for n, p in latents.items()
+            }
+            joint = _draw_joint(model, part, others)
             data = source.row_values(name, rows[kept])
-            latent, found = _log_likelihoods(
-                model, name, joint[kept], latents[name].mean[kept], data
-            )
+            latent, found = _log_likelihoods(model, name, joint, part[name].mean, data)
             total = total - model.top.weight(name) * latent - weight * found
             terms[name] = found
         return total, terms
@@ -59,6 +61,14 @@ def refinement_stage(
     return build_stage(
         spec, 'refinement', decoders, spec.refinement, loss, source.rows, source, identity
     )
+
+
+def _without(present: Tensor, column: int) -> tuple[Tensor, Tensor]:
+    """Rows that have a modality and others; presence in them, without it."""
+    others = present.clone()
+    others[:, column] = False
+    kept = (present[:, column] & others.any(1)).nonzero().squeeze(1)
+    return others[kept], kept
 
 
 @torch.no_grad()
