@@ -219,8 +219,8 @@ class LibraryEngine:
         return self._decode(self._wrap(torch.from_numpy(joint)), name)[name].numpy()
 
     def decode_sample(self, name: str, joint: Array, seed: int) -> Array:
-        """Not measured here."""
-        raise NotImplementedError
+        """The same: these models have nothing to sample below the joint latent."""
+        return self.decode(name, joint)
 
     @torch.inference_mode()
     def infer(self, data: Mapping[str, Array]) -> dict[str, Array]:
