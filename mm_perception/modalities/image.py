@@ -10,6 +10,16 @@ import numpy as np
 
 from mm_perception.errors import InvalidInput
 from mm_perception.modalities.base import Modality, register_kind
+from mm_perception.modalities.quality import (
+    BLACK,
+    FROZEN,
+    HOLES,
+    SATURATED,
+    Fault,
+    Thresholds,
+    Trace,
+    sampled_rows,
+)
 from mm_perception.modalities.raw import Array
 
 
@@ -45,16 +55,16 @@ class ImageModality(Modality[ImageOptions]):
 
     def to_model(self, raw: np.ndarray) -> Array:
         """Grey or colour, square, area-resized, scaled to 0..1: ``float32[C, H, W]``."""
-        if raw.ndim not in (2, 3) or raw.size == 0:
+        if raw.ndim not in (2, 3) or raw.shape[2:] not in ((), (1,), (3,)) or raw.size == 0:
             raise InvalidInput(f'image has shape {raw.shape}; expected [H, W] or [H, W, 3]')
-        image = self._match_channels(raw)
-        if self.options.square:
-            image = _centre_square(image)
+        image = _centre_square(raw) if self.options.square else raw
+        # Grey of the whole frame, then one channel to resize, is faster than the other way.
+        image = self._match_channels(image)
         size = (self.options.width, self.options.height)
         image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-        array = self._scale(image, raw.dtype)
-        if not np.isfinite(array).all():
+        if not np.isfinite(image).all():
             raise InvalidInput('image holds NaN or infinity')
+        array = self._scale(image, raw.dtype)
         if self.options.invert:
             array = 1.0 - array
         return np.ascontiguousarray(array.reshape(*size[::-1], -1).transpose(2, 0, 1))
@@ -65,11 +75,30 @@ class ImageModality(Modality[ImageOptions]):
         pixels = np.clip(values * 255.0 + 0.5, 0, 255).astype(np.uint8).transpose(1, 2, 0)
         return np.ascontiguousarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
+    def trace(self, raw: np.ndarray) -> Trace:
+        """Some rows: a camera that works has noise in them, whatever it looks at."""
+        return Trace(sampled_rows(raw).tobytes(), FROZEN)
+
+    def find_fault(self, raw: np.ndarray, array: Array, thresholds: Thresholds) -> Fault | None:
+        """Find too many holes, or no contrast at all."""
+        if raw.dtype.kind == 'f':
+            invalid = 1.0 - float(np.isfinite(sampled_rows(raw)).mean())
+            if invalid > thresholds.max_invalid_fraction:
+                return Fault(HOLES, f'{invalid:.0%} of the pixels are NaN or infinity')
+        contrast = float(array.std())
+        if contrast >= thresholds.min_contrast * thresholds.usual_std:
+            return None
+        level = float(array.mean())
+        level = 1.0 - level if self.options.invert else level
+        name = BLACK if level < 0.5 else SATURATED
+        return Fault(name, f'{name}: all of it has a brightness of {level:.2f}')
+
     def _match_channels(self, image: np.ndarray) -> np.ndarray:
-        colour = image.ndim == 3 and image.shape[2] == 3
+        colour = image.shape[2:] == (3,)
+        grey = image.reshape(image.shape[:2]) if not colour else image
         if self.options.channels == 1:
-            return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if colour else np.squeeze(image)
-        return image if colour else cv2.cvtColor(np.squeeze(image), cv2.COLOR_GRAY2RGB)
+            return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if colour else grey
+        return image if colour else cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
 
     def _scale(self, image: np.ndarray, dtype: Any) -> Array:
         integer = np.issubdtype(dtype, np.integer)
@@ -81,4 +110,4 @@ def _centre_square(image: np.ndarray) -> np.ndarray:
     height, width = image.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
-    return np.ascontiguousarray(image[top : top + side, left : left + side])
+    return image[top : top + side, left : left + side]

@@ -28,6 +28,69 @@ def mel_filters(bins: int, transform_length: int, rate_hz: int) -> NDArray[np.fl
     return np.asarray(filters / filters.sum(axis=1, keepdims=True))
 
 
+class MelSpectrum:
+    """
+    Mel power of overlapping frames, those of a stream worked out once.
+
+    A window that slides over a stream by whole hops shares most of its frames with the one
+    before; they are remembered by their place, and only what came new is transformed.
+
+    :param filters: of :func:`mel_filters`, ``float[bins, frequencies]``.
+    :param window_length: samples per frame.
+    :param transform_length: of the Fourier transform that the filters are made for.
+    :param hop: samples between frames.
+    """
+
+    def __init__(
+        self, filters: NDArray[np.floating], window_length: int, transform_length: int, hop: int
+    ) -> None:
+        self._filters = filters
+        self._transform_length = transform_length
+        self._window_length = window_length
+        self._hop = hop
+        self._known: tuple[object, int, NDArray[np.float64]] | None = None
+
+    def power(
+        self, samples: NDArray[np.floating], stream: object = None, start: int = 0
+    ) -> NDArray[np.float64]:
+        """
+        Mel power of frames centred on every hop-th sample.
+
+        :param samples: ``float[n]``; counts as silent before and after.
+        :param stream: the stream that they are a piece of; None for a recording.
+        :param start: position of the first sample in the stream.
+        :returns: ``float64[bins, n // hop]``.
+        """
+        count = len(samples) // self._hop
+        power = np.empty((len(self._filters), count))
+        first, last = self._copy_known(power, samples, stream, start)
+        new = np.r_[0:first, last:count]
+        spectrum = short_time_spectrum(
+            samples, self._window_length, self._transform_length, self._hop, new
+        )
+        power[:, new] = self._filters @ (spectrum.real**2 + spectrum.imag**2).T
+        if stream is not None:
+            self._known = stream, start, power
+        return power
+
+    def _copy_known(
+        self, power: NDArray[np.float64], samples: NDArray[np.floating], stream: object, start: int
+    ) -> tuple[int, int]:
+        """Copy the frames that the last call has worked out; which these are."""
+        if stream is None or self._known is None or self._known[0] is not stream:
+            return 0, 0
+        _, known_start, known = self._known
+        shift, between = divmod(start - known_start, self._hop)
+        # Frames that reach beyond the samples depend on where these end.
+        half = self._window_length // 2
+        first = -(-half // self._hop)
+        end = (len(samples) - self._window_length + half) // self._hop + 1 - shift
+        if between or shift < 0 or end <= first or known.shape != power.shape:
+            return 0, 0
+        power[:, first:end] = known[:, first + shift : end + shift]
+        return first, end
+
+
 def spread_mel(
     power: NDArray[np.floating], filters: NDArray[np.floating], iterations: int = 30
 ) -> NDArray[np.float64]:
@@ -48,18 +111,22 @@ def spread_mel(
 
 
 def short_time_spectrum(
-    samples: NDArray[np.floating], window_length: int, transform_length: int, hop: int
+    samples: NDArray[np.floating],
+    window_length: int,
+    transform_length: int,
+    hop: int,
+    wanted: NDArray[np.integer],
 ) -> NDArray[np.complexfloating]:
     """
     Fourier transforms of overlapping frames, the k-th centred on sample ``k * hop``.
 
     :param samples: ``float[n]``.
-    :returns: ``complex[n // hop + 1, transform_length // 2 + 1]``.
+    :param wanted: which frames, ``int[frames]``, each at most ``n // hop``.
+    :returns: ``complex[frames, transform_length // 2 + 1]``.
     """
     half = window_length // 2
     padded = np.pad(samples, (half, window_length))
-    starts = np.arange(len(samples) // hop + 1) * hop
-    frames = padded[starts[:, None] + np.arange(window_length)]
+    frames = padded[(wanted * hop)[:, None] + np.arange(window_length)]
     return np.fft.rfft(frames * np.hanning(window_length), transform_length, axis=1)
 
 
@@ -78,13 +145,13 @@ def griffin_lim(
 
     Griffin and Lim 1984, with the acceleration of Perraudin et al. 2013.
     """
-    frames = len(magnitude)
+    every = np.arange(len(magnitude))
     noise = np.random.default_rng(0).uniform(0.0, 2.0 * np.pi, magnitude.shape)
     spectrum = magnitude * np.exp(1j * noise)
     previous = np.zeros_like(spectrum)
     for _ in range(iterations):
         samples = _overlap_add(spectrum, window_length, transform_length, hop)
-        rebuilt = short_time_spectrum(samples, window_length, transform_length, hop)[:frames]
+        rebuilt = short_time_spectrum(samples, window_length, transform_length, hop, every)
         accelerated = rebuilt + 0.99 * (rebuilt - previous)
         previous = rebuilt
         spectrum = magnitude * np.exp(1j * np.angle(accelerated))

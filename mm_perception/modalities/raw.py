@@ -17,10 +17,14 @@ class Waveform:
 
     :param samples: ``float32[n]`` in -1..1.
     :param rate_hz: samples per second.
+    :param stream: the same object for overlapping pieces of one stream; None for a recording.
+    :param start: position of the first sample in the stream.
     """
 
     samples: Array
     rate_hz: int
+    stream: object = None
+    start: int = 0
 
     @property
     def seconds(self) -> float:

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from functools import cached_property
-from math import gcd
 
 import numpy as np
-from scipy.signal import resample_poly
 
 from mm_perception.errors import ConfigError, InvalidInput
 from mm_perception.modalities.base import Modality, Window, register_kind, require_finite
-from mm_perception.modalities.mel import (
-    griffin_lim,
-    mel_filters,
-    short_time_spectrum,
-    spread_mel,
-)
+from mm_perception.modalities.mel import MelSpectrum, griffin_lim, mel_filters, spread_mel
+from mm_perception.modalities.quality import CLIPPED, FROZEN, SILENT, Fault, Thresholds, Trace
 from mm_perception.modalities.raw import Array, Waveform
-from mm_perception.modalities.utterance import SlidingSoundWindow, UtteranceWindow, trim_silence
+from mm_perception.modalities.resampling import resample
+from mm_perception.modalities.sliding_sound import SlidingSoundWindow
+from mm_perception.modalities.utterance import UtteranceWindow, trim_silence
 from mm_perception.spec import ModalitySpec
 
 MAX_SECONDS = 60.0
+FULL_SCALE = 0.999
 
 
 @dataclass(frozen=True)
@@ -70,6 +66,11 @@ class SoundModality(Modality[SoundOptions]):
             raise ConfigError(
                 f'{spec.name}: window is "{self.options.window}"; known: utterance, sliding'
             )
+        options = self.options
+        self._filters = mel_filters(options.mels, options.transform_length, options.rate_hz)
+        self._spectrum = MelSpectrum(
+            self._filters, options.window_length, options.transform_length, options.hop
+        )
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -90,10 +91,7 @@ class SoundModality(Modality[SoundOptions]):
         samples = np.pad(samples, (0, length - len(samples)))
         if not np.abs(samples).max() > 1e-6:
             raise InvalidInput('sound is silent')
-        spectrum = short_time_spectrum(
-            samples, options.window_length, options.transform_length, options.hop
-        )
-        power = self._filters @ (np.abs(spectrum[: options.frames].T) ** 2)
+        power = self._spectrum.power(samples, raw.stream, raw.start)
         decibel = 10.0 * np.log10(np.maximum(power, 1e-12))
         scaled = 1.0 + (decibel - decibel.max()) / options.range_db
         return np.clip(scaled, 0.0, 1.0).astype(np.float32)
@@ -110,24 +108,22 @@ class SoundModality(Modality[SoundOptions]):
         samples *= 0.8 / max(float(np.abs(samples).max()), 1e-9)
         return Waveform(samples.astype(np.float32), options.rate_hz)
 
+    def trace(self, raw: Waveform) -> Trace:
+        """All samples; digital zeros are a fault whatever the other sensors do."""
+        if not raw.samples.any():
+            return Trace(b'', SILENT, alone=True)
+        return Trace(raw.samples.tobytes(), FROZEN)
+
+    def find_fault(self, raw: Waveform, array: Array, thresholds: Thresholds) -> Fault | None:
+        """Find samples that are cut off at full scale."""
+        clipped = float((np.abs(raw.samples) >= FULL_SCALE).mean())
+        if clipped <= thresholds.max_clipped:
+            return None
+        return Fault(CLIPPED, f'clipped: {clipped:.0%} of the samples are at full scale')
+
     def new_window(self) -> Window:
         """A window that finds utterances, or keeps the last seconds."""
         options = self.options
         if options.window == 'sliding':
-            return SlidingSoundWindow(options.seconds)
+            return SlidingSoundWindow(options.frames * options.hop, options.hop, options.rate_hz)
         return UtteranceWindow(options.seconds, options.pause_s, options.silence_db)
-
-    @cached_property
-    def _filters(self) -> np.ndarray:
-        options = self.options
-        return mel_filters(options.mels, options.transform_length, options.rate_hz)
-
-
-def resample(samples: Array, rate_hz: int, target_hz: int) -> Array:
-    """Resample to another rate (polyphase, anti-aliased): ``float32[n]``."""
-    if rate_hz == target_hz:
-        return samples
-    if rate_hz <= 0:
-        raise InvalidInput(f'sample rate {rate_hz} Hz is not positive')
-    divisor = gcd(rate_hz, target_hz)
-    return np.asarray(resample_poly(samples, target_hz // divisor, rate_hz // divisor), np.float32)

@@ -132,25 +132,3 @@ class UtteranceWindow(Window):
         self._frames = []
         self._lead = None
         self._peak = 0.0
-
-
-class SlidingSoundWindow(Window):
-    """The last seconds of a steady sound."""
-
-    def __init__(self, seconds: float) -> None:
-        super().__init__()
-        self._seconds = seconds
-        self._samples: Array = np.zeros(0, np.float32)
-
-    def push(self, raw: Waveform, stamp_ns: int) -> None:
-        """Take a chunk; ``stamp_ns`` is the time of its first sample."""
-        length = int(self._seconds * raw.rate_hz)
-        self._samples = np.concatenate((self._samples, raw.samples))[-length:]
-        if len(self._samples) == length:
-            end_ns = stamp_ns + int(raw.seconds * 1e9)
-            self._latest = Stamped(Waveform(self._samples, raw.rate_hz), end_ns)
-
-    def clear(self) -> None:
-        """Forget all samples and the last value."""
-        super().clear()
-        self._samples = np.zeros(0, np.float32)
