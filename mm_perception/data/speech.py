@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.signal import resample_poly
 
 from mm_perception.errors import DataError
 from mm_perception.modalities.raw import Waveform
+from mm_perception.modalities.resampling import resample
 
 FSDD_FOLDER = Path('fsdd/recordings')
 TEST_INDICES = range(5)
@@ -112,8 +112,7 @@ def split_utterances(utterances: Sequence[Utterance]) -> dict[str, list[Utteranc
 
 def change_speed(waveform: Waveform, tenths: int) -> Waveform:
     """Play faster or slower, which moves the pitch too; 10 tenths is the original speed."""
-    samples = np.asarray(resample_poly(waveform.samples, 10, tenths), np.float32)
-    return Waveform(samples, waveform.rate_hz)
+    return Waveform(resample(waveform.samples, tenths, 10), waveform.rate_hz)
 
 
 def add_noise(waveform: Waveform, snr_db: float, rng: np.random.Generator) -> Waveform:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from mm_perception.data.speech import Utterance, read_wav, write_wav
 from mm_perception.errors import DataError, MissingDependency
 from mm_perception.modalities.raw import Waveform
-from mm_perception.modalities.sound import resample
+from mm_perception.modalities.resampling import resample
 from mm_perception.modalities.utterance import trim_silence
 
 RATE_HZ = 8000
