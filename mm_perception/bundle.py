@@ -2,8 +2,9 @@
 The trained artefact on disk.
 
 A bundle is a folder: ``bundle.json`` (spec, preprocessing, labels, statistics, metrics and the
-SHA-256 of every weight file), ``model.safetensors``, ``classifiers.safetensors`` (judges of
-coherence, optional), ``README.md`` (the model card) and ``recordings/`` (samples, optional).
+SHA-256 of every file), ``model.safetensors``, ``classifiers.safetensors`` (judges of
+coherence, optional), ``graphs.safetensors`` (ONNX graphs without weights, optional),
+``README.md`` (the model card) and ``recordings/`` (samples, optional).
 Nothing in it is code or a pickle. Needs no torch.
 """
 
@@ -33,9 +34,12 @@ FORMAT = 1
 MANIFEST = 'bundle.json'
 WEIGHTS = 'model.safetensors'
 CLASSIFIERS = 'classifiers.safetensors'
+GRAPHS = 'graphs.safetensors'
 CARD = 'README.md'
 MAX_MANIFEST_BYTES = 4 << 20
-MAX_WEIGHT_BYTES = 2 << 30
+MAX_BYTES = {WEIGHTS: 2 << 30, CLASSIFIERS: 2 << 30, GRAPHS: 16 << 20}
+UNHASHED = ('hash', 'metrics', 'training', 'graphs', 'health')
+"""Entries of the manifest that do not name the latent space."""
 Arrays = Mapping[str, np.ndarray]
 
 
@@ -48,6 +52,8 @@ class Bundle:
     :param statistics: of the training set, per modality.
     :param metrics: as measured when the bundle was made.
     :param training: how the bundle was made (command, seconds, machine, versions).
+    :param graphs: ONNX graphs of the model's parts, without weights; empty if not exported.
+    :param health: calibration of the health checks, plain data.
     """
 
     name: str
@@ -58,6 +64,8 @@ class Bundle:
     statistics: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
+    graphs: Mapping[str, bytes] = field(default_factory=dict)
+    health: Mapping[str, Any] = field(default_factory=dict)
     hash: str = ''
     path: Path = Path()
 
@@ -112,8 +120,7 @@ def save_bundle(bundle: Bundle, path: Path, card: str) -> Bundle:
         files = {}
         for name, arrays in ((WEIGHTS, bundle.weights), (CLASSIFIERS, bundle.classifiers)):
             if arrays:
-                save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, folder / name)
-                files[name] = _file_hash(folder / name)
+                files[name] = _write_arrays(folder / name, arrays)
         manifest = {
             'format': FORMAT,
             'name': bundle.name,
@@ -124,13 +131,19 @@ def save_bundle(bundle: Bundle, path: Path, card: str) -> Bundle:
         }
         manifest['hash'] = _manifest_hash(manifest)
         manifest |= {'metrics': bundle.metrics, 'training': bundle.training}
-        (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + '\n')
+        _write_additions(bundle, manifest, folder)
         (folder / CARD).write_text(card)
         path.mkdir(exist_ok=True)
-        for name in sorted(os.listdir(folder), key=lambda name: name == MANIFEST):
-            (folder / name).chmod(0o644)  # safetensors writes for the owner alone
-            shutil.move(folder / name, path / name)
+        _move_files(folder, path)
     return replace(bundle, spec=spec, hash=manifest['hash'], path=path)
+
+
+def save_additions(bundle: Bundle) -> None:
+    """Write graphs and health of a saved bundle into its folder; all else stays as it is."""
+    path = bundle.path
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f'.{path.name}-') as temporary:
+        _write_additions(bundle, _read_manifest(path), Path(temporary))
+        _move_files(Path(temporary), path)
 
 
 def load_bundle(name_or_path: str | Path) -> Bundle:
@@ -147,7 +160,10 @@ def load_bundle(name_or_path: str | Path) -> Bundle:
             build_modality(modality)
     except MMPerceptionError as error:
         raise BundleError(f'{path / MANIFEST}: {error}; made by another version?') from error
-    arrays = {name: _read_arrays(path, name, manifest) for name in manifest['files']}
+    files = dict(manifest['files'])
+    if manifest.get('graphs'):
+        files[GRAPHS] = manifest['graphs']
+    arrays = {name: _read_arrays(path, name, digest) for name, digest in files.items()}
     if WEIGHTS not in arrays:
         raise BundleError(f'{path}: lists no {WEIGHTS}; get the bundle again')
     return Bundle(
@@ -159,6 +175,8 @@ def load_bundle(name_or_path: str | Path) -> Bundle:
         statistics=manifest['statistics'],
         metrics=manifest['metrics'],
         training=manifest['training'],
+        graphs={k: v.tobytes() for k, v in arrays.get(GRAPHS, {}).items()},
+        health=manifest.get('health', {}),
         hash=manifest['hash'],
         path=path,
     )
@@ -179,21 +197,42 @@ def _read_manifest(path: Path) -> dict[str, Any]:
     missing = [key for key in (*keys, 'hash') if key not in manifest]
     if missing:
         raise BundleError(f'{file}: lacks {", ".join(missing)}; get the bundle again')
-    hashed = {k: v for k, v in manifest.items() if k not in ('hash', 'metrics', 'training')}
+    hashed = {k: v for k, v in manifest.items() if k not in UNHASHED}
+    if not isinstance(manifest.get('health', {}), dict):
+        raise BundleError(f'{file}: health must be an object; get the bundle again')
     if _manifest_hash(hashed) != manifest['hash']:
         raise BundleError(f'{file}: altered (its hash does not match); get the bundle again')
     return manifest
 
 
-def _read_arrays(path: Path, name: str, manifest: Mapping[str, Any]) -> Arrays:
+def _write_additions(bundle: Bundle, manifest: dict[str, Any], folder: Path) -> None:
+    manifest['health'] = to_plain(bundle.health)
+    if bundle.graphs:
+        content = {k: np.frombuffer(v, np.uint8) for k, v in bundle.graphs.items()}
+        manifest['graphs'] = _write_arrays(folder / GRAPHS, content)
+    (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + '\n')
+
+
+def _move_files(source: Path, target: Path) -> None:
+    for name in sorted(os.listdir(source), key=lambda name: name == MANIFEST):
+        (source / name).chmod(0o644)  # safetensors writes for the owner alone
+        shutil.move(source / name, target / name)
+
+
+def _write_arrays(file: Path, arrays: Arrays) -> str:
+    save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, file)
+    return _file_hash(file)
+
+
+def _read_arrays(path: Path, name: str, digest: str) -> Arrays:
     file = path / name
-    if name not in (WEIGHTS, CLASSIFIERS):
+    if name not in MAX_BYTES:
         raise BundleError(f'{path / MANIFEST}: lists a strange file "{name}"; not a bundle')
     if not file.is_file():
         raise BundleError(f'{file}: missing; get the bundle again')
-    if file.stat().st_size > MAX_WEIGHT_BYTES:
-        raise BundleError(f'{file}: larger than {MAX_WEIGHT_BYTES >> 30} GiB; not a bundle')
-    if _file_hash(file) != manifest['files'][name]:
+    if file.stat().st_size > MAX_BYTES[name]:
+        raise BundleError(f'{file}: larger than {MAX_BYTES[name] >> 20} MiB; not a bundle')
+    if _file_hash(file) != digest:
         raise BundleError(f'{file}: truncated or altered (hash differs); get the bundle again')
     try:
         arrays: Arrays = load_file(file)

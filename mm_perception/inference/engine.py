@@ -12,17 +12,25 @@ from mm_perception.errors import EngineUnavailable
 from mm_perception.modalities.raw import Array
 
 DEVICES = ('auto', 'cpu', 'cuda')
+ENGINES = ('auto', 'onnx', 'torch')
 
 
 class Engine(Protocol):
     """
     The networks of one bundle, numpy in and out: encode each modality, fuse, decode.
 
-    An engine is used by one thread at a time.
+    An engine is used by one thread at a time. Codes are only for :meth:`fuse` of the same
+    engine, but where the model :attr:`predicts`, ``code[:, :d_m]`` is the standardised latent
+    of the modality and :meth:`predict` says, in the same scale, which one the joint latent
+    expects.
     """
 
     name: str
     device: str
+    reason: str
+    """Why this engine and this device."""
+    predicts: bool
+    """Whether every modality has a latent of its own (size ``latent_dim`` of its spec)."""
     fuses: bool
     """Whether several present modalities all shape the joint posterior's mean."""
     code_dims: dict[str, int]
@@ -47,6 +55,14 @@ class Engine(Protocol):
         """Like :meth:`fuse`, but a sample of the joint posterior: ``float32[B, D]``."""
         ...
 
+    def predict(self, name: str, joint: Array) -> Array:
+        """
+        Latent of one modality expected under ``float32[B, D]``, where the model predicts.
+
+        :returns: standardised, ``float32[B, d_m]``: comparable with ``code[:, :d_m]``.
+        """
+        ...
+
     def decode(self, name: str, joint: Array) -> Array:
         """Expected data of one modality given ``float32[B, D]``: ``float32[B, *shape]``."""
         ...
@@ -56,18 +72,23 @@ class Engine(Protocol):
         ...
 
 
-def build_engine(bundle: Bundle, device: str = 'auto') -> Engine:
+def build_engine(
+    bundle: Bundle, device: str = 'auto', engine: str = 'auto', threads: int = 0
+) -> Engine:
     """
     Build the fastest engine for a device.
 
     :param device: ``auto`` (CUDA where it is, else the CPU), ``cpu`` or ``cuda``.
-    :raises EngineUnavailable: if the device is not there.
+    :param engine: ``auto`` (the fastest that is there), ``onnx`` or ``torch``.
+    :param threads: of the processor, for one call; 0 for what suits small models.
+    :raises EngineUnavailable: if the device or the engine is not there.
     :raises BundleError: if the bundle's weights do not fit its spec.
     """
-    if device not in DEVICES:
-        raise EngineUnavailable(f'unknown device "{device}"; known: {", ".join(DEVICES)}')
+    for what, asked, known in (('device', device, DEVICES), ('engine', engine, ENGINES)):
+        if asked not in known:
+            raise EngineUnavailable(f'unknown {what} "{asked}"; known: {", ".join(known)}')
     try:
         from mm_perception.inference.torch_engine import TorchEngine
     except ImportError as error:
         raise EngineUnavailable(f'torch is not installed ({error}); pip install torch') from error
-    return TorchEngine(bundle, device)
+    return TorchEngine(bundle, device, threads)

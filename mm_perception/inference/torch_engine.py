@@ -19,18 +19,23 @@ class TorchEngine:
     Eager PyTorch in evaluation mode.
 
     :param device: ``auto``, ``cpu`` or ``cuda``.
+    :param threads: of the processor, for the whole process; 0 leaves them as they are.
     """
 
     name = 'torch'
 
-    def __init__(self, bundle: Bundle, device: str = 'auto') -> None:
+    def __init__(self, bundle: Bundle, device: str = 'auto', threads: int = 0) -> None:
         cuda = torch.cuda.is_available()
         if device == 'cuda' and not cuda:
             raise EngineUnavailable('device cuda: no CUDA GPU is usable here; use device cpu')
         self.device = 'cuda' if cuda and device != 'cpu' else 'cpu'
+        self.reason = 'torch sees a CUDA GPU' if self.device == 'cuda' else 'torch on the CPU'
+        if threads:
+            torch.set_num_threads(threads)
         self._device = torch.device(self.device)
         self._model = load_model(bundle).to(self._device)
         self.fuses = self._model.fuses
+        self.predicts = self._model.predicts
         self.code_dims = self._model.code_dims
 
     @torch.inference_mode()
@@ -49,6 +54,11 @@ class TorchEngine:
         """Sample of the joint posterior, see :class:`Engine`."""
         generator = torch.Generator(self._device).manual_seed(seed)
         return _numpy(self._posterior(codes, present).sample(generator))
+
+    @torch.inference_mode()
+    def predict(self, name: str, joint: Array) -> Array:
+        """Expected latent of one modality, see :class:`Engine`."""
+        return _numpy(self._model.predict(name, self._tensor(joint)))
 
     @torch.inference_mode()
     def decode(self, name: str, joint: Array) -> Array:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -23,7 +24,7 @@ class ExpertEncoder(JointEncoder):
 
     def __init__(self, spec: ModelSpec, sizes: Sizes | None) -> None:
         super().__init__(spec, sizes)
-        self.outputs = 2 * spec.joint_latent_dim
+        self.outputs = self.message_dim = 2 * spec.joint_latent_dim
         self.experts_of = nn.ModuleDict(
             {
                 name: nn.Identity() if sizes is None else _head(spec, sizes[name])
@@ -38,19 +39,34 @@ class ExpertEncoder(JointEncoder):
 
     def experts(self, codes: Codes, present: Tensor) -> Diagonal:
         """Each modality's own posterior, ``float[B, M, D]``; meaningless where absent."""
-        outputs = [
+        return self._stack(
             on_rows(self.experts_of[name], codes[name], present[:, column], self.outputs)
             for column, name in enumerate(self.names)
-        ]
-        return self.kind(*split_posterior(torch.stack(outputs, dim=1)))
+        )
+
+    def message(self, name: str, code: Tensor) -> Tensor:
+        """Parameters of a modality's expert, see :class:`JointEncoder`."""
+        message: Tensor = self.experts_of[name](code)
+        return message
+
+    def fuse(self, messages: Codes, present: Tensor) -> Posterior:
+        """Joint posterior, see :class:`JointEncoder`."""
+        shown = (
+            messages[name].masked_fill(~present[:, column, None], 0.0)
+            for column, name in enumerate(self.names)
+        )
+        return self.combine(self._stack(shown), present)
 
     @abstractmethod
     def combine(self, experts: Diagonal, present: Tensor) -> Posterior:
         """Joint posterior of the experts present, ``bool[B, M]``."""
 
     def forward(self, codes: Codes, present: Tensor) -> Posterior:
-        """Joint posterior, see :class:`JointEncoder`."""
+        """Joint posterior; where absent, experts touch no batch statistics."""
         return self.combine(self.experts(codes, present), present)
+
+    def _stack(self, outputs: Iterable[Tensor]) -> Diagonal:
+        return self.kind(*split_posterior(torch.stack(list(outputs), dim=1)))
 
 
 def product_of_experts(experts: Diagonal, present: Tensor, prior: float) -> DiagonalGaussian:
@@ -148,21 +164,36 @@ class Surrogates(SurestExpert):
         messages = sizes or dict.fromkeys(spec.names, spec.message_dim)
         super().__init__(spec, messages)
         self.together = Concatenation(spec, messages)
+        self.message_dim = self.together.message_dim + self.outputs
 
     @staticmethod
     def code_dim(spec: ModelSpec) -> int:
         """Size of a message, which the joint encoder and the surrogates share."""
         return spec.message_dim
 
-    def forward(self, codes: Codes, present: Tensor) -> DiagonalGaussian:
+    def message(self, name: str, code: Tensor) -> Tensor:
+        """Message to the joint encoder and the surrogate's parameters, side by side."""
+        return torch.cat([self.together.message(name, code), super().message(name, code)], dim=1)
+
+    def fuse(self, messages: Codes, present: Tensor) -> DiagonalGaussian:
         """Joint posterior, see :class:`JointEncoder`."""
-        together, alone = self.together(codes, present), super().forward(codes, present)
-        assert isinstance(alone, DiagonalGaussian)
-        complete = present.all(1, keepdim=True)
-        return DiagonalGaussian(
-            torch.where(complete, together.mean, alone.mean),
-            torch.where(complete, together.log_variance, alone.log_variance),
-        )
+        width = self.together.message_dim
+        together = self.together.fuse({n: m[:, :width] for n, m in messages.items()}, present)
+        alone = super().fuse({n: m[:, width:] for n, m in messages.items()}, present)
+        return _choose(together, alone, present)
+
+    def forward(self, codes: Codes, present: Tensor) -> DiagonalGaussian:
+        """Joint posterior, see :class:`ExpertEncoder`."""
+        return _choose(self.together(codes, present), super().forward(codes, present), present)
+
+
+def _choose(together: Posterior, alone: Posterior, present: Tensor) -> DiagonalGaussian:
+    assert isinstance(together, DiagonalGaussian) and isinstance(alone, DiagonalGaussian)
+    complete = present.all(1, keepdim=True)
+    return DiagonalGaussian(
+        torch.where(complete, together.mean, alone.mean),
+        torch.where(complete, together.log_variance, alone.log_variance),
+    )
 
 
 def _head(spec: ModelSpec, size: int) -> nn.Module:

@@ -69,14 +69,25 @@ class JointEncoder(nn.Module, ABC):
         """Size of the codes that enter in a flat model."""
         return spec.message_dim
 
+    message_dim: int
+    """Size K of the messages."""
+
     @abstractmethod
-    def forward(self, codes: Codes, present: Tensor) -> Posterior:
+    def message(self, name: str, code: Tensor) -> Tensor:
+        """What depends on one modality alone: ``float[B, K]`` of ``float[B, C_m]``."""
+
+    @abstractmethod
+    def fuse(self, messages: Codes, present: Tensor) -> Posterior:
         """
         Joint posterior of the present modalities.
 
-        :param codes: ``float[B, C_m]`` per modality; rows that are absent are ignored.
+        :param messages: ``float[B, K]`` per modality; rows that are absent are ignored.
         :param present: ``bool[B, M]``.
         """
+
+    def forward(self, codes: Codes, present: Tensor) -> Posterior:
+        """Joint posterior of codes ``float[B, C_m]``, see :meth:`message` and :meth:`fuse`."""
+        return self.fuse({n: self.message(n, codes[n]) for n in self.names}, present)
 
 
 class MeanAggregator(JointEncoder):
@@ -84,6 +95,7 @@ class MeanAggregator(JointEncoder):
 
     def __init__(self, spec: ModelSpec, sizes: Sizes | None) -> None:
         super().__init__(spec, sizes)
+        self.message_dim = spec.message_dim
         self.mapping = nn.ModuleDict(
             {
                 name: nn.Identity() if sizes is None else nn.Linear(sizes[name], spec.message_dim)
@@ -103,10 +115,15 @@ class MeanAggregator(JointEncoder):
         """Combine ``float[B, M, K]`` of the modalities present to ``float[B, width]``."""
         return aggregate_mean(messages, present)
 
-    def forward(self, codes: Codes, present: Tensor) -> DiagonalGaussian:
+    def message(self, name: str, code: Tensor) -> Tensor:
+        """Message of a modality, see :class:`JointEncoder`."""
+        message: Tensor = self.mapping[name](code)
+        return message
+
+    def fuse(self, messages: Codes, present: Tensor) -> DiagonalGaussian:
         """Joint posterior, see :class:`JointEncoder`."""
-        messages = torch.stack([self.mapping[n](codes[n]) for n in self.names], dim=1)
-        aggregated = self.aggregate(messages, present)
+        stacked = torch.stack([messages[name] for name in self.names], dim=1)
+        aggregated = self.aggregate(stacked, present)
         return DiagonalGaussian(*split_posterior(self.posterior(self.hidden(aggregated))))
 
 

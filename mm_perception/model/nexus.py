@@ -13,41 +13,10 @@ from mm_perception.model.distributions import DiagonalGaussian, mapped
 from mm_perception.model.networks import dense
 from mm_perception.model.objectives import Batch
 from mm_perception.model.recipe import Recipe
+from mm_perception.model.scale import LatentScale
 from mm_perception.model.uncertainty import Uncertainty
 from mm_perception.model.unimodal import UnimodalVAE
 from mm_perception.spec import ModelSpec
-
-
-class LatentScale(nn.Module):
-    """
-    Brings a modality's latent to zero mean and unit variance over the training set.
-
-    Without it the top-level loss weighs modalities by the scale their autoencoders happen
-    to use.
-    """
-
-    mean: Tensor
-    std: Tensor
-
-    def __init__(self, latent_dim: int) -> None:
-        super().__init__()
-        self.register_buffer('mean', torch.zeros(latent_dim))
-        self.register_buffer('std', torch.ones(latent_dim))
-
-    @torch.no_grad()
-    def fit(self, posterior: DiagonalGaussian) -> None:
-        """Take mean and std of the aggregated posterior of the training set, ``[N, d]``."""
-        self.mean.copy_(posterior.mean.mean(0))
-        variance = posterior.mean.var(0, correction=0) + posterior.log_variance.exp().mean(0)
-        self.std.copy_(variance.sqrt().clamp_min(1e-3))
-
-    def forward(self, latent: Tensor) -> Tensor:
-        """Standardise ``float[B, d]``."""
-        return (latent - self.mean) / self.std
-
-    def inverse(self, latent: Tensor) -> Tensor:
-        """Undo :meth:`forward`."""
-        return latent * self.std + self.mean
 
 
 class TopLevel(nn.Module):
@@ -90,10 +59,6 @@ class TopLevel(nn.Module):
     def scaled(self, latents: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Standardised unimodal latents, ``float[B, d_m]`` each."""
         return {name: self.scale_of(name)(latent) for name, latent in latents.items()}
-
-    def decode(self, joint: Tensor, name: str) -> Tensor:
-        """Unimodal latent of one modality expected under ``float[B, D]``: ``[B, d_m]``."""
-        return self.scale_of(name).inverse(self.conditional(name, joint).mean)
 
     def conditional(self, name: str, joint: Tensor) -> DiagonalGaussian:
         """Distribution p(z_m | z_sigma) of a modality's standardised latent, ``[B, d_m]``."""
@@ -146,6 +111,7 @@ class Nexus(MultimodalModel):
     :param recipe: the family's joint encoder and objective.
     """
 
+    predicts: ClassVar[bool] = True
     separable: ClassVar[bool] = True
 
     def __init__(self, spec: ModelSpec, recipe: Recipe) -> None:
@@ -158,28 +124,52 @@ class Nexus(MultimodalModel):
 
     @property
     def code_dims(self) -> dict[str, int]:
-        """Sizes of the unimodal latents."""
-        return {m.name: m.latent_dim for m in self.spec.modalities}
+        """Sizes of latent, message and (where calibrated) novelty together."""
+        more = self.top.joint.message_dim + (self.uncertainty is not None)
+        return {m.name: m.latent_dim + more for m in self.spec.modalities}
 
     def vae(self, name: str) -> UnimodalVAE:
         """Autoencoder of one modality."""
         return cast(UnimodalVAE, self.unimodal[name])
 
     def encode(self, name: str, data: Tensor) -> Tensor:
-        """Mean of the unimodal posterior of ``float[B, *shape_m]``, ``float[B, d_m]``."""
-        return self.vae(name).encode(data).mean
+        """Code of the mean of the unimodal posterior, see :meth:`code`."""
+        return self.code(name, self.vae(name).encode(data).mean)
+
+    def code(self, name: str, latent: Tensor) -> Tensor:
+        """
+        All of one modality that the joint posterior depends on, ``float[B, C_m]``.
+
+        :param latent: unimodal latent, ``float[B, d_m]``.
+        :returns: the standardised latent, its message and its novelty (where calibrated).
+        """
+        scaled = self.top.scale_of(name)(latent)
+        parts = [scaled, self.top.joint.message(name, scaled)]
+        if self.uncertainty is not None:
+            parts.append(self.uncertainty.novelty_of(name)(scaled)[:, None])
+        return torch.cat(parts, dim=1)
 
     def fuse(self, codes: Mapping[str, Tensor], present: Tensor) -> Posterior:
-        """Joint posterior given the means of the unimodal posteriors."""
-        posterior = self.top.encode(codes, present)
+        """Joint posterior given what :meth:`encode` says of each modality."""
+        size, joint = self.top.joint.message_dim, self.top.joint
+        messages = {
+            m.name: codes[m.name][:, m.latent_dim : m.latent_dim + size]
+            for m in self.spec.modalities
+        }
+        posterior: Posterior = joint.fuse(messages, present)
         if self.uncertainty is None:
             return posterior
         assert isinstance(posterior, DiagonalGaussian)
-        return self.uncertainty(posterior, self.top.scaled(codes), present)
+        novelty = torch.stack([codes[name][:, -1] for name in self.spec.names], dim=1)
+        return self.uncertainty.correct(posterior, novelty, present)
 
-    def decode(self, name: str, joint: Tensor) -> Tensor:
-        """Expected data, see :class:`MultimodalModel`."""
-        return self.vae(name).decode(self.top.decode(joint, name))
+    def predict(self, name: str, joint: Tensor) -> Tensor:
+        """Standardised unimodal latent, see :class:`MultimodalModel`."""
+        return self.top.conditional(name, joint).mean
+
+    def generate(self, name: str, latent: Tensor) -> Tensor:
+        """Expected data given a standardised unimodal latent."""
+        return self.vae(name).decode(self.top.scale_of(name).inverse(latent))
 
     def loss(
         self,
@@ -229,7 +219,7 @@ class Nexus(MultimodalModel):
         and are left out.
         """
         posteriors = {name: self.vae(name).encode(data[name]) for name in observed}
-        codes = {name: posterior.mean for name, posterior in posteriors.items()}
+        codes = {name: self.code(name, p.mean) for name, p in posteriors.items()}
         joint, log_weight = self.draw_joint(codes, generator)
         for name in evaluated:
             vae, scale = self.vae(name), self.top.scale_of(name)

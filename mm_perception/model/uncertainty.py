@@ -60,7 +60,9 @@ class Novelty(nn.Module):
 
     def distance(self, latents: Tensor) -> Tensor:
         """Distance of ``float[B, d]`` to the nearest prototype, ``float[B]``."""
-        return torch.cdist(latents * self.activity, self.prototypes).amin(1)
+        scaled = latents * self.activity
+        nearest = (self.prototypes.square().sum(1) - 2.0 * scaled @ self.prototypes.t()).amin(1)
+        return (scaled.square().sum(1) + nearest).clamp_min(0.0).sqrt()
 
     def forward(self, latents: Tensor) -> Tensor:
         """Novelty of standardised latents ``float[B, d]``, 0 (usual) to 1: ``float[B]``."""
@@ -111,9 +113,15 @@ class Uncertainty(nn.Module):
         :param latents: standardised unimodal latents, ``float[B, d_m]`` each.
         :param present: ``bool[B, M]``.
         """
-        shown = present.float()
         novelty = torch.stack([self.novelty[n](latents[n]) for n in self.names], dim=1)
-        novel = (novelty * shown).sum(1) / shown.sum(1).clamp_min(1.0)
+        return self.correct(posterior, novelty, present)
+
+    def correct(
+        self, posterior: DiagonalGaussian, novelty: Tensor, present: Tensor
+    ) -> DiagonalGaussian:
+        """Like :meth:`forward`, with the novelty of each modality, ``float[B, M]``, known."""
+        shown = present.float()
+        novel = novelty.masked_fill(~present, 0.0).sum(1) / shown.sum(1).clamp_min(1.0)
         change = self.correction(torch.cat([shown, *posterior], dim=1)).clamp(-3.0, 6.0)
         # The prior's log variance is 0.
         log_variance = (1.0 - novel)[:, None] * (posterior.log_variance + change)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from model_specs import arm_spec
 from safetensors.numpy import load_file, save_file
 
-from mm_perception.bundle import Bundle, find_bundle, load_bundle, save_bundle
+from mm_perception.bundle import Bundle, find_bundle, load_bundle, save_additions, save_bundle
 from mm_perception.errors import BundleError
 from mm_perception.inference.torch_engine import load_model
 from mm_perception.model.build import build_model
@@ -32,6 +33,47 @@ def test_a_bundle_comes_back_as_it_was_saved(bundle: Bundle) -> None:
     assert loaded.frame_id == f'latent/arm@{bundle.hash[:8]}'
     for name, array in bundle.weights.items():
         np.testing.assert_array_equal(loaded.weights[name], array)
+
+
+def with_additions(bundle: Bundle) -> Bundle:
+    added = replace(bundle, graphs={'fuse': b'\x08\x00graph'}, health={'agreement': [1.5]})
+    save_additions(added)
+    return added
+
+
+def test_graphs_and_health_come_back_and_do_not_name_the_latent_space(bundle: Bundle) -> None:
+    assert load_bundle(bundle.path).graphs == {} == load_bundle(bundle.path).health
+    weights = (bundle.path / 'model.safetensors').read_bytes()
+    added = with_additions(bundle)
+    loaded = load_bundle(bundle.path)
+    assert loaded.graphs == {'fuse': b'\x08\x00graph'} and loaded.health == {'agreement': [1.5]}
+    assert loaded.hash == bundle.hash
+    assert (bundle.path / 'model.safetensors').read_bytes() == weights
+    save_bundle(added, bundle.path, 'again')
+    assert load_bundle(bundle.path).graphs == added.graphs
+
+
+def test_altered_graphs_are_refused(bundle: Bundle) -> None:
+    with_additions(bundle)
+    file = bundle.path / 'graphs.safetensors'
+    content = bytearray(file.read_bytes())
+    content[-1] ^= 1
+    file.write_bytes(bytes(content))
+    with pytest.raises(BundleError, match=r'graphs\.safetensors: truncated or altered'):
+        load_bundle(bundle.path)
+    file.write_bytes(b' ' * (17 << 20))
+    with pytest.raises(BundleError, match='larger than 16 MiB'):
+        load_bundle(bundle.path)
+
+
+def test_the_list_of_graphs_cannot_replace_weights(bundle: Bundle) -> None:
+    edit('graphs', {'model.safetensors': ''})(bundle.path)
+    with pytest.raises(BundleError, match=r'graphs\.safetensors: missing'):
+        load_bundle(bundle.path)
+    edit('graphs', '')(bundle.path)
+    edit('health', [1])(bundle.path)
+    with pytest.raises(BundleError, match='health must be an object'):
+        load_bundle(bundle.path)
 
 
 def test_a_bundle_names_every_preprocessing_option(bundle: Bundle) -> None:

@@ -35,7 +35,8 @@ def test_untrained_uncertainty_changes_nothing():
     assert isinstance(model, Nexus)
     codes = codes_of(5, generator)
     present = torch.ones(5, len(SPEC.names), dtype=torch.bool)
-    plain, published = model.top.encode(codes, present), model.fuse(codes, present)
+    plain = model.top.encode(codes, present)
+    published = model.fuse({n: model.code(n, c) for n, c in codes.items()}, present)
     torch.testing.assert_close(published.mean, plain.mean)
     torch.testing.assert_close(published.std, plain.std)
 
