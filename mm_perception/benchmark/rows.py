@@ -1,0 +1,130 @@
+"""One measured figure, complete in itself."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+import numpy as np
+
+PERCENTS = tuple(range(101))
+
+
+class Case(NamedTuple):
+    """
+    What is measured.
+
+    :param case: such as ``full_tick``, ``stage:fuse``.
+    :param threads: of the engine; 0 where it has none of its own.
+    :param modalities: how many are present; 0 where that means nothing.
+    """
+
+    case: str
+    engine: str = ''
+    threads: int = 0
+    modalities: int = 0
+
+
+@dataclass(frozen=True)
+class Row:
+    """
+    A latency (``p50_ms``, ``p99_ms``) or another figure (``value``, ``unit``).
+
+    :param repeats: how often it was measured over again.
+    :param spread: lowest and highest of the repeats' medians (ms) or values.
+    :param percentiles_ms: percentiles 0 to 100 of all durations, where their distribution counts.
+    """
+
+    section: str
+    case: str
+    engine: str = ''
+    threads: int = 0
+    modalities: int = 0
+    p50_ms: float | None = None
+    p99_ms: float | None = None
+    value: float | None = None
+    unit: str = ''
+    repeats: int = 1
+    spread: tuple[float, float] | None = None
+    percentiles_ms: tuple[float, ...] | None = None
+
+    @property
+    def key(self) -> Case:
+        """What was measured."""
+        return Case(self.case, self.engine, self.threads, self.modalities)
+
+    def plain(self) -> dict[str, Any]:
+        """As data for JSON; what does not apply is left out."""
+        names = {'p50_ms', 'p99_ms'} if self.value is None else {'value', 'unit'}
+        names |= {'section', 'case', 'engine', 'threads', 'modalities', 'repeats'}
+        plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {k: v for k, v in plain.items() if k in names or v not in (None, '')}
+
+
+def read_row(plain: Mapping[str, Any]) -> Row:
+    """Undo :meth:`Row.plain`."""
+    values = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
+    return Row(**values)
+
+
+def latency_row(
+    section: str, case: Case, durations_ms: np.ndarray, distribution: bool = False
+) -> Row:
+    """
+    Row of a latency: percentiles over all calls of all repeats.
+
+    :param durations_ms: ``float[repeats, calls]``.
+    :param distribution: keep the percentiles for a picture.
+    """
+    p50, p99 = np.percentile(durations_ms, (50, 99))
+    medians = np.median(durations_ms, axis=1)
+    every = np.percentile(durations_ms, PERCENTS) if distribution else ()
+    return Row(
+        section,
+        *case,
+        p50_ms=_short(p50),
+        p99_ms=_short(p99),
+        repeats=len(durations_ms),
+        spread=(_short(medians.min()), _short(medians.max())),
+        percentiles_ms=tuple(_short(value) for value in every) or None,
+    )
+
+
+def value_row(section: str, case: Case, values: Sequence[float] | np.ndarray, unit: str) -> Row:
+    """
+    Row of another figure: the median over the repeats.
+
+    :param values: one per repeat.
+    """
+    return Row(
+        section,
+        *case,
+        value=_short(np.median(values)),
+        unit=unit,
+        repeats=len(values),
+        spread=(_short(np.min(values)), _short(np.max(values))),
+    )
+
+
+def ratio_row(
+    section: str,
+    case: Case,
+    over: np.ndarray,
+    under: np.ndarray,
+    percents: tuple[int, int] = (50, 50),
+) -> Row:
+    """
+    Row of a ratio of two latencies, taken repeat by repeat.
+
+    What slows the machine for a while slows both alike, and drops out.
+
+    :param over: ``float[repeats, calls]`` (ms), measured in turn with ``under``.
+    :param percents: which percentile of the one is divided by which of the other.
+    """
+    ratios = np.percentile(over, percents[0], axis=1) / np.percentile(under, percents[1], axis=1)
+    return value_row(section, case, ratios, 'ratio')
+
+
+def _short(value: Any) -> float:
+    return float(f'{float(value):.5g}')

@@ -1,0 +1,231 @@
+"""
+What is timed: ticks and stages of the engines, as the node runs them.
+
+Run as a program it is the far end of :class:`RemoteContestants`: its one argument names the
+maker of the contestants and its options, as JSON.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from mm_perception.benchmark.remote import RemoteContestants, serve
+from mm_perception.benchmark.rows import Case
+from mm_perception.benchmark.synthetic import random_bundle
+from mm_perception.benchmark.timing import Contestant, clocked
+from mm_perception.bundle import Bundle, load_bundle
+from mm_perception.errors import EngineUnavailable
+from mm_perception.inference import Engine, InferenceSession, build_engine
+from mm_perception.modalities import build_modality
+from mm_perception.modalities.raw import Array
+from mm_perception.spec import ModelSpec
+
+REFERENCE = ('torch', 'cpu')
+ENGINES = (('onnx', 'cpu'), REFERENCE)
+Contestants = dict[Case, Contestant]
+Made = tuple[Contestants, dict[str, Any]]
+
+
+class Ticks:
+    """
+    Ticks over random data, through the session that the node uses.
+
+    :param engine: of a bundle with this spec.
+    """
+
+    def __init__(self, engine: Engine, spec: ModelSpec) -> None:
+        self._engine, self._spec = engine, spec
+        self._data = random_data(spec, 1)
+
+    def full(self, present: int) -> Callable[[], object]:
+        """All of the first ``present`` modalities new, all modalities decoded."""
+        names = self._spec.names
+        session, observed = self._session(), names[:present]
+
+        def tick() -> object:
+            for name in observed:
+                session.update(name, self._data[name][0])
+            return session.infer(observed, names)
+
+        return tick
+
+    def typical(self, present: int) -> Callable[[], object]:
+        """One new, one missing decoded; each time another new one and another missing one."""
+        session, turns = self._session(), itertools.cycle(self._turns(present))
+
+        def tick() -> object:
+            observed, new, missing = next(turns)
+            session.update(new, self._data[new][0])
+            return session.infer(observed, (missing,))
+
+        return tick
+
+    def one_new(self) -> Callable[[], object]:
+        """All present, one of them new, one decoded."""
+        session, names = self._session(), self._spec.names
+        turns = itertools.cycle(names)
+
+        def tick() -> object:
+            new = next(turns)
+            session.update(new, self._data[new][0])
+            return session.infer(names, (new,))
+
+        return tick
+
+    def _turns(self, present: int) -> Iterator[tuple[tuple[str, ...], str, str]]:
+        names = self._spec.names
+        for k, missing in enumerate(names):
+            observed = (names[k + 1 :] + names[:k])[:present]
+            for new in observed:
+                yield observed, new, missing
+
+    def _session(self) -> InferenceSession:
+        """A session that has seen every modality."""
+        session = InferenceSession(self._engine, self._spec)
+        for name in self._spec.names:
+            session.update(name, self._data[name][0])
+        session.infer(self._spec.names, self._spec.names)
+        return session
+
+
+def tick_contestants(engine: Engine, spec: ModelSpec, threads: int) -> Contestants:
+    """Whole and typical ticks of an engine, for every number of modalities present."""
+    ticks, count = Ticks(engine, spec), len(spec.modalities)
+    made = {}
+    for present in range(1, count + 1):
+        made[Case('full_tick', engine.name, threads, present)] = clocked(ticks.full(present))
+    for present in range(1, count):
+        made[Case('typical_tick', engine.name, threads, present)] = clocked(ticks.typical(present))
+    return made
+
+
+def stage_contestants(engine: Engine, spec: ModelSpec, threads: int) -> Contestants:
+    """Every encoder, the fusion, every decoder, by themselves."""
+    data, present = random_data(spec, 1), np.ones((1, len(spec.modalities)), bool)
+    codes = {name: engine.encode(name, data[name]) for name in spec.names}
+    joint, _ = engine.fuse(codes, present)
+    calls: dict[str, Callable[[], object]] = {}
+    for name in spec.names:
+        calls[f'encode_{name}'] = lambda name=name: engine.encode(name, data[name])
+    calls['fuse'] = lambda: engine.fuse(codes, present)
+    for name in spec.names:
+        calls[f'decode_{name}'] = lambda name=name: engine.decode(name, joint)
+    count = {'fuse': len(spec.modalities)}
+    return {
+        Case(f'stage:{stage}', engine.name, threads, count.get(stage, 1)): clocked(call)
+        for stage, call in calls.items()
+    }
+
+
+def throughput_contestants(
+    engine: Engine, spec: ModelSpec, threads: int, batches: Sequence[int]
+) -> Contestants:
+    """All modalities encoded, fused and decoded at larger batches."""
+    count = len(spec.modalities)
+
+    def whole(batch: int) -> Callable[[], object]:
+        data, present = random_data(spec, batch), np.ones((batch, count), bool)
+
+        def run() -> object:
+            codes = {name: engine.encode(name, data[name]) for name in spec.names}
+            joint, _ = engine.fuse(codes, present)
+            return [engine.decode(name, joint) for name in spec.names]
+
+        return run
+
+    return {
+        Case(f'throughput_batch_{batch}', engine.name, threads, count): clocked(whole(batch))
+        for batch in batches
+    }
+
+
+def random_data(spec: ModelSpec, batch: int) -> dict[str, Array]:
+    """Values in 0..1 of every modality, ``float32[batch, *shape]``."""
+    rng = np.random.default_rng(0)
+    shapes = {m.name: build_modality(m).shape for m in spec.modalities}
+    return {name: rng.random((batch, *shape), np.float32) for name, shape in shapes.items()}
+
+
+def available_engines(bundle: Bundle, threads: int) -> tuple[list[Engine], dict[str, str]]:
+    """Engines that can be built here, and why the others cannot."""
+    engines: list[Engine] = []
+    missing = {}
+    for engine, device in ENGINES:
+        try:
+            engines.append(build_engine(bundle, device, engine, threads))
+        except EngineUnavailable as error:
+            missing[engine] = str(error)
+    return engines, missing
+
+
+def make_engine_subjects(bundle: str, threads: int, batches: Sequence[int]) -> Made:
+    """Contestants of the section ``engine``."""
+    loaded = load_bundle(bundle)
+    engines, missing = available_engines(loaded, threads)
+    made: Contestants = {}
+    for engine in engines:
+        made |= tick_contestants(engine, loaded.spec, threads)
+        made |= stage_contestants(engine, loaded.spec, threads)
+        made |= throughput_contestants(engine, loaded.spec, threads, batches)
+    return made, {'missing': missing}
+
+
+def make_whole_ticks(bundle: str, threads: int) -> Made:
+    """Whole ticks alone, to set beside those of other libraries."""
+    loaded = load_bundle(bundle)
+    engines, missing = available_engines(loaded, threads)
+    count = len(loaded.spec.modalities)
+    made = {
+        Case('full_tick', e.name, threads, count): clocked(Ticks(e, loaded.spec).full(count))
+        for e in engines
+    }
+    return made, {'missing': missing}
+
+
+def make_scaling_subjects(counts: Sequence[int], threads: int) -> Made:
+    """Contestants of the section ``scaling``."""
+    made: Contestants = {}
+    missing: dict[str, str] = {}
+    for count in counts:
+        bundle = random_bundle(count)
+        engines, missing = available_engines(bundle, threads)
+        for engine in engines:
+            ticks = Ticks(engine, bundle.spec)
+            made[Case('full_tick', engine.name, threads, count)] = clocked(ticks.full(count))
+            made[Case('one_new_tick', engine.name, threads, count)] = clocked(ticks.one_new())
+    return made, {'missing': missing}
+
+
+MAKERS: Mapping[str, Callable[..., Made]] = {
+    'engine': make_engine_subjects,
+    'whole_ticks': make_whole_ticks,
+    'scaling': make_scaling_subjects,
+}
+
+
+def start_subjects(maker: str, threads: int, **options: Any) -> RemoteContestants:
+    """
+    Start a process with contestants.
+
+    :param maker: key of :data:`MAKERS`.
+    :param options: of the maker.
+    :raises BenchmarkFailed: if it does not start.
+    """
+    request = json.dumps({'maker': maker, 'options': {'threads': threads, **options}})
+    return RemoteContestants([sys.executable, '-m', __name__, request], threads)
+
+
+def main() -> None:
+    """Serve what the command line asks for."""
+    request = json.loads(sys.argv[1])
+    serve(lambda: MAKERS[request['maker']](**request['options']))
+
+
+if __name__ == '__main__':
+    main()
