@@ -18,7 +18,15 @@ class DataError(MMPerceptionError):
 
 
 class InvalidInput(DataError):
-    """One sensor value cannot be used (wrong shape, not finite, empty)."""
+    """
+    One sensor value cannot be used (wrong shape, not finite, empty).
+
+    :param fault: what is wrong, in one word.
+    """
+
+    def __init__(self, message: str, fault: str = 'malformed') -> None:
+        super().__init__(message)
+        self.fault = fault
 
 
 class BundleError(MMPerceptionError):
@@ -31,6 +39,10 @@ class EngineUnavailable(MMPerceptionError):
 
 class MissingDependency(MMPerceptionError):
     """An optional program or package is needed for what was asked."""
+
+
+class ProcessLost(MMPerceptionError):
+    """Another process of a training on several has ended or gone silent."""
 
 
 class NothingObserved(MMPerceptionError):

@@ -11,6 +11,7 @@ import numpy as np
 
 from mm_perception.config import from_plain
 from mm_perception.errors import ConfigError, InvalidInput
+from mm_perception.modalities.quality import Fault, Thresholds, Trace
 from mm_perception.modalities.raw import Array, Stamped
 from mm_perception.spec import ModalitySpec
 
@@ -42,6 +43,10 @@ class Window(ABC):
     def clear(self) -> None:
         """Forget everything, as after a jump in time."""
         self._latest = None
+
+    def resume(self, latest: Stamped | None) -> None:
+        """Go on with the newest value of a window before."""
+        self._latest = latest
 
 
 class LatestWindow(Window):
@@ -98,6 +103,22 @@ class Modality(ABC, Generic[Options]):
     def new_window(self) -> Window:
         """Make the window through which live data of this modality arrives."""
         return LatestWindow()
+
+    def trace(self, raw: Any) -> Trace:
+        """
+        What of a message's data would stay equal if the sensor were stuck.
+
+        :param raw: what one message carried. Of this kind, equal data is no fault.
+        """
+        return Trace(np.asarray(raw).tobytes())
+
+    def find_fault(self, raw: Any, array: Array, thresholds: Thresholds) -> Fault | None:
+        """
+        Find what is wrong with a complete value that can be read.
+
+        :param array: what :meth:`to_model` made of it.
+        """
+        return None
 
     def plain_options(self) -> dict[str, Any]:
         """All options, defaults filled in, as plain data."""

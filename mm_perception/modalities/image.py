@@ -61,10 +61,10 @@ class ImageModality(Modality[ImageOptions]):
         # Grey of the whole frame, then one channel to resize, is faster than the other way.
         image = self._match_channels(image)
         size = (self.options.width, self.options.height)
-        image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-        if not np.isfinite(image).all():
-            raise InvalidInput('image holds NaN or infinity')
-        array = self._scale(image, raw.dtype)
+        small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        if not np.isfinite(small).all():
+            small = cv2.resize(_fill_holes(image), size, interpolation=cv2.INTER_AREA)
+        array = self._scale(small, raw.dtype)
         if self.options.invert:
             array = 1.0 - array
         return np.ascontiguousarray(array.reshape(*size[::-1], -1).transpose(2, 0, 1))
@@ -104,6 +104,14 @@ class ImageModality(Modality[ImageOptions]):
         integer = np.issubdtype(dtype, np.integer)
         full = float(np.iinfo(dtype).max) if integer else self.options.full_scale
         return np.clip(image.astype(np.float32) / full, 0.0, 1.0)
+
+
+def _fill_holes(image: np.ndarray) -> np.ndarray:
+    """Set what is not finite to 0, as depth cameras mark what returned nothing."""
+    finite = np.isfinite(image)
+    if not finite.any():
+        raise InvalidInput('image holds nothing but NaN or infinity', HOLES)
+    return np.where(finite, image, image.dtype.type(0))
 
 
 def _centre_square(image: np.ndarray) -> np.ndarray:

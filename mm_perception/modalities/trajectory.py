@@ -8,6 +8,7 @@ import numpy as np
 
 from mm_perception.errors import ConfigError, InvalidInput
 from mm_perception.modalities.base import Modality, Window, register_kind, require_finite
+from mm_perception.modalities.quality import STILL, Fault, Thresholds, Trace, beyond_range
 from mm_perception.modalities.raw import Array, Motion, Stamped
 from mm_perception.spec import ModalitySpec
 
@@ -85,6 +86,18 @@ class TrajectoryModality(Modality[TrajectoryOptions]):
             points = low + points * (np.asarray(self.options.high, np.float32) - low)
         return Motion(points, np.linspace(0.0, 1.0, len(points), dtype=np.float32))
 
+    def trace(self, raw: Motion) -> Trace:
+        """A point of a stream that does not move; a whole motion may come again and again."""
+        rests = len(raw.points) == 1 and self.options.spacing == 'arc_length'
+        return Trace(raw.points.tobytes(), STILL if rests else '', alone=rests)
+
+    def find_fault(self, raw: Motion, array: Array, thresholds: Thresholds) -> Fault | None:
+        """Find points far outside of the range, where one is configured."""
+        if not self.options.low:
+            return None
+        low, high = np.asarray(self.options.low), np.asarray(self.options.high)
+        return beyond_range(raw.points, low, high, thresholds)
+
     def new_window(self) -> Window:
         """A window that gathers streamed points, or takes whole motions as they are."""
         if self.options.window == 'sliding':
@@ -101,7 +114,7 @@ class TrajectoryModality(Modality[TrajectoryOptions]):
             steps = np.linalg.norm(np.diff(points.astype(np.float64), axis=0), axis=1)
             position = np.concatenate(([0.0], np.cumsum(steps)))
         if position[-1] <= 0:
-            raise InvalidInput('trajectory does not move')
+            raise InvalidInput('trajectory does not move', STILL)
         return position
 
     def _scale(self, points: np.ndarray) -> np.ndarray:

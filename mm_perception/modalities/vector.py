@@ -8,6 +8,7 @@ import numpy as np
 
 from mm_perception.errors import ConfigError, InvalidInput
 from mm_perception.modalities.base import Modality, register_kind, require_finite
+from mm_perception.modalities.quality import Fault, Thresholds, beyond_range
 from mm_perception.modalities.raw import Array
 from mm_perception.spec import ModalitySpec
 
@@ -56,6 +57,10 @@ class VectorModality(Modality[VectorOptions]):
         if values.shape != self.shape:
             raise InvalidInput(f'vector has {values.size} elements; expected {self.shape[0]}')
         return np.clip((values - self._low) / self._span, 0.0, 1.0)
+
+    def find_fault(self, raw: Array, array: Array, thresholds: Thresholds) -> Fault | None:
+        """Find elements far outside of their range."""
+        return beyond_range(np.asarray(raw), self._low, self._low + self._span, thresholds)
 
     def from_model(self, array: Array) -> Array:
         """Back in the sensor's unit, ``float32[n]``."""
