@@ -60,8 +60,10 @@ class Novelty(nn.Module):
 
     def distance(self, latents: Tensor) -> Tensor:
         """Distance of ``float[B, d]`` to the nearest prototype, ``float[B]``."""
-        scaled = latents * self.activity
-        nearest = (self.prototypes.square().sum(1) - 2.0 * scaled @ self.prototypes.t()).amin(1)
+        scaled = latents.float() * self.activity
+        with torch.autocast(scaled.device.type, enabled=False):  # squares would not cancel
+            products = scaled @ self.prototypes.t()
+        nearest = (self.prototypes.square().sum(1) - 2.0 * products).amin(1)
         return (scaled.square().sum(1) + nearest).clamp_min(0.0).sqrt()
 
     def forward(self, latents: Tensor) -> Tensor:
