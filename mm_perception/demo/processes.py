@@ -58,19 +58,26 @@ class NodeProcess:
     """
     A node of this package in a process of its own.
 
-    :param module: under ``mm_perception.ros``.
+    :param module: under ``package``.
     :param parameters: of the node.
     """
 
-    def __init__(self, module: str, parameters: Mapping[str, Any]) -> None:
+    def __init__(
+        self, module: str, parameters: Mapping[str, Any], package: str = 'mm_perception.ros'
+    ) -> None:
         self.name = module
         self._log = tempfile.TemporaryFile('w+')  # noqa: SIM115 - closed in stop
-        command = [sys.executable, '-m', f'mm_perception.ros.{module}', '--ros-args']
+        command = [sys.executable, '-m', f'{package}.{module}', '--ros-args']
         for key, value in parameters.items():
             command += ['-p', f'{key}:={_as_yaml(value)}']
         self._process = subprocess.Popen(
             command, stdout=self._log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
         )
+
+    @property
+    def pid(self) -> int:
+        """Number of the process."""
+        return self._process.pid
 
     def check(self) -> None:
         """
