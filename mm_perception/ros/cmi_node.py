@@ -21,6 +21,7 @@ from std_srvs.srv import SetBool, Trigger
 from mm_perception.bundle import load_bundle
 from mm_perception.errors import BundleError, ConfigError, MMPerceptionError
 from mm_perception.inference import build_engine
+from mm_perception.ros.checks import WHEN_SILENT
 from mm_perception.ros.fusion import Fusion
 from mm_perception.ros.inputs import Inputs
 from mm_perception.ros.lifecycle import ManagedNode, autostart, run_node
@@ -71,9 +72,11 @@ class CmiNode(ManagedNode):
         self._names = tuple(fusion.modalities)
         self._settings = self.parameters.settings(self._names)
         self._outputs = Outputs(self, fusion.modalities, undo)
-        self._inputs = Inputs(self, fusion.modalities, self.parameters, triggers, undo)
+        self._inputs = Inputs(
+            self, fusion.modalities, self.parameters, triggers, undo, lambda: self._settings.limits
+        )
         self._inputs.synchronizer.registerCallback(self._request)
-        self._reporter = Reporter(self, self._inputs)
+        self._reporter = Reporter(self, self._inputs, self._outputs)
         undo.callback(self._reporter.destroy)
         self._info = self.create_publisher(String, '~/model_info', latched_qos())
         undo.callback(self.destroy_publisher, self._info)
@@ -93,12 +96,12 @@ class CmiNode(ManagedNode):
 
     def _load(self) -> Fusion:
         bundle = load_bundle(self.parameters['bundle'])
-        fusion = Fusion(bundle, build_engine(bundle, self.parameters['device']))
+        choices = (self.parameters[name] for name in ('device', 'engine', 'threads'))
+        engine = build_engine(bundle, *choices)
+        fusion = Fusion(bundle, engine)
         fusion.warm_up()
-        engine = fusion.engine
-        self.get_logger().info(
-            f'{bundle.frame_id}: {", ".join(fusion.modalities)} on {engine.name} ({engine.device})'
-        )
+        where = f'{engine.name} ({engine.device}): {engine.reason}'
+        self.get_logger().info(f'{bundle.frame_id}: {", ".join(fusion.modalities)} on {where}')
         if not engine.fuses:
             self.get_logger().warning(
                 f'{bundle.spec.family} does not fuse: of several modalities it uses the surest one'
@@ -135,7 +138,7 @@ class CmiNode(ManagedNode):
     def _request(self, *readings: Reading | None) -> None:
         if self._worker is not None:
             self._last_tick_s = time.monotonic()
-            self._worker.submit(dict(zip(self._names, readings, strict=True)))
+            self._worker.submit(self._inputs.look())
 
     def _tick(self, readings: Readings) -> None:
         """Fuse and publish, in the worker's thread."""
@@ -144,9 +147,10 @@ class CmiNode(ManagedNode):
         demand = self._outputs.demand(settings)
         limits = settings.limits
         if not self._enabled:
+            demand = replace(demand, when_nothing=WHEN_SILENT)
             limits = {name: replace(limit, enabled=False) for name, limit in limits.items()}
         now_ns = self.get_clock().now().nanoseconds
-        fused = fusion.tick(readings, limits, demand, now_ns)
+        fused = fusion.tick(readings, limits, demand, now_ns, settings.checks)
         self._outputs.publish(fused, fusion.modalities, fusion.bundle.frame_id, settings)
         self._reporter.add(fused, (time.perf_counter() - begin) * 1e3)
 
@@ -176,6 +180,7 @@ class CmiNode(ManagedNode):
 
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Any:
         self._inputs.clear()
+        self._fusion.forget()
         response.success, response.message = True, 'everything received so far is forgotten'
         return response
 
@@ -214,7 +219,7 @@ class CmiNode(ManagedNode):
 
 def main(args: list[str] | None = None) -> int:
     """Run the node in a process of its own."""
-    return run_node(CmiNode, _start_if_wanted, args)
+    return run_node(CmiNode, _start_if_wanted, args, lambda node: node.parameters['executor'])
 
 
 def _start_if_wanted(node: CmiNode) -> bool:

@@ -11,11 +11,12 @@ from typing import Any
 
 import rclpy
 from rclpy.exceptions import ParameterException
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
-from mm_perception.errors import MMPerceptionError
+from mm_perception.errors import ConfigError, MMPerceptionError
 
+EXECUTORS = ('single', 'events')
 SUCCESS = TransitionCallbackReturn.SUCCESS
 FAILURE = TransitionCallbackReturn.FAILURE
 ERROR = TransitionCallbackReturn.ERROR
@@ -113,26 +114,48 @@ def autostart(node: LifecycleNode) -> bool:
     return bool(node.trigger_configure() == SUCCESS and node.trigger_activate() == SUCCESS)
 
 
-def _spin(node: Any) -> None:
+def build_executor(name: str) -> Executor:
+    """
+    Build an executor.
+
+    :param name: one of ``EXECUTORS``.
+    :raises ConfigError: if this rclpy does not have it.
+    """
+    if name == 'single':
+        return SingleThreadedExecutor()
+    try:
+        from rclpy.experimental import EventsExecutor
+    except ImportError as error:
+        raise ConfigError(
+            'executor: this rclpy has no EventsExecutor; set executor to single'
+        ) from error
+    return EventsExecutor()
+
+
+def _spin(executor: Executor) -> None:
     """
     Serve a node until its context is shut down.
 
     Unlike ``rclpy.spin`` it looks for the shutdown now and then: a signal that comes just
     before the executor begins to wait would otherwise be slept through by a node without timers.
     """
-    executor = SingleThreadedExecutor()
-    executor.add_node(node)
     while rclpy.ok():
         executor.spin_once(timeout_sec=WAKE_S)
 
 
-def run_node(make: Callable[[], Any], ready: Callable[[Any], bool], args: Any = None) -> int:
+def run_node(
+    make: Callable[[], Any],
+    ready: Callable[[Any], bool],
+    args: Any = None,
+    executor_of: Callable[[Any], str] = lambda node: EXECUTORS[0],
+) -> int:
     """
     Run a node in a process of its own until SIGINT, SIGTERM or shutdown.
 
     :param make: makes the node; it has a method ``release`` that undoes everything.
     :param ready: called before spinning; False ends the process with exit code 1.
     :param args: command line; None for ``sys.argv``.
+    :param executor_of: which of ``EXECUTORS`` serves the node.
     :returns: exit code.
     """
     # rclpy's own handlers end the spinning. Python's must not interrupt what follows: a Ctrl-C
@@ -143,9 +166,11 @@ def run_node(make: Callable[[], Any], ready: Callable[[Any], bool], args: Any = 
     node = None
     try:
         node = make()
+        executor = build_executor(executor_of(node))
+        executor.add_node(node)
         if not ready(node) and rclpy.ok():
             return 1
-        _spin(node)
+        _spin(executor)
     except ExternalShutdownException:
         pass
     except (MMPerceptionError, ParameterException) as error:

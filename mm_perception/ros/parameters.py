@@ -6,81 +6,40 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rcl_interfaces.msg import (
-    FloatingPointRange,
-    IntegerRange,
-    ParameterDescriptor,
-    SetParametersResult,
-)
+from rcl_interfaces.msg import SetParametersResult
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from mm_perception.inference.engine import DEVICES
+from mm_perception.inference.engine import DEVICES, ENGINES
+from mm_perception.ros.checks import WHEN_NOTHING, WHEN_SILENT, Checks, Limits
 from mm_perception.ros.codecs import input_codec
-from mm_perception.ros.health import Limits
+from mm_perception.ros.health_parameters import HEALTH_ROWS, read_checks
+from mm_perception.ros.lifecycle import EXECUTORS
+from mm_perception.ros.rows import Row
 from mm_perception.spec import ModalitySpec
 
-Value = bool | int | float | str
 TRIGGER_TIMER, TRIGGER_ANY = 'timer', 'any'
-
-
-@dataclass(frozen=True)
-class Row:
-    """
-    One parameter.
-
-    :param default: its type is the parameter's; a float also takes whole numbers.
-    :param read_only: part of the node's structure, set at start only.
-    :param choices: the values that exist; empty if any will do.
-    :param span: smallest and largest value of a number.
-    """
-
-    name: str
-    default: Value
-    description: str
-    read_only: bool = False
-    choices: tuple[str, ...] = ()
-    span: tuple[float, float] | None = None
-
-    @property
-    def type_name(self) -> str:
-        """Type as documentation writes it."""
-        return type(self.default).__name__
-
-    def check(self, value: Any) -> str:
-        """Why a value cannot be set; empty if it can."""
-        expected = (int, float) if isinstance(self.default, float) else type(self.default)
-        if not isinstance(value, expected) or isinstance(value, bool) > isinstance(
-            self.default, bool
-        ):
-            return f'{self.name}: expected {self.type_name}, got {value!r}'
-        if self.choices and value not in self.choices:
-            return f'{self.name}: "{value}" is not one of {", ".join(self.choices)}'
-        if self.span and not self.span[0] <= float(value) <= self.span[1]:
-            return f'{self.name}: {value} is not within {self.span[0]} to {self.span[1]}'
-        return ''
-
-    def descriptor(self) -> ParameterDescriptor:
-        """Make the descriptor that ``ros2 param describe`` shows."""
-        descriptor = ParameterDescriptor(
-            description=self.description,
-            read_only=self.read_only,
-            additional_constraints=f'one of: {", ".join(self.choices)}' if self.choices else '',
-            # So that a whole number is good for a float too.
-            dynamic_typing=isinstance(self.default, float),
-        )
-        if self.span and isinstance(self.default, float):
-            low, high = map(float, self.span)
-            descriptor.floating_point_range = [FloatingPointRange(from_value=low, to_value=high)]
-        elif self.span:
-            low, high = map(int, self.span)
-            descriptor.integer_range = [IntegerRange(from_value=low, to_value=high, step=1)]
-        return descriptor
 
 
 NODE_ROWS = (
     Row('bundle', 'mhd', 'Trained bundle: a name under models/, or a folder.', True),
     Row('device', 'auto', 'Where inference runs.', True, choices=DEVICES),
+    Row('engine', 'auto', 'What runs the model; auto: the fastest.', True, choices=ENGINES),
+    Row(
+        'threads',
+        0,
+        'Processor threads of one inference; 0: what suits small models.',
+        True,
+        span=(0, 256),
+    ),
+    Row(
+        'executor',
+        'single',
+        'What serves the node: single (SingleThreadedExecutor) or events (EventsExecutor, less'
+        ' work per message, experimental in rclpy).',
+        True,
+        choices=EXECUTORS,
+    ),
     Row(
         'trigger',
         TRIGGER_TIMER,
@@ -104,11 +63,13 @@ NODE_ROWS = (
         span=(2, 256),
     ),
     Row(
-        'health.future_s',
-        0.5,
-        'How far a stamp may lie in the future before its message is rejected (s).',
-        span=(0.0, 3600.0),
+        'when_nothing',
+        WHEN_SILENT,
+        'What is published while no modality can be used: nothing but ~/status (silent), the last'
+        ' latent with its old stamp (hold), or the prior, mean 0 and std 1 (prior).',
+        choices=WHEN_NOTHING,
     ),
+    *HEALTH_ROWS,
 )
 
 
@@ -147,7 +108,9 @@ class Settings:
     sample: bool
     reconstruct_all: bool
     std_samples: int
+    when_nothing: str
     limits: Mapping[str, Limits]
+    checks: Checks
 
 
 class Parameters:
@@ -180,18 +143,23 @@ class Parameters:
 
     def settings(self, names: Iterable[str]) -> Settings:
         """Read what can change at run time, for these modalities."""
-        future_s = float(self['health.future_s'])
+        future_s, backwards_s = (
+            float(self[f'health.{key}']) for key in ('future_s', 'backwards_s')
+        )
         return Settings(
             rate_hz=float(self['rate_hz']),
             sample=self['latent.sample'],
             reconstruct_all=self['publish.reconstruct'] == 'all',
             std_samples=self['publish.std_samples'],
+            when_nothing=self['when_nothing'],
+            checks=read_checks(self),
             limits={
                 name: Limits(
                     enabled=self[f'modalities.{name}.enabled'],
                     max_age_s=float(self[f'modalities.{name}.max_age_s']),
                     hold=self[f'modalities.{name}.policy'] == 'hold',
                     future_s=future_s,
+                    backwards_s=backwards_s,
                 )
                 for name in names
             },
