@@ -13,6 +13,7 @@ EXAMPLES = """examples:
   mm-perception train --config config/mhd.yaml
   mm-perception train --config config/mhd.yaml --resume
   mm-perception train --config my_robot.yaml --device cuda --out models/my_robot
+  torchrun --nproc-per-node 2 -m mm_perception.cli.main train --config my_robot.yaml
 """
 
 
@@ -46,23 +47,24 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Train; returns the exit code."""
     from mm_perception.config import load_training
+    from mm_perception.training import distributed
     from mm_perception.training.run import Run, choose_device, train
 
     spec = load_training(args.config)
     changes = {'dataset': args.dataset, 'seed': args.seed}
     spec = replace(spec, **{k: v for k, v in changes.items() if v is not None})
     out = args.out or Path('models') / spec.name
-    bundle = train(
-        Run(
-            spec=spec,
-            work=args.work or Path('runs') / spec.name,
-            device=choose_device(args.device),
-            jobs=args.jobs,
-            resume=args.resume,
-        ),
-        out,
-        command=_command(args),
+    job = Run(
+        spec=spec,
+        work=args.work or Path('runs') / spec.name,
+        device=choose_device(args.device),
+        jobs=args.jobs,
+        resume=args.resume,
     )
+    with distributed.processes(job.device):
+        bundle = train(job, out, command=_command(args))
+        if not distributed.is_main():
+            return 0
     print((out / 'README.md').read_text())
     print(f'{out}: {bundle.name}@{bundle.hash[:8]}')
     if args.json:

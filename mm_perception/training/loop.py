@@ -13,14 +13,14 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from mm_perception.config import to_plain
 from mm_perception.errors import ConfigError
 from mm_perception.spec import StageSpec
+from mm_perception.training import distributed
+from mm_perception.training.checkpoint import restore_checkpoint, save_checkpoint
 
 PRECISIONS = ('auto', 'float32', 'bfloat16')
 Loss = Callable[[Tensor, float], tuple[Tensor, dict[str, Tensor]]]
@@ -106,23 +106,30 @@ def fit(stage: Stage, checkpoint: Path, resume: bool, logging: Logging) -> Fitte
     """
     Train a stage to its last epoch; every epoch is checkpointed.
 
-    Epochs are seeded one by one, so that a resumed run equals an uninterrupted one.
+    Epochs are seeded one by one, so that a resumed run equals an uninterrupted one. Processes
+    that torchrun started share every batch; the first of them writes the checkpoint.
 
     :param resume: go on from the checkpoint if there is one.
-    :raises ConfigError: if the checkpoint belongs to another configuration.
+    :raises ConfigError: if the checkpoint belongs to another configuration, or a batch is too
+        small for the processes that share it.
     """
+    distributed.require_batch(stage.name, stage.spec.batch_size)
     optimizer = torch.optim.Adam(
         stage.module.parameters(), lr=stage.spec.learning_rate, fused=True
     )
     start, seconds = 0, 0.0
     if resume and checkpoint.is_file():
-        start, seconds = _restore(stage, optimizer, checkpoint)
+        start, seconds = restore_checkpoint(
+            checkpoint, stage.module, optimizer, stage.fingerprint, stage.training.device
+        )
+    distributed.require_same_start(start, checkpoint)
+    step = distributed.parallel(_Step(stage))
     began = time.monotonic() - seconds
     writer = logging.writer(stage.name)
     terms: dict[str, float] = {}
     bar = logging.bar(stage, start)
     for epoch in bar:
-        terms = _train_epoch(stage, optimizer, epoch)
+        terms = _train_epoch(stage, step, optimizer, epoch)
         if len(stage.validation):
             terms = _validate(stage, epoch)
         bar.set_postfix({name: f'{value:.2f}' for name, value in terms.items()})
@@ -130,12 +137,16 @@ def fit(stage: Stage, checkpoint: Path, resume: bool, logging: Logging) -> Fitte
             for name, value in terms.items():
                 writer.add_scalar(name, value, epoch)
         seconds = time.monotonic() - began
-        _save(stage, optimizer, checkpoint, {'epoch': str(epoch + 1), 'seconds': str(seconds)})
+        if distributed.is_main():
+            done = {'epoch': str(epoch + 1), 'seconds': str(seconds)}
+            done['fingerprint'] = stage.fingerprint
+            save_checkpoint(checkpoint, stage.module, optimizer, done)
     if start >= stage.spec.epochs and len(stage.validation):
         terms = _validate(stage, start)
     if writer:
         writer.close()
     stage.module.eval()
+    distributed.barrier()  # the checkpoint is there for all
     return Fitted(terms, seconds)
 
 
@@ -161,26 +172,46 @@ def warm_up_factor(spec: StageSpec, epoch: int) -> float:
     return min(1.0, (epoch + 1) / spec.warm_up_epochs) if spec.warm_up_epochs else 1.0
 
 
-def _train_epoch(stage: Stage, optimizer: torch.optim.Optimizer, epoch: int) -> dict[str, float]:
+class _Step(nn.Module):
+    """A stage's loss as the forward pass of a module, which gradients can be averaged of."""
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__()
+        self.module = stage.module
+        self._loss = stage.loss
+
+    def forward(self, positions: Tensor, warm_up: float) -> tuple[Tensor, dict[str, Tensor]]:
+        loss, terms = self._loss(positions, warm_up)
+        if not loss.requires_grad:  # nothing in the batch to learn from
+            loss = loss + 0.0 * sum(p.sum() for p in self.parameters() if p.requires_grad)
+        return loss, {name: term.detach() for name, term in terms.items()}
+
+
+def _train_epoch(
+    stage: Stage, step: nn.Module, optimizer: torch.optim.Optimizer, epoch: int
+) -> dict[str, float]:
     stage.module.train()
-    device = stage.training.device
-    torch.manual_seed(stage.seed * 100_003 + epoch)
+    device, seed = stage.training.device, stage.seed * 100_003 + epoch
+    torch.manual_seed(seed)
     order = stage.training[torch.randperm(len(stage.training), device=device)]
-    batches = list(_batches(order, stage.spec.batch_size))
+    batches = list(_batches(order, stage.spec.batch_size, distributed.smallest_batch()))
+    distributed.seed_apart(seed)
     total = stage.spec.epochs * len(batches)
     sums: dict[str, Tensor] = {}
-    for k, positions in enumerate(batches):
+    for k, batch in enumerate(batches):
         progress = (epoch * len(batches) + k) / total
         rate = stage.spec.learning_rate * 0.5 * (1.0 + math.cos(math.pi * progress))
         for group in optimizer.param_groups:
             group['lr'] = rate
+        positions = distributed.share(batch)
         with _mixed_precision(device, stage.bfloat16):
-            loss, terms = stage.loss(positions, warm_up_factor(stage.spec, epoch))
+            loss, terms = step(positions, warm_up_factor(stage.spec, epoch))
         optimizer.zero_grad(set_to_none=True)
-        loss.backward()
+        (loss * (len(positions) * distributed.world_size() / len(batch))).backward()
         optimizer.step()
         _accumulate(sums, {'loss': loss, **terms}, len(positions))
-    return {name: float(value) / len(order) for name, value in sums.items()}
+    distributed.average_statistics(stage.module)
+    return _means(sums, len(order))
 
 
 @torch.no_grad()
@@ -188,16 +219,20 @@ def _validate(stage: Stage, epoch: int) -> dict[str, float]:
     stage.module.eval()
     torch.manual_seed(stage.seed * 100_003 + epoch)
     sums: dict[str, Tensor] = {}
-    for positions in _batches(stage.validation, 1024):
+    for positions in _batches(distributed.share(stage.validation), 1024):
         loss, terms = stage.loss(positions, 1.0)
         _accumulate(sums, {'loss': loss, **terms}, len(positions))
-    return {name: float(value) / len(stage.validation) for name, value in sums.items()}
+    return _means(sums, len(stage.validation))
 
 
-def _batches(positions: Tensor, size: int) -> Iterator[Tensor]:
-    for batch in positions.split(size):
-        if len(batch) > 1 or len(positions) == 1:  # batch norm needs two
-            yield batch
+def _batches(positions: Tensor, size: int, least: int = 1) -> Iterator[Tensor]:
+    least = max(1, min(least, len(positions)))
+    yield from (batch for batch in positions.split(size) if len(batch) >= least)
+
+
+def _means(sums: dict[str, Tensor], count: int) -> dict[str, float]:
+    totals = distributed.sum_up({name: float(value) for name, value in sums.items()})
+    return {name: total / count for name, total in totals.items()}
 
 
 def _accumulate(sums: dict[str, Tensor], terms: dict[str, Tensor], count: int) -> None:
@@ -207,44 +242,3 @@ def _accumulate(sums: dict[str, Tensor], terms: dict[str, Tensor], count: int) -
 
 def _mixed_precision(device: torch.device, bfloat16: bool) -> AbstractContextManager[Any]:
     return torch.autocast(device.type, dtype=torch.bfloat16) if bfloat16 else nullcontext()
-
-
-def _save(
-    stage: Stage,
-    optimizer: torch.optim.Optimizer,
-    checkpoint: Path,
-    progress: dict[str, str],
-) -> None:
-    tensors = {f'module.{k}': v.contiguous() for k, v in stage.module.state_dict().items()}
-    for i, state in optimizer.state_dict()['state'].items():
-        tensors |= {f'optimizer.{i}.{k}': v.contiguous() for k, v in state.items()}
-    metadata = {**progress, 'fingerprint': stage.fingerprint}
-    checkpoint.parent.mkdir(parents=True, exist_ok=True)
-    temporary = checkpoint.with_suffix('.partial')
-    save_file(tensors, temporary, metadata)
-    temporary.replace(checkpoint)
-
-
-def _restore(
-    stage: Stage, optimizer: torch.optim.Optimizer, checkpoint: Path
-) -> tuple[int, float]:
-    device = str(stage.training.device)
-    with safe_open(checkpoint, 'pt', device=device) as file:
-        metadata = file.metadata()
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    if metadata.get('fingerprint') != stage.fingerprint:
-        raise ConfigError(
-            f'{checkpoint}: belongs to another configuration; train without --resume'
-        )
-    prefix = 'module.'
-    stage.module.load_state_dict(
-        {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-    )
-    states: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith('optimizer.'):
-            _, i, key = name.split('.')
-            states.setdefault(int(i), {})[key] = tensor
-    groups = optimizer.state_dict()['param_groups']
-    optimizer.load_state_dict({'state': states, 'param_groups': groups})
-    return int(metadata['epoch']), float(metadata['seconds'])

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-from collections.abc import Callable, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +21,12 @@ from mm_perception.model.base import MultimodalModel
 from mm_perception.model.build import build_model
 from mm_perception.model.nexus import Nexus
 from mm_perception.spec import TrainingSpec
+from mm_perception.training import distributed
 from mm_perception.training.calibration import calibration_stage, held_out
 from mm_perception.training.card import model_card, training_statistics
 from mm_perception.training.loop import Fitted, Logging, Stage, fit
 from mm_perception.training.refinement import refinement_stage
+from mm_perception.training.side_by_side import side_by_side
 from mm_perception.training.source import TensorSource
 from mm_perception.training.stages import (
     Posteriors,
@@ -45,7 +45,8 @@ class Run:
 
     :param work: folder for checkpoints and TensorBoard logs.
     :param device: ``cpu`` or ``cuda``.
-    :param jobs: unimodal stages trained side by side, each in a process of its own.
+    :param jobs: unimodal stages trained side by side, each in a process of its own; under
+        torchrun one after the other, each by all processes.
     :param judges: train the classifiers that the bundle carries.
     """
 
@@ -59,7 +60,9 @@ class Run:
 
     @property
     def logging(self) -> Logging:
-        """Progress to the terminal and to TensorBoard in the work folder."""
+        """Progress to the terminal and to TensorBoard in the work folder, from one process."""
+        if not distributed.is_main():
+            return Logging(quiet=True)
         return Logging(self.work / 'tensorboard', 0, self.quiet)
 
 
@@ -78,6 +81,9 @@ def choose_device(name: str) -> str:
 def train(run: Run, out: Path, command: str) -> Bundle:
     """
     Train, evaluate on the test set, and write the bundle.
+
+    Of processes that torchrun started, the first evaluates and writes; the others are done with
+    the training.
 
     :param out: the bundle's folder.
     :param command: as typed, for the model card.
@@ -98,6 +104,8 @@ def train(run: Run, out: Path, command: str) -> Bundle:
         statistics=training_statistics(dataset, posteriors),
         training=_how(run, fitted, judged, command),
     )
+    if not distributed.is_main():
+        return bundle
     bundle = replace(bundle, metrics=evaluate_bundle(bundle, Path(run.spec.dataset), run.device))
     return save_bundle(bundle, out, model_card(bundle, model.fuses))
 
@@ -140,7 +148,7 @@ Trained = tuple[MultimodalModel, Posteriors, dict[str, Fitted]]
 
 def _train_apart(run: Run, source: TensorSource) -> Trained:
     names = run.spec.model.names
-    fitted = _in_parallel(run, names, fit_unimodal)
+    fitted = side_by_side({name: partial(fit_unimodal, run, name) for name in names}, run.jobs)
     modules: dict[str, Any] = {}
     for name in names:
         stage = unimodal_stage(run.spec, name, source)
@@ -186,7 +194,7 @@ def train_classifiers(run: Run, dataset: Dataset) -> tuple[Classifiers, dict[str
     names = [m.name for m in run.spec.model.modalities if not build_modality(m).labels]
     if label_indices(dataset, run.spec.model) is None:
         return Classifiers({}), {}
-    judged = _in_parallel(run, names, _fit_classifier)
+    judged = side_by_side({name: partial(_fit_classifier, run, name) for name in names}, run.jobs)
     source = TensorSource(dataset, torch.device(run.device))
     readers = {}
     for name in names:
@@ -202,23 +210,6 @@ def _classifier_stage(
     unique, classes = labels_of_unique(dataset, spec.model, name)
     labels = torch.from_numpy(unique).to(source.present.device)
     return classifier_stage(spec, name, source, labels, classes)
-
-
-Fit = Callable[[Run, str, int], Fitted]
-
-
-def _in_parallel(run: Run, names: Sequence[str], function: Fit) -> dict[str, Fitted]:
-    jobs = min(run.jobs, len(names))
-    if jobs <= 1:
-        return {name: function(run, name, 0) for name in names}
-    context = multiprocessing.get_context('spawn')
-    with ProcessPoolExecutor(jobs, context, _limit_threads, (jobs,)) as pool:
-        futures = {n: pool.submit(function, run, n, i) for i, n in enumerate(names)}
-        return {name: future.result() for name, future in futures.items()}
-
-
-def _limit_threads(jobs: int) -> None:
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // jobs))
 
 
 def fit_unimodal(run: Run, name: str, position: int = 0) -> Fitted:
@@ -257,6 +248,7 @@ def _how(
         'device': torch.cuda.get_device_name() if run.device == 'cuda' else 'cpu',
         'cpu_cores': os.cpu_count(),
         'jobs': run.jobs,
+        'processes': distributed.world_size(),
         'seed': run.spec.seed,
         'versions': versions(),
     }
