@@ -11,7 +11,7 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
 from mm_perception.ros.codecs import make_header
-from mm_perception.ros.fusion import Fused
+from mm_perception.ros.fusion import OBSERVED, Fused
 from mm_perception.ros.health import State, Verdict
 
 LEVELS = {
@@ -20,6 +20,7 @@ LEVELS = {
     State.WAITING: DiagnosticStatus.WARN,
     State.STALE: DiagnosticStatus.WARN,
     State.REJECTED: DiagnosticStatus.ERROR,
+    State.INCONSISTENT: DiagnosticStatus.ERROR,
 }
 
 
@@ -75,13 +76,29 @@ def status_message(fused: Fused, frame_id: str) -> DiagnosticArray:
     return DiagnosticArray(header=make_header(fused.stamp_ns, frame_id), status=entries)
 
 
-def _modality_status(name: str, verdict: Verdict, fused: Fused) -> Any:
-    inferred = 'none' if fused.result is None else 'inferred'
-    values = {
+def verdict_values(verdict: Verdict) -> dict[str, str]:
+    """How a modality stands, as keys and values."""
+    return {
         'state': verdict.state.value,
+        'fault': verdict.fault,
         'used': str(verdict.used).lower(),
         'age_ms': '' if verdict.age_s is None else f'{verdict.age_s * 1e3:.1f}',
+        'surprise': '' if verdict.surprise is None else f'{verdict.surprise:.2f}',
+    }
+
+
+def level(verdict: Verdict) -> bytes:
+    """Level of a modality's diagnostics; a fault that is tolerated is a warning."""
+    if verdict.state is State.OK and verdict.fault:
+        return DiagnosticStatus.WARN
+    return LEVELS[verdict.state]
+
+
+def _modality_status(name: str, verdict: Verdict, fused: Fused) -> Any:
+    inferred = 'inferred' if fused.source == OBSERVED else fused.source
+    values = {
+        **verdict_values(verdict),
         'source': 'sensor' if verdict.used else inferred,
         'reason': verdict.reason,
     }
-    return make_status(name, LEVELS[verdict.state], verdict.reason or 'ok', values)
+    return make_status(name, level(verdict), verdict.reason or 'ok', values)

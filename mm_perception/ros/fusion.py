@@ -10,11 +10,16 @@ from typing import Any
 import numpy as np
 
 from mm_perception.bundle import Bundle
-from mm_perception.errors import InvalidInput
 from mm_perception.inference import Engine, Inference, InferenceSession
-from mm_perception.modalities import Modality, Stamped, build_modality
-from mm_perception.ros.health import Limits, State, Verdict, judge
+from mm_perception.modalities import Modality, build_modality
+from mm_perception.ros.checks import WHEN_SILENT, Checks, Limits
+from mm_perception.ros.fallback import Fallback
+from mm_perception.ros.health import Verdict
 from mm_perception.ros.slots import Reading
+from mm_perception.ros.supervision import Supervision, Survey
+
+USUAL = Checks()
+OBSERVED, NONE = 'observed', 'none'
 
 
 @dataclass(frozen=True)
@@ -27,6 +32,7 @@ class Demand:
     :param std: modalities whose uncertainty is wanted.
     :param std_samples: latent samples for the uncertainty.
     :param sample: generate from a sample of the joint posterior, not from its mean.
+    :param when_nothing: what to give while nothing is observed: silent, hold or prior.
     """
 
     missing: frozenset[str] = frozenset()
@@ -34,6 +40,7 @@ class Demand:
     std: frozenset[str] = frozenset()
     std_samples: int = 16
     sample: bool = False
+    when_nothing: str = WHEN_SILENT
 
 
 @dataclass(frozen=True)
@@ -41,12 +48,14 @@ class Fused:
     """
     Result of one tick.
 
-    :param stamp_ns: of the newest value that took part; of the tick if nothing did.
+    :param stamp_ns: of the newest value that the latent came from; of the tick if none did.
     :param verdicts: per modality.
     :param observed: model arrays of the modalities that took part.
-    :param result: latent and reconstructions; None if nothing was observed.
+    :param result: latent and reconstructions; None if nothing was observed or stands in.
     :param std: uncertainty of what was generated, where wanted.
     :param stage_ms: duration of each stage.
+    :param source: of the latent: observed, hold, prior, or none.
+    :param disagree: whether the modalities contradict each other and none is to blame.
     """
 
     stamp_ns: int
@@ -55,6 +64,8 @@ class Fused:
     result: Inference | None
     std: Mapping[str, np.ndarray] = field(default_factory=dict)
     stage_ms: Mapping[str, float] = field(default_factory=dict)
+    source: str = OBSERVED
+    disagree: bool = False
 
 
 class Fusion:
@@ -72,7 +83,9 @@ class Fusion:
             spec.name: build_modality(spec) for spec in bundle.spec.modalities
         }
         self._session = InferenceSession(self.engine, self.bundle.spec)
-        self._prepared: dict[str, tuple[Stamped, np.ndarray | str]] = {}
+        self._supervision = Supervision(self.modalities, bundle, self._session)
+        self._fallback = Fallback(engine, bundle.spec.joint_latent_dim)
+        self._newest_ns = 0
 
     def describe(self) -> dict[str, Any]:
         """Facts about the model that consumers need, as plain data."""
@@ -104,12 +117,18 @@ class Fusion:
             session.update(name, np.zeros(modality.shape, np.float32))
         session.infer(self.modalities, self.modalities)
 
+    def forget(self) -> None:
+        """Forget how the modalities were, and the last latent."""
+        self._supervision.forget()
+        self._fallback.forget()
+
     def tick(
         self,
         readings: Mapping[str, Reading | None],
         limits: Mapping[str, Limits],
         demand: Demand,
         now_ns: int,
+        checks: Checks | None = None,
     ) -> Fused:
         """
         Fuse what is fresh, generate what is wanted.
@@ -117,52 +136,48 @@ class Fusion:
         :param readings: newest reading per modality.
         :param limits: thresholds per modality.
         :param now_ns: time of the tick, on the clock of the stamps.
+        :param checks: thresholds of all modalities; None for the usual ones.
         """
         begin = time.perf_counter()
-        verdicts, observed, stamps = {}, {}, []
-        for name in self.modalities:
-            reading = readings[name]
-            verdict = judge(reading, limits[name], now_ns)
-            if verdict.used and reading is not None and reading.value is not None:
-                array = self._prepare(name, reading.value)
-                if isinstance(array, str):
-                    verdict = replace(verdict, state=State.REJECTED, used=False, reason=array)
-                else:
-                    observed[name] = array
-                    stamps.append(reading.value.stamp_ns)
-            verdicts[name] = verdict
+        if now_ns < self._newest_ns:
+            self.forget()
+        self._newest_ns = now_ns
+        survey = self._supervision.survey(readings, limits, checks or USUAL, now_ns)
         prepared = time.perf_counter()
-        result, std = self._infer(observed, demand) if observed else (None, {})
+        infer = self._infer if survey.observed else self._stand_in
+        fused = infer(survey, demand, now_ns)
         stage_ms = {
             'prepare': (prepared - begin) * 1e3,
             'infer': (time.perf_counter() - prepared) * 1e3,
         }
-        stamp_ns = max(stamps, default=now_ns)
-        return Fused(stamp_ns, verdicts, observed, result, std, stage_ms)
+        return replace(fused, stage_ms=stage_ms)
 
-    def _prepare(self, name: str, value: Stamped) -> np.ndarray | str:
-        """Model array of a value, or why there is none; worked out once per value."""
-        known = self._prepared.get(name)
-        if known is not None and known[0] is value:
-            return known[1]
-        array: np.ndarray | str
-        try:
-            array = self.modalities[name].to_model(value.raw)
-            self._session.update(name, array)
-        except InvalidInput as error:
-            array = str(error)
-        self._prepared[name] = (value, array)
-        return array
-
-    def _infer(
-        self, observed: Mapping[str, np.ndarray], demand: Demand
-    ) -> tuple[Inference, dict[str, np.ndarray]]:
-        wanted = [m for m in self.modalities if self._is_wanted(m, observed, demand)]
+    def _infer(self, survey: Survey, demand: Demand, now_ns: int) -> Fused:
+        observed = survey.observed
+        wanted = self._wanted(observed, demand)
         result = self._session.infer(observed, wanted, demand.sample)
+        stamp_ns = now_ns if survey.stamp_ns is None else survey.stamp_ns
+        self._fallback.keep(result, stamp_ns)
         uncertain = [name for name in wanted if name in demand.std]
-        if not uncertain:
-            return result, {}
-        return result, self._session.reconstruction_std(uncertain, demand.std_samples)
+        std = self._session.reconstruction_std(uncertain, demand.std_samples) if uncertain else {}
+        return Fused(stamp_ns, survey.verdicts, observed, result, std, disagree=survey.disagree)
 
-    def _is_wanted(self, name: str, observed: Mapping[str, np.ndarray], demand: Demand) -> bool:
-        return name in demand.always or (name in demand.missing and name not in observed)
+    def _stand_in(self, survey: Survey, demand: Demand, now_ns: int) -> Fused:
+        """Give what is wanted while nothing is observed."""
+        latent = self._fallback.substitute(demand.when_nothing, now_ns)
+        if latent is None:
+            return Fused(now_ns, survey.verdicts, {}, None, source=NONE)
+        wanted = self._wanted({}, demand)
+        uncertain = [name for name in wanted if name in demand.std]
+        return Fused(
+            latent.stamp_ns,
+            survey.verdicts,
+            {},
+            self._fallback.generate(latent, wanted, demand.sample),
+            self._fallback.generated_std(latent, uncertain, demand.std_samples),
+            source=latent.source,
+        )
+
+    def _wanted(self, observed: Mapping[str, np.ndarray], demand: Demand) -> list[str]:
+        missing = demand.missing - set(observed)
+        return [name for name in self.modalities if name in demand.always or name in missing]

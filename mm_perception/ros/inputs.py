@@ -9,13 +9,16 @@ from contextlib import ExitStack
 from typing import Any
 
 from rclpy.node import Node
-from rclpy.qos import QoSCompatibility, qos_check_compatible
 
 from mm_perception.modalities import Modality
+from mm_perception.ros.checks import MALFORMED, Limits
 from mm_perception.ros.codecs import input_codec
+from mm_perception.ros.explain import explain_silence
+from mm_perception.ros.health import Verdict
 from mm_perception.ros.parameters import Parameters
 from mm_perception.ros.qos import input_qos, overridable
-from mm_perception.ros.slots import InputSlot
+from mm_perception.ros.signs import ClockWatch
+from mm_perception.ros.slots import Hooks, InputSlot, Reading
 from mm_perception.ros.synchronizer import PartialSynchronizer, Subscriber
 
 LOG_PERIOD_S = 5.0
@@ -43,6 +46,7 @@ class Inputs:
 
     :param triggers: names of the modalities whose new values fire.
     :param undo: takes what destroys them.
+    :param limits: gives the thresholds per modality.
     """
 
     def __init__(
@@ -52,8 +56,11 @@ class Inputs:
         parameters: Parameters,
         triggers: Collection[str],
         undo: ExitStack,
+        limits: Callable[[], Mapping[str, Limits]],
     ) -> None:
         self._node = node
+        self._limits = limits
+        self._clock = ClockWatch()
         self._throttle = Throttle()
         self._subscribers: dict[str, Subscriber] = {}
         self._types: dict[str, str] = {}
@@ -69,7 +76,7 @@ class Inputs:
                 qos_overriding_options=overridable(),
             )
             undo.callback(node.destroy_subscription, subscriber.sub)
-            slot = InputSlot(modality, codec, self._now_ns, self._reporter(name))
+            slot = InputSlot(modality, codec, self._hooks(name))
             slot.connectInput(subscriber)
             self._subscribers[name], self._types[name] = subscriber, codec.name
             self.slots[name] = slot
@@ -80,6 +87,10 @@ class Inputs:
         """Let time pass in every slot."""
         for slot in self.slots.values():
             slot.advance()
+
+    def look(self) -> dict[str, Reading]:
+        """What every input says now."""
+        return {name: slot.look() for name, slot in self.slots.items()}
 
     def clear(self) -> None:
         """Forget everything received."""
@@ -104,30 +115,39 @@ class Inputs:
                 f' modalities.{name}.topic'
             )
 
+    def report_fault(self, name: str, verdict: Verdict) -> None:
+        """Log, at most once per 5 s, modality and fault, what is wrong with its data."""
+        if verdict.fault == MALFORMED:
+            self.report_rejection(name, verdict.reason)
+        elif self._throttle.ready((verdict.state, verdict.fault, name)):
+            where = f'{self.topic(name)} ({self._types[name]})'
+            used = 'used all the same' if verdict.used else 'left out'
+            self._node.get_logger().warning(
+                f'{name}: {verdict.state.value}, {used}: {where}: {verdict.reason}'
+            )
+
     def explain_silence(self, name: str) -> str:
         """Why no message of a modality arrives, in one line."""
-        topic, expected = self.topic(name), self._types[name]
-        publishers = self._node.get_publishers_info_by_topic(topic)
-        if not publishers:
-            return (
-                f'no publisher on {topic}; start the driver, remap, or set modalities.{name}.topic'
-            )
-        types = {publisher.topic_type for publisher in publishers}
-        if expected not in types:
-            return (
-                f'{topic} carries {", ".join(sorted(types))} but {expected} is expected; set'
-                f' modalities.{name}.message'
-            )
-        own_qos = self._subscribers[name].sub.qos_profile
-        for publisher in publishers:
-            verdict, reason = qos_check_compatible(publisher.qos_profile, own_qos)
-            if verdict == QoSCompatibility.ERROR:
-                text = ' '.join(reason.split())
-                return f'QoS of {publisher.node_name} on {topic} does not match: {text}'
-        return f'{topic} has a publisher but nothing arrives from it'
+        return explain_silence(self._node, self._subscribers[name].sub, name)
 
     def _now_ns(self) -> int:
-        return int(self._node.get_clock().now().nanoseconds)
+        """Time of the node; where it runs backwards, nothing that was received counts."""
+        now_ns = int(self._node.get_clock().now().nanoseconds)
+        back_s = self._clock.look(now_ns)
+        if back_s:
+            self.clear()
+            self._node.get_logger().warning(
+                f'time ran backwards by {back_s:.3g} s (a simulation or a bag that starts again):'
+                ' everything received so far is forgotten'
+            )
+        return now_ns
+
+    def _hooks(self, name: str) -> Hooks:
+        def notice(text: str) -> None:
+            if self._throttle.ready(('notice', name)):
+                self._node.get_logger().warning(f'{name}: {self.topic(name)}: {text}')
+
+        return Hooks(self._now_ns, self._reporter(name), notice, lambda: self._limits()[name])
 
     def _reporter(self, name: str) -> Callable[[str, Exception | None], None]:
         def report(reason: str, defect: Exception | None) -> None:

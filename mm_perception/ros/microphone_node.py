@@ -15,8 +15,9 @@ from sensor_msgs.msg import PointCloud2
 from mm_perception.errors import ConfigError, MissingDependency, MMPerceptionError
 from mm_perception.ros.codecs import audio_message
 from mm_perception.ros.lifecycle import run_node
-from mm_perception.ros.parameters import Parameters, Row
+from mm_perception.ros.parameters import Parameters
 from mm_perception.ros.qos import overridable
+from mm_perception.ros.rows import Row
 
 FULL_SCALE = 32768.0
 MAX_DRIFT_NS = 100_000_000

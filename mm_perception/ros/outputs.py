@@ -22,6 +22,7 @@ from mm_perception.ros.codecs import (
     picture_message,
 )
 from mm_perception.ros.diagnostics import status_message
+from mm_perception.ros.explain import explain_consumers
 from mm_perception.ros.fusion import Demand, Fused
 from mm_perception.ros.mosaic import Column, render_mosaic
 from mm_perception.ros.parameters import Settings
@@ -53,6 +54,7 @@ class Outputs:
     ) -> None:
         self._node = node
         self._undo = undo
+        self._publishers: list[Any] = []
         self._latent = self._create(PointCloud2, 'latent')
         self._vector = self._create(Float32MultiArray, 'latent/vector')
         self._status = self._create(DiagnosticArray, '~/status')
@@ -71,6 +73,7 @@ class Outputs:
             std=frozenset(n for n, c in channels if _wanted(c.std)),
             std_samples=settings.std_samples,
             sample=settings.sample,
+            when_nothing=settings.when_nothing,
         )
 
     def publish(
@@ -93,6 +96,14 @@ class Outputs:
         if _wanted(self._mosaic):
             self._mosaic.publish(_mosaic_message(fused, modalities, header))
         self._status.publish(status_message(fused, frame_id))
+
+    def explain(self) -> list[str]:
+        """Say which subscribers get nothing although they are there."""
+        return explain_consumers(self._node, self._publishers)
+
+    def unread(self) -> bool:
+        """Whether nobody takes any of the outputs."""
+        return not _wanted(*self._publishers)
 
     def _publish_generated(
         self, name: str, modality: Modality[Any], array: Any, fused: Fused, header: Header
@@ -137,6 +148,7 @@ class Outputs:
             message_type, topic, output_qos(), qos_overriding_options=overridable()
         )
         self._undo.callback(self._node.destroy_lifecycle_publisher, publisher)
+        self._publishers.append(publisher)
         return publisher
 
 

@@ -16,11 +16,12 @@ from mm_perception.bundle import find_bundle
 from mm_perception.data.recordings import Recording, load_recordings, real_recordings
 from mm_perception.errors import DataError
 from mm_perception.ros.lifecycle import run_node
-from mm_perception.ros.parameters import Parameters, Row
+from mm_perception.ros.parameters import Parameters
 from mm_perception.ros.qos import overridable
 from mm_perception.ros.replay_playlist import Playlist, Shown
 from mm_perception.ros.replay_schedule import active_faults, parse_schedule, phase_name
 from mm_perception.ros.replay_sensors import Camera, Labeller, Microphone, Pen
+from mm_perception.ros.rows import Row
 
 STEP_S = 0.005
 TRUTH_PERIOD_S = 0.2

@@ -9,12 +9,14 @@ from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.node import Node
 
 from mm_perception.ros.codecs import make_header
-from mm_perception.ros.diagnostics import LEVELS, Rates, StageTimes, make_status
+from mm_perception.ros.diagnostics import Rates, StageTimes, level, make_status, verdict_values
 from mm_perception.ros.fusion import Fused, Fusion
 from mm_perception.ros.health import State, Verdict
 from mm_perception.ros.inputs import Inputs, Throttle
+from mm_perception.ros.outputs import Outputs
 
 EXPLAIN_PERIOD_S = 10.0
+UNREAD_PERIOD_S = 300.0
 PATIENCE = 3
 
 
@@ -24,18 +26,22 @@ class Reporter:
 
     :param node: whose name the diagnostics carry.
     :param inputs: its subscriptions.
+    :param outputs: its publishers.
     """
 
-    def __init__(self, node: Node, inputs: Inputs) -> None:
+    def __init__(self, node: Node, inputs: Inputs, outputs: Outputs) -> None:
         self.ticks = 0
         self.latents = 0
         self.errors = 0
         self.times = StageTimes()
         self._node = node
         self._inputs = inputs
+        self._outputs = outputs
+        self._disagree = False
         self._rates = Rates()
         self._reports = 0
         self._explain = Throttle(EXPLAIN_PERIOD_S)
+        self._remind = Throttle(UNREAD_PERIOD_S)
         self._verdicts: Mapping[str, Verdict] = {}
         self._publisher = node.create_publisher(DiagnosticArray, '/diagnostics', 10)
 
@@ -49,9 +55,10 @@ class Reporter:
         self.latents += fused.result is not None
         self.times.add({**fused.stage_ms, 'tick': tick_ms})
         self._verdicts = fused.verdicts
+        self._disagree = fused.disagree
         for name, verdict in fused.verdicts.items():
-            if verdict.state is State.REJECTED:
-                self._inputs.report_rejection(name, verdict.reason)
+            if verdict.state in (State.REJECTED, State.INCONSISTENT) or verdict.fault:
+                self._inputs.report_fault(name, verdict)
 
     def report(self, fusion: Fusion, active: bool, enabled: bool, dropped: int) -> None:
         """Publish the diagnostics, and log what keeps output away."""
@@ -62,6 +69,19 @@ class Reporter:
         now_ns = self._node.get_clock().now().nanoseconds
         message = DiagnosticArray(header=make_header(now_ns), status=entries)
         self._publisher.publish(message)
+        if active and self._reports > PATIENCE:
+            self._explain_outputs()
+
+    def _explain_outputs(self) -> None:
+        """Log who cannot be served, and that nobody is there to be served."""
+        if self._outputs.unread() and self._remind.ready('unread'):
+            self._node.get_logger().info(
+                'nobody has subscribed to any output; reconstruction/* and filled/* are generated'
+                ' only for subscribers'
+            )
+        if self._explain.ready('consumers'):
+            for line in self._outputs.explain():
+                self._node.get_logger().warning(line)
 
     def _own_status(self, fusion: Fusion, active: bool, enabled: bool, dropped: int) -> Any:
         name = self._node.get_fully_qualified_name()
@@ -73,6 +93,9 @@ class Reporter:
             problem = f'switched off through {name}/enable: no latents'
         elif rate_hz == 0.0 and not any(verdict.used for verdict in self._verdicts.values()):
             problem = 'no modality is usable: no latents'
+        elif self._disagree:
+            used = ', '.join(name for name, verdict in self._verdicts.items() if verdict.used)
+            problem = f'{used} disagree, and none of them is outnumbered: the latent is doubtful'
         if problem and self._may_explain('node'):
             self._node.get_logger().info(problem)
         values = {
@@ -97,16 +120,14 @@ class Reporter:
             if self._may_explain(name):
                 self._node.get_logger().warning(f'{name}: {verdict.state.value}: {reason}')
         values = {
-            'state': verdict.state.value,
-            'used': str(verdict.used).lower(),
+            **verdict_values(verdict),
             'rate_hz': f'{rate_hz:.2f}',
-            'age_ms': '' if verdict.age_s is None else f'{verdict.age_s * 1e3:.1f}',
             'received': received,
             'rejected': rejected,
             'topic': self._inputs.topic(name),
         }
         status = f'{self._node.get_name()}: {name}'
-        return make_status(status, LEVELS[verdict.state], reason or 'ok', values)
+        return make_status(status, level(verdict), reason or 'ok', values)
 
     def _may_explain(self, what: str) -> bool:
         """Whether it is time for a line in the log; not while discovery is under way."""

@@ -12,13 +12,14 @@ from mm_perception.data.pairing import FRAME
 from mm_perception.data.recordings import Recording, load_recordings
 from mm_perception.data.render import render_stroke
 from mm_perception.resources import share_directory
+from mm_perception.ros.checks import Limits
 from mm_perception.ros.codecs import (
     audio_message,
     image_message,
     input_codec,
     trajectory_message,
 )
-from mm_perception.ros.slots import InputSlot
+from mm_perception.ros.slots import Hooks, InputSlot
 
 SAMPLES = share_directory() / 'models' / 'mhd' / 'recordings'
 CHUNK = 240
@@ -38,7 +39,9 @@ def live(name: str, messages: list[object]) -> np.ndarray:
         raise AssertionError(f'{name} refused: {reason}') from defect
 
     now_ns = [0]
-    slot = InputSlot(modality, input_codec(modality.spec.kind), lambda: now_ns[0], refuse)
+    limits = Limits(enabled=True, max_age_s=1.0, hold=False, future_s=60.0)
+    hooks = Hooks(lambda: now_ns[0], refuse, limits=lambda: limits)
+    slot = InputSlot(modality, input_codec(modality.spec.kind), hooks)
     readings: list[object] = []
     slot.registerCallback(readings.append)
     for message in messages:

@@ -14,13 +14,14 @@ from std_msgs.msg import Header, String
 from mm_perception.errors import ConfigError
 from mm_perception.inference import build_engine
 from mm_perception.modalities import Stamped, build_modality
+from mm_perception.ros.checks import Limits
 from mm_perception.ros.codecs import InputCodec, input_codec
 from mm_perception.ros.fusion import Demand, Fusion
-from mm_perception.ros.health import Limits, State, judge
+from mm_perception.ros.health import State, judge
 from mm_perception.ros.inputs import Throttle
 from mm_perception.ros.mosaic import CELL, Column, render_mosaic
 from mm_perception.ros.parameters import NODE_ROWS, Row, modality_rows
-from mm_perception.ros.slots import InputSlot, Reading
+from mm_perception.ros.slots import Hooks, InputSlot, Reading
 from mm_perception.ros.synchronizer import PartialSynchronizer, SimpleFilter
 from mm_perception.ros.transport import VARIABLES, transport_environment
 from mm_perception.ros.worker import Worker
@@ -100,8 +101,7 @@ def make_slot(codec: InputCodec | None = None):
     slot = InputSlot(
         SYMBOL,
         codec or input_codec('symbol'),
-        lambda: clock[0],
-        lambda reason, defect: reports.append((reason, defect)),
+        Hooks(lambda: clock[0], lambda reason, defect: reports.append((reason, defect))),
     )
     slot.registerCallback(readings.append)
     return slot, clock, reports, readings
@@ -196,7 +196,7 @@ def tick(fusion, demand=None, now_ns=10 * SECOND_NS, **values):
     return fusion.tick(readings_of(fusion, **values), limits, demand or Demand(), now_ns)
 
 
-IMAGE = Reading(Stamped(np.full((48, 64), 90, np.uint8), 9_500_000_000))
+IMAGE = Reading(Stamped(np.eye(48, dtype=np.uint8) * 250, 9_500_000_000))
 SEVEN = Reading(Stamped('7', 9_800_000_000))
 
 
@@ -243,7 +243,7 @@ def test_fusion_prepares_a_value_once(fusion, monkeypatch):
     image = fusion.modalities['image']
     original = image.to_model
     monkeypatch.setattr(image, 'to_model', lambda raw: count.append(1) or original(raw))
-    reading = Reading(Stamped(np.zeros((8, 8), np.uint8), 9_900_000_000))
+    reading = Reading(Stamped(np.eye(8, dtype=np.uint8) * 250, 9_900_000_000))
     first = tick(fusion, image=reading)
     second = tick(fusion, image=reading)
     assert len(count) == 1
@@ -377,7 +377,7 @@ def test_slot_of_streamed_points_ends_a_stroke_by_time():
     pen = build_modality(small_spec().modality('trajectory'))
     codec = input_codec('trajectory', 'geometry_msgs/msg/PointStamped')
     now_ns = [0]
-    slot = InputSlot(pen, codec, lambda: now_ns[0], lambda reason, defect: None)
+    slot = InputSlot(pen, codec, Hooks(lambda: now_ns[0], lambda reason, defect: None))
     readings = []
     slot.registerCallback(readings.append)
     for k in range(5):

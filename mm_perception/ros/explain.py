@@ -1,0 +1,60 @@
+"""Why nothing comes in, or nobody takes what goes out, in one line each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+from rclpy.node import Node
+from rclpy.qos import QoSCompatibility, qos_check_compatible
+
+from mm_perception.ros.codecs import message_name
+
+
+def explain_silence(node: Node, subscription: Any, name: str) -> str:
+    """
+    Say why no message of a modality arrives.
+
+    :param subscription: its subscription.
+    :param name: of the modality.
+    """
+    topic, expected = str(subscription.topic_name), message_name(subscription.msg_type)
+    publishers = node.get_publishers_info_by_topic(topic)
+    if not publishers:
+        return f'no publisher on {topic}; start the driver, remap, or set modalities.{name}.topic'
+    types = {publisher.topic_type for publisher in publishers}
+    if expected not in types:
+        return (
+            f'{topic} carries {", ".join(sorted(types))} but {expected} is expected; set'
+            f' modalities.{name}.message'
+        )
+    for publisher in publishers:
+        reason = _mismatch(publisher.qos_profile, subscription.qos_profile)
+        if reason:
+            return f'QoS of {publisher.node_name} on {topic} does not match: {reason}'
+    return f'{topic} has a publisher but nothing arrives from it'
+
+
+def explain_consumers(node: Node, publishers: Iterable[Any]) -> list[str]:
+    """
+    Say which subscribers of the node's outputs get nothing, and why.
+
+    :param publishers: of the outputs.
+    """
+    lines = []
+    for publisher in publishers:
+        topic, own = str(publisher.topic_name), message_name(publisher.msg_type)
+        for subscriber in node.get_subscriptions_info_by_topic(topic):
+            who = f'{subscriber.node_name} gets nothing from {topic}'
+            if subscriber.topic_type != own:
+                lines.append(f'{who}: it expects {subscriber.topic_type}, but {own} is sent')
+                continue
+            reason = _mismatch(publisher.qos_profile, subscriber.qos_profile)
+            if reason:
+                lines.append(f'{who}: {reason}; set qos_overrides.{topic}.publisher')
+    return lines
+
+
+def _mismatch(publisher_qos: Any, subscription_qos: Any) -> str:
+    verdict, reason = qos_check_compatible(publisher_qos, subscription_qos)
+    return ' '.join(reason.split()) if verdict == QoSCompatibility.ERROR else ''
