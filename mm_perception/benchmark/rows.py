@@ -9,6 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 PERCENTS = tuple(range(101))
+Turns = Sequence[np.ndarray] | np.ndarray
+"""Durations of the calls of each repeat (ms)."""
 
 
 class Case(NamedTuple):
@@ -64,29 +66,27 @@ class Row:
 
 def read_row(plain: Mapping[str, Any]) -> Row:
     """Undo :meth:`Row.plain`."""
-    values = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
+    values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
     return Row(**values)
 
 
-def latency_row(
-    section: str, case: Case, durations_ms: np.ndarray, distribution: bool = False
-) -> Row:
+def latency_row(section: str, case: Case, turns: Turns, distribution: bool = False) -> Row:
     """
     Row of a latency: percentiles over all calls of all repeats.
 
-    :param durations_ms: ``float[repeats, calls]``.
     :param distribution: keep the percentiles for a picture.
     """
+    durations_ms = np.concatenate(list(turns))
     p50, p99 = np.percentile(durations_ms, (50, 99))
-    medians = np.median(durations_ms, axis=1)
+    medians = [np.median(turn) for turn in turns]
     every = np.percentile(durations_ms, PERCENTS) if distribution else ()
     return Row(
         section,
         *case,
         p50_ms=_short(p50),
         p99_ms=_short(p99),
-        repeats=len(durations_ms),
-        spread=(_short(medians.min()), _short(medians.max())),
+        repeats=len(turns),
+        spread=(_short(min(medians)), _short(max(medians))),
         percentiles_ms=tuple(_short(value) for value in every) or None,
     )
 
@@ -110,8 +110,8 @@ def value_row(section: str, case: Case, values: Sequence[float] | np.ndarray, un
 def ratio_row(
     section: str,
     case: Case,
-    over: np.ndarray,
-    under: np.ndarray,
+    over: Turns,
+    under: Turns,
     percents: tuple[int, int] = (50, 50),
 ) -> Row:
     """
@@ -119,11 +119,12 @@ def ratio_row(
 
     What slows the machine for a while slows both alike, and drops out.
 
-    :param over: ``float[repeats, calls]`` (ms), measured in turn with ``under``.
+    :param over: measured in turn with ``under``.
     :param percents: which percentile of the one is divided by which of the other.
     """
-    ratios = np.percentile(over, percents[0], axis=1) / np.percentile(under, percents[1], axis=1)
-    return value_row(section, case, ratios, 'ratio')
+    above = np.array([np.percentile(turn, percents[0]) for turn in over])
+    below = np.array([np.percentile(turn, percents[1]) for turn in under])
+    return value_row(section, case, above / below, 'ratio')
 
 
 def _short(value: Any) -> float:

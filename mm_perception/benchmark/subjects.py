@@ -11,6 +11,7 @@ import itertools
 import json
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -112,10 +113,10 @@ def stage_contestants(engine: Engine, spec: ModelSpec, threads: int) -> Contesta
     joint, _ = engine.fuse(codes, present)
     calls: dict[str, Callable[[], object]] = {}
     for name in spec.names:
-        calls[f'encode_{name}'] = lambda name=name: engine.encode(name, data[name])
-    calls['fuse'] = lambda: engine.fuse(codes, present)
+        calls[f'encode_{name}'] = partial(engine.encode, name, data[name])
+    calls['fuse'] = partial(engine.fuse, codes, present)
     for name in spec.names:
-        calls[f'decode_{name}'] = lambda name=name: engine.decode(name, joint)
+        calls[f'decode_{name}'] = partial(engine.decode, name, joint)
     count = {'fuse': len(spec.modalities)}
     return {
         Case(f'stage:{stage}', engine.name, threads, count.get(stage, 1)): clocked(call)
