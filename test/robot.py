@@ -92,6 +92,7 @@ class Robot:
         pixels = np.full((480, 640, 3), 250, np.uint8)
         pixels[100:400, 300:330] = 20
         self._pixels = pixels
+        self._noise = np.random.default_rng(0).integers(0, 2, 2 * pixels.size, np.uint8)
         angle = np.linspace(0.0, 5.0, 40, dtype=np.float32)
         self._motion = Motion(np.stack((np.cos(angle), np.sin(angle)), axis=1), angle)
         self._due = dict.fromkeys(SENSORS, 0.0)
@@ -190,7 +191,13 @@ class Robot:
         return str(answer.current_state.label)
 
     def _send_image(self) -> None:
-        self.publishers['image'].publish(image_message(self._pixels, self.now_ns()))
+        self.publishers['image'].publish(image_message(self.picture(), self.now_ns()))
+
+    def picture(self) -> np.ndarray:
+        """What the camera sees now: a bar, with noise in the lowest bit as every camera has."""
+        start = int(time.monotonic_ns() // 1_000_000 % self._pixels.size)
+        noise = self._noise[start : start + self._pixels.size]
+        return self._pixels ^ noise.reshape(self._pixels.shape)
 
     def _send_trajectory(self) -> None:
         self.publishers['trajectory'].publish(trajectory_message(self._motion, self.now_ns()))

@@ -11,6 +11,8 @@ from mm_perception.ros.checks import BACKWARDS, FUTURE, MALFORMED, Checks, Limit
 from mm_perception.ros.signs import Signs
 from mm_perception.ros.slots import Reading, future_reason
 
+SETTLE = 0.5
+
 
 class State(str, Enum):
     """State of a modality, as in ``~/status``."""
@@ -73,13 +75,15 @@ def find_stuck(name: str, signs: Mapping[str, Signs], checks: Checks) -> Fault |
     :param signs: of all modalities.
     """
     own = signs[name]
-    if own.trace is None or own.received_ns is None or own.changed_ns is None:
+    if own.trace is None or own.received_ns is None or own.since_ns is None:
         return None
     limit_s = checks.stuck_s(own.trace.fault)
-    stuck_s = (own.received_ns - own.changed_ns) * 1e-9
+    stuck_s = (own.received_ns - own.since_ns) * 1e-9
     if not 0.0 < limit_s <= stuck_s:
         return None
-    moving = [n for n, s in signs.items() if n != name and (s.changed_ns or 0) > own.changed_ns]
+    # What changed soon after it may only have been a little behind.
+    settled_ns = own.since_ns + int(SETTLE * limit_s * 1e9)
+    moving = [n for n, s in signs.items() if n != name and (s.changed_ns or 0) > settled_ns]
     if not (own.trace.alone or moving):
         return None
     others = '' if own.trace.alone else f' while {", ".join(moving)} changed'

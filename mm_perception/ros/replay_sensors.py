@@ -21,6 +21,7 @@ from mm_perception.ros.replay_schedule import FROZEN, SILENT
 Break = Callable[[Any, Any], Any]  # (healthy raw value, sensor) to the broken one
 NOISE_FLOOR = 2e-4
 NOISE_LEVEL = 0.2
+FRAME_VALUES = 480 * 640 * 3
 
 
 class ReplayedSensor(ABC):
@@ -88,7 +89,7 @@ class ReplayedSensor(ABC):
 
 
 class Camera(ReplayedSensor):
-    """Sees the digit as drawn, 640x480 rgb8."""
+    """Sees the digit as drawn, 640x480 rgb8, with noise in the lowest bit."""
 
     name, topic, message_type = 'image', 'image', Image
     broken: ClassVar[Mapping[str, Break]] = {
@@ -100,11 +101,15 @@ class Camera(ReplayedSensor):
     _drawn = -1
 
     def raw(self, shown: Shown, frame: int) -> np.ndarray:
-        """Drawn once per recording: ``uint8[480, 640, 3]``."""
+        """Drawn once per recording: ``uint8[480, 640, 3]``; no two frames are equal."""
+        if self._drawn < 0:
+            self._noise = self.rng.integers(0, 2, 2 * FRAME_VALUES, np.uint8)
         if self._drawn != shown.index:
             self._drawn = shown.index
             self._picture = render_stroke(shown.recording.stroke.points)
-        return self._picture
+        start = int(self.rng.integers(FRAME_VALUES))
+        noise = self._noise[start : start + FRAME_VALUES]
+        return self._picture ^ noise.reshape(self._picture.shape)
 
     def message(self, raw: np.ndarray, stamp_ns: int) -> Image:
         """See :func:`image_message`."""

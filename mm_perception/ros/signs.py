@@ -13,6 +13,7 @@ class Signs:
     When messages came; times in nanoseconds on the node's clock, None before the first.
 
     :param received_ns: newest message.
+    :param since_ns: first of the messages whose data equals the newest.
     :param changed_ns: newest message whose data differed from the one before.
     :param stamp_ns: stamp of the newest message that could be read.
     :param trace: of that message.
@@ -20,6 +21,7 @@ class Signs:
     """
 
     received_ns: int | None = None
+    since_ns: int | None = None
     changed_ns: int | None = None
     stamp_ns: int | None = None
     trace: Trace | None = None
@@ -57,10 +59,12 @@ class Tracker:
         if self._furthest_ns is not None and stamp_ns >= self._furthest_ns:
             self._furthest_ns = None
         behind_s = 0.0 if self._furthest_ns is None else (self._furthest_ns - stamp_ns) * 1e-9
-        changed = signs.trace is None or trace.mark != signs.trace.mark
+        first = signs.trace is None
+        same = signs.trace is not None and trace.mark == signs.trace.mark
         self.signs = replace(
             signs,
-            changed_ns=now_ns if changed else signs.changed_ns,
+            since_ns=signs.since_ns if same else now_ns,
+            changed_ns=signs.changed_ns if same or first else now_ns,
             stamp_ns=stamp_ns,
             trace=trace,
             backwards_s=behind_s,
