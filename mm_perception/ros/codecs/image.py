@@ -20,26 +20,30 @@ from mm_perception.ros.codecs.base import (
     register_output,
     stamp_of,
 )
+from mm_perception.ros.codecs.picture_size import picture_size
+
+MAX_PIXELS = 40_000_000
 
 
 @dataclass(frozen=True)
 class _Layout:
     dtype: str
     channels: int = 1
-    order: tuple[int, int] = (0, 1)  # first channel and direction that give RGB
+    to_rgb: int | None = None  # OpenCV's conversion; None: as it is
 
 
 _LAYOUTS = {
     'mono8': _Layout('u1'),
     '8UC1': _Layout('u1'),
     'rgb8': _Layout('u1', 3),
-    'bgr8': _Layout('u1', 3, (2, -1)),
-    'rgba8': _Layout('u1', 4),
-    'bgra8': _Layout('u1', 4, (2, -1)),
+    'bgr8': _Layout('u1', 3, cv2.COLOR_BGR2RGB),
+    'rgba8': _Layout('u1', 4, cv2.COLOR_RGBA2RGB),
+    'bgra8': _Layout('u1', 4, cv2.COLOR_BGRA2RGB),
     'mono16': _Layout('u2'),
     '16UC1': _Layout('u2'),
     '32FC1': _Layout('f4'),
 }
+_DECOMPRESSED = {3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}
 _ENCODINGS = {('u1', 1): 'mono8', ('u1', 3): 'rgb8', ('u2', 1): '16UC1', ('f4', 1): '32FC1'}
 
 
@@ -64,8 +68,9 @@ def decode_image(message: Image, receipt_ns: int, modality: Modality[Any]) -> tu
     strides = (step, layout.channels * dtype.itemsize, dtype.itemsize)
     shape = (height, width, layout.channels)
     pixels: np.ndarray = np.ndarray(shape, dtype, memoryview(message.data), 0, strides)
-    first, direction = layout.order
-    image = pixels[:, :, 0] if layout.channels == 1 else pixels[:, :, first::direction][..., :3]
+    image = pixels[:, :, 0] if layout.channels == 1 else pixels
+    if layout.to_rgb is not None:
+        image = cv2.cvtColor(image, layout.to_rgb)
     if not (dtype.isnative and image.flags.aligned):
         image = image.astype(dtype.newbyteorder('='))
     return image, stamp_of(message.header, receipt_ns)
@@ -79,8 +84,12 @@ def decode_compressed(
     data = np.frombuffer(message.data, np.uint8)
     if data.size == 0:
         raise InvalidInput('compressed image is empty')
+    size = picture_size(data.data)
+    # A file of a few bytes can promise any size, and it would be allocated.
+    if size is not None and size[0] * size[1] > MAX_PIXELS:
+        raise InvalidInput(f'compressed image of {size[0]}x{size[1]} is larger than 8K')
     try:
-        pixels = cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
+        pixels = None if size is None else cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
         raise InvalidInput(f'compressed image cannot be decoded ({error.err})') from error
     if pixels is None:
@@ -88,7 +97,7 @@ def decode_compressed(
             f'compressed image of {data.size} bytes ({message.format[:32]!r}) is neither a'
             ' complete JPEG nor PNG'
         )
-    image = pixels if pixels.ndim == 2 else pixels[:, :, 2::-1]
+    image = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, _DECOMPRESSED[pixels.shape[2]])
     return image, stamp_of(message.header, receipt_ns)
 
 

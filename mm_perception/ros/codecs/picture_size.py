@@ -1,4 +1,4 @@
-"""Size of a compressed picture, read before any memory is spent on its pixels."""
+"""Size of a compressed picture, read before any memory is spent on it."""
 
 from __future__ import annotations
 
@@ -15,15 +15,30 @@ def picture_size(data: bytes | memoryview) -> tuple[int, int] | None:
     Width and height that the head of a JPEG or PNG promises.
 
     :param data: the whole file.
-    :returns: pixels; None if it is neither, or broken before it says its size.
+    :returns: pixels; None if it is neither, or if a part of it claims to be longer than the
+        whole: decoders allocate what is claimed.
     """
     data = memoryview(data)
     try:
-        if data[:8] == PNG_START and data[12:16] == b'IHDR':
-            return struct.unpack('>II', data[16:24])
+        if data[:8] == PNG_START:
+            return _png_size(data)
         return _jpeg_size(data) if data[:2] == JPEG_START else None
     except (struct.error, IndexError):
         return None
+
+
+def _png_size(data: memoryview) -> tuple[int, int] | None:
+    position, size = len(PNG_START), None
+    while position < len(data):
+        length, kind = struct.unpack('>I4s', data[position : position + 8])
+        if size is None:
+            if (length, kind) != (13, b'IHDR'):
+                return None
+            size = struct.unpack('>II', data[16:24])
+        position += 12 + length
+        if kind == b'IEND' and position <= len(data):
+            return size
+    return None
 
 
 def _jpeg_size(data: memoryview) -> tuple[int, int] | None:
