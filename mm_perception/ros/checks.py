@@ -17,6 +17,7 @@ from mm_perception.modalities.quality import (
 )
 
 FUTURE, BACKWARDS, MALFORMED, FLAPPING = 'future', 'backwards', 'malformed', 'flapping'
+UNREADABLE = 'cannot be read'  # begins the reason where ours is the fault
 TOLERABLE = (FROZEN, STILL, SILENT, BLACK, SATURATED, CLIPPED, HOLES, OUT_OF_RANGE)
 WHEN_SILENT, WHEN_HOLD, WHEN_PRIOR = 'silent', 'hold', 'prior'
 WHEN_NOTHING = (WHEN_SILENT, WHEN_HOLD, WHEN_PRIOR)

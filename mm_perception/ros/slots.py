@@ -8,7 +8,7 @@ from typing import Any
 
 from mm_perception.errors import InvalidInput
 from mm_perception.modalities import Modality, Stamped
-from mm_perception.ros.checks import FUTURE, MALFORMED, Limits
+from mm_perception.ros.checks import FUTURE, MALFORMED, UNREADABLE, Limits
 from mm_perception.ros.codecs import InputCodec
 from mm_perception.ros.signs import Signs, Tracker
 from mm_perception.ros.synchronizer import SimpleFilter
@@ -104,7 +104,7 @@ class InputSlot(SimpleFilter):
         except InvalidInput as error:
             refused, fault = str(error), error.fault
         except Exception as error:  # noqa: BLE001 - a message must not stop the node
-            refused, fault, defect = f'cannot be read: {error!r}', MALFORMED, error
+            refused, fault, defect = f'{UNREADABLE}: {error!r}', MALFORMED, error
         if refused:
             self.rejected += 1
             self._hooks.report(refused, defect)

@@ -13,7 +13,7 @@ from mm_perception.errors import InvalidInput
 from mm_perception.inference import InferenceSession
 from mm_perception.modalities import Modality, Stamped
 from mm_perception.modalities.quality import Fault
-from mm_perception.ros.checks import FLAPPING, Checks, Limits
+from mm_perception.ros.checks import FLAPPING, MALFORMED, UNREADABLE, Checks, Limits
 from mm_perception.ros.health import State, Verdict, find_stuck, judge
 from mm_perception.ros.signs import Signs
 from mm_perception.ros.slots import Reading
@@ -138,9 +138,12 @@ class Supervision:
         try:
             array = modality.to_model(value.raw)
             self._session.update(name, array)
+            fault = modality.find_fault(value.raw, array, thresholds)
         except InvalidInput as error:
             return _Prepared(value, checks, None, Fault(error.fault, str(error)))
-        fault = modality.find_fault(value.raw, array, thresholds)
+        except Exception as error:  # noqa: BLE001 - one sensor's data must not stop the others
+            fault = Fault(MALFORMED, f'{UNREADABLE}: {error!r}')
+            return _Prepared(value, checks, None, fault)
         return _Prepared(value, checks, array, fault)
 
     def _if_flapping(self, name: str, verdict: Verdict, checks: Checks, now_s: float) -> Verdict:
