@@ -20,6 +20,7 @@ from mm_perception.errors import MMPerceptionError
 SECTION = 'node'
 END_TO_END, BARE_ECHO = 'end_to_end', 'bare_echo'
 ENGINES = ('onnx', 'torch')
+RELIABILITIES = ('best_effort', 'reliable')
 RATE_HZ = 30.0
 MAX_STARTS = 5
 SETTLE_S, QUIET_S = 0.5, 2.5
@@ -36,7 +37,7 @@ def measure_node(options: Options) -> Measured:
     with tqdm(total=4 + len(ENGINES), desc='     node', unit='run', leave=False) as bar:
         rows += measure_latency(scene, options)
         bar.update()
-        for reliability in ('best_effort', 'reliable'):
+        for reliability in RELIABILITIES:
             rows += measure_loss(scene, options.seconds, reliability)
             bar.update()
         rows += measure_start(scene, min(options.repeats, MAX_STARTS))
@@ -47,7 +48,7 @@ def measure_node(options: Options) -> Measured:
             except MMPerceptionError as error:
                 notes.append(f'{engine}: {error}')
             bar.update()
-    return Measured((*rows, total_lost(rows)), tuple(notes))
+    return Measured((*rows, *over_both(rows)), tuple(notes))
 
 
 def measure_latency(scene: Scene, options: Options) -> list[Row]:
@@ -131,9 +132,9 @@ def measure_loss(scene: Scene, seconds: float, reliability: str) -> list[Row]:
         (f'images_sent:{reliability}', sent, 'images'),
         (f'images_lost:{reliability}', sent - received, 'images'),
         (f'images_lost:{reliability}:plain_subscriber', sent - counted, 'images'),
-        ('cpu_percent' if not reliable else 'cpu_percent:reliable', cpu, '% of one core'),
+        (f'cpu_percent:{reliability}', cpu, '% of one core'),
         (f'memory_after_warm_up:{reliability}', warm_mb, 'MB'),
-        (f'memory_at_the_end:{reliability}', end_mb, 'MB'),
+        (f'memory_growth:{reliability}', end_mb - warm_mb, 'MB'),
     ]
     return [value_row(SECTION, case._replace(case=name), [v], unit) for name, v, unit in figures]
 
@@ -148,17 +149,14 @@ def _settled_counts(robot: Robot) -> np.ndarray:
     return np.array(counts())
 
 
-def total_lost(rows: Sequence[Row]) -> Row:
-    """Row of the images that the node lost, in all."""
-    lost = [
-        r.value or 0.0
-        for r in rows
-        if r.case in ('images_lost:best_effort', 'images_lost:reliable')
-    ]
-    engine = next(row.engine for row in rows if row.case == END_TO_END)
-    return value_row(
-        SECTION, Case('images_lost', engine, modalities=MODALITIES), [sum(lost)], 'images'
-    )
+def over_both(rows: Sequence[Row]) -> list[Row]:
+    """Rows of both reliabilities together: images lost in all, and the larger of the others."""
+    together = []
+    for name, combine in (('images_lost', sum), ('cpu_percent', max), ('memory_growth', max)):
+        pair = [row for row in rows if row.case in (f'{name}:{r}' for r in RELIABILITIES)]
+        value = combine(row.value or 0.0 for row in pair)
+        together.append(value_row(SECTION, pair[0].key._replace(case=name), [value], pair[0].unit))
+    return together
 
 
 def measure_start(scene: Scene, repeats: int) -> list[Row]:
