@@ -1,6 +1,14 @@
 """Running a trained bundle: engines and the incremental session."""
 
+from mm_perception.inference.agreement import Agreement, Judgement
 from mm_perception.inference.engine import Engine, build_engine
 from mm_perception.inference.session import Inference, InferenceSession
 
-__all__ = ['Engine', 'Inference', 'InferenceSession', 'build_engine']
+__all__ = [
+    'Agreement',
+    'Engine',
+    'Inference',
+    'InferenceSession',
+    'Judgement',
+    'build_engine',
+]

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from mm_perception.errors import InvalidInput, NothingObserved
+from mm_perception.inference.agreement import SECTION, Agreement, Judgement
 from mm_perception.inference.engine import Engine
 from mm_perception.modalities import build_modality
 from mm_perception.modalities.raw import Array
@@ -35,11 +37,18 @@ class InferenceSession:
 
     :param engine: the networks.
     :param spec: the model that they belong to.
+    :param health: calibration of the health checks, as the bundle has it.
+    :raises BundleError: if that calibration does not fit the model.
     """
 
-    def __init__(self, engine: Engine, spec: ModelSpec) -> None:
+    def __init__(
+        self, engine: Engine, spec: ModelSpec, health: Mapping[str, Any] | None = None
+    ) -> None:
         self.engine = engine
         self.spec = spec
+        calibration = (health or {}).get(SECTION)
+        self._agreement = Agreement(engine, spec, calibration) if calibration else None
+        self._judged: tuple[set[str], Judgement] | None = None
         self._shapes = {m.name: build_modality(m).shape for m in spec.modalities}
         self._codes: dict[str, Array] = {
             name: np.zeros((1, size), np.float32) for name, size in engine.code_dims.items()
@@ -74,18 +83,29 @@ class InferenceSession:
         :param sample: generate from a sample of the joint posterior instead of its mean.
         :raises NothingObserved: if nothing is present.
         """
-        missing = set(present) - self._known
-        if missing:
-            raise NothingObserved(f'no data of {", ".join(sorted(missing))} was given yet')
-        for name in present:
-            if name in self._changed:
-                self._codes[name] = self.engine.encode(name, self._changed.pop(name)[None])
+        self._encode(present)
         mask = np.array([[name in present for name in self.spec.names]])
         mean, std = self.engine.fuse(self._codes, mask)
         self._joint = mean, std
         joint = self._sample(1) if sample else mean
         decoded = {name: self.engine.decode(name, joint)[0] for name in wanted}
         return Inference(mean[0], std[0], decoded)
+
+    def judge(self, present: Collection[str]) -> Judgement | None:
+        """
+        Say whether the present modalities agree; worked out again only for other data.
+
+        :param present: modalities to compare, those that were left out of the fusion as
+            contradicted too; each must have been updated at least once.
+        :returns: None if the bundle carries no calibration.
+        :raises NothingObserved: if data of a present modality was never given.
+        """
+        if self._agreement is None:
+            return None
+        self._encode(present)
+        if self._judged is None or self._judged[0] != set(present):
+            self._judged = set(present), self._agreement.judge(self._codes, present)
+        return self._judged[1]
 
     def reconstruction_std(self, wanted: Collection[str], samples: int = 16) -> dict[str, Array]:
         """
@@ -97,6 +117,14 @@ class InferenceSession:
         """
         joint = self._sample(samples)
         return {name: self.engine.decode(name, joint).std(axis=0) for name in wanted}
+
+    def _encode(self, present: Collection[str]) -> None:
+        missing = set(present) - self._known
+        if missing:
+            raise NothingObserved(f'no data of {", ".join(sorted(missing))} was given yet')
+        for name in self._changed.keys() & set(present):
+            self._codes[name] = self.engine.encode(name, self._changed.pop(name)[None])
+            self._judged = None
 
     def _sample(self, count: int) -> Array:
         if self._joint is None:
