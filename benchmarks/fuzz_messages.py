@@ -30,7 +30,7 @@ from mm_perception.model.build import build_model
 from mm_perception.ros.checks import UNREADABLE, Limits
 from mm_perception.ros.codecs import input_codec
 from mm_perception.ros.diagnostics import status_message
-from mm_perception.ros.fusion import Demand, Fusion
+from mm_perception.ros.fusion import Demand, Fused, Fusion
 from mm_perception.ros.slots import Hooks, InputSlot
 from mm_perception.spec import ModalitySpec, ModelSpec
 
@@ -93,6 +93,7 @@ class InputPath:
         bundle = Bundle('fuzzed', spec, weights)
         self.fusion = Fusion(bundle, build_engine(bundle, 'cpu'))
         self.now_ns = START_NS
+        self.fused: Fused | None = None
         self._since_tick = 0
         self.refused: Counter[str] = Counter()
         self.defects: list[str] = []
@@ -127,7 +128,7 @@ class InputPath:
         for slot in self.slots.values():
             slot.advance()
         readings = {name: slot.look() for name, slot in self.slots.items()}
-        fused = self.fusion.tick(readings, self._limits, Demand(), self.now_ns)
+        self.fused = fused = self.fusion.tick(readings, self._limits, Demand(), self.now_ns)
         status_message(fused, self.fusion.bundle.frame_id)
         for verdict in fused.verdicts.values():
             if verdict.reason.startswith(UNREADABLE) or '\n' in verdict.reason:
