@@ -82,7 +82,7 @@ class Fusion:
         self.modalities: dict[str, Modality[Any]] = {
             spec.name: build_modality(spec) for spec in bundle.spec.modalities
         }
-        self._session = InferenceSession(self.engine, self.bundle.spec)
+        self._session = InferenceSession(engine, bundle.spec, bundle.health)
         self._supervision = Supervision(self.modalities, bundle, self._session)
         self._fallback = Fallback(engine, bundle.spec.joint_latent_dim)
         self._newest_ns = 0
@@ -112,9 +112,10 @@ class Fusion:
 
     def warm_up(self) -> None:
         """Run everything once, so that the first tick is as fast as the others."""
-        session = InferenceSession(self.engine, self.bundle.spec)
+        session = InferenceSession(self.engine, self.bundle.spec, self.bundle.health)
         for name, modality in self.modalities.items():
             session.update(name, np.zeros(modality.shape, np.float32))
+        session.judge(self.modalities)
         session.infer(self.modalities, self.modalities)
 
     def forget(self) -> None:
