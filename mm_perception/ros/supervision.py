@@ -161,8 +161,7 @@ class Supervision:
         self, used: list[str], verdicts: dict[str, Verdict], checks: Checks, now_s: float
     ) -> bool:
         """Flag what the others contradict; whether they disagree and none is to blame."""
-        compare = getattr(self._session, 'judge', lambda present: None)
-        judgement = compare(used) if checks.agreement and len(used) > 1 else None
+        judgement = self._session.judge(used) if checks.agreement and len(used) > 1 else None
         if judgement is None:
             self._doubts = {name: Doubt() for name in self._modalities}
             self._disagreement = Lasting()

@@ -411,7 +411,7 @@ def test_node_takes_compressed_images_and_namespaces(bundle: Bundle, start, robo
     )
     import cv2
 
-    data = cv2.imencode('.jpg', np.zeros((48, 64), np.uint8))[1].tobytes()
+    data = cv2.imencode('.jpg', np.eye(48, dtype=np.uint8) * 250)[1].tobytes()
     publisher = robot.node.create_publisher(CompressedImage, 'camera/image/compressed', 1)
 
     def seen() -> bool:
