@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-import threading
 import time
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import Any
 
-from rclpy.callback_groups import MutuallyExclusiveCallbackGroup
 from rclpy.clock import Clock, ClockType
 from rclpy.parameter import Parameter
-from rclpy.task import Future
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
@@ -24,6 +21,7 @@ from mm_perception.inference import build_engine
 from mm_perception.ros.checks import WHEN_SILENT
 from mm_perception.ros.fusion import Fusion
 from mm_perception.ros.inputs import Inputs
+from mm_perception.ros.late_service import LateService
 from mm_perception.ros.lifecycle import ManagedNode, autostart, run_node
 from mm_perception.ros.outputs import Outputs
 from mm_perception.ros.parameters import (
@@ -118,14 +116,11 @@ class CmiNode(ManagedNode):
         return known[trigger]
 
     def _offer_services(self, undo: ExitStack) -> None:
-        # A reload waits for its thread: in a group of its own it keeps nothing else waiting.
-        own_group = MutuallyExclusiveCallbackGroup()
+        reload = LateService(self, Trigger, '~/reload_model', self._load, self._on_loaded)
         for service in (
             self.create_service(SetBool, '~/enable', self._on_enable),
             self.create_service(Trigger, '~/reset', self._on_reset),
-            self.create_service(
-                Trigger, '~/reload_model', self._on_reload, callback_group=own_group
-            ),
+            reload.service,
         ):
             undo.callback(self.destroy_service, service)
 
@@ -184,20 +179,12 @@ class CmiNode(ManagedNode):
         response.success, response.message = True, 'everything received so far is forgotten'
         return response
 
-    async def _on_reload(self, request: Trigger.Request, response: Trigger.Response) -> Any:
-        """Load beside the running model, then swap; on any failure the old one goes on."""
-        loaded: Future = Future()
-
-        def load() -> None:
-            try:
-                loaded.set_result(self._load())
-            except Exception as error:  # noqa: BLE001 - handed on to whoever awaits
-                loaded.set_exception(error)
-            self.executor.wake()
-
-        threading.Thread(target=load, name='reload', daemon=True).start()
+    def _on_loaded(self, loaded: Fusion | Exception, response: Trigger.Response) -> Any:
+        """Swap to what was loaded beside the running model; on any failure the old one goes on."""
         try:
-            self._swap(await loaded)
+            if isinstance(loaded, Exception):
+                raise loaded
+            self._swap(loaded)
             response.success, response.message = True, self._fusion.bundle.frame_id
         except MMPerceptionError as error:
             response.success, response.message = False, f'kept the old model: {error}'
