@@ -27,7 +27,10 @@ from mm_perception.model.networks import (
 )
 from mm_perception.model.recipe import JOINT_ENCODERS, Recipe
 from mm_perception.ros import microphone_node, replay_node
+from mm_perception.ros.checks import BACKWARDS, FLAPPING, FUTURE, MALFORMED, TOLERABLE
 from mm_perception.ros.codecs import input_codec
+from mm_perception.ros.diagnostics import verdict_values
+from mm_perception.ros.health import State, Verdict
 from mm_perception.ros.parameters import NODE_ROWS, Row, modality_rows
 from mm_perception.spec import ModalitySpec, ModelSpec, StageSpec, TrainingSpec
 from mm_perception.training.augmentation import AUGMENTATIONS, Affine, Spectral
@@ -49,7 +52,8 @@ def documented(row: Row) -> str:
         default = default if key in ('enabled', 'policy') else 'of the bundle'
     default = default if default != '``' else 'empty'
     start = 'start' if row.read_only else ''
-    choices = f' One of {", ".join(row.choices)}.' if row.choices else ''
+    kind = 'Any of' if row.several else 'One of'
+    choices = f' {kind} {", ".join(row.choices)}.' if row.choices else ''
     return f'| `{name}` | {row.type_name} | {default} | {start} | {row.description}{choices} |'
 
 
@@ -93,6 +97,23 @@ def test_every_output_and_service_is_documented() -> None:
         assert topic.replace('{name}', '<modality>') in REFERENCE, topic
 
 
+def test_every_state_and_fault_is_documented() -> None:
+    states = {row[0].strip('`') for row in table('| state | meaning |')}
+    assert states == {state.value for state in State}
+    faults = {name for row in table('| fault | found when |') for name in row[0].split('`')[1::2]}
+    known = (*TOLERABLE, FUTURE, BACKWARDS, MALFORMED, FLAPPING)
+    assert faults == set(known)
+    tolerable = {
+        name
+        for row in table('| fault | found when |')
+        for name in row[0].split('`')[1::2]
+        if '*' in row[2]
+    }
+    assert tolerable == set(TOLERABLE)
+    keys = {row[0].strip('`') for row in table('| key | values |')}
+    assert keys == {*verdict_values(Verdict(State.OK, True)), 'source', 'reason'}
+
+
 def test_every_command_and_kind_is_documented() -> None:
     for command in COMMANDS:
         assert f'| `{command}` |' in REFERENCE
@@ -111,7 +132,12 @@ def test_options_of_kinds_that_the_tutorial_names_exist() -> None:
 
 def section(heading: str) -> list[list[str]]:
     """Cells of the first table under a heading of the reference, without its head."""
-    after = REFERENCE.split(f'# {heading}\n', 1)[1]
+    return table('|', REFERENCE.split(f'# {heading}\n', 1)[1])
+
+
+def table(head: str, after: str = REFERENCE) -> list[list[str]]:
+    """Cells of the first table whose head begins so, without its head."""
+    after = after[after.index(head) :]
     lines = re.search(r'(?:^\|.*\n)+', after, re.MULTILINE)
     assert lines is not None
     rows = lines[0].splitlines()[2:]
