@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from mm_perception.benchmark.rows import PERCENTS, Row, read_row
 
@@ -49,6 +50,7 @@ def _scaling(rows: Sequence[Row], folder: Path) -> dict[str, Path]:
     _rules(panel, 'modalities present', 'median of a tick (ms)')
     panel.set_xscale('log', base=2)
     panel.set_yscale('log')
+    _plain_numbers(panel.yaxis)
     panel.set_xticks(counts, [str(count) for count in counts])
     panel.legend(fontsize=8, frameon=False)
     title = 'A tick by the number of modalities'
@@ -76,6 +78,7 @@ def _latency(rows: Sequence[Row], folder: Path) -> dict[str, Path]:
             panel.plot(row.percentiles_ms, PERCENTS, color=colour, label=_name(row))
         _rules(panel, 'ms', '% of calls that take no longer')
         panel.set_xscale('log')
+        _plain_numbers(panel.xaxis)
         panel.set_ylim(0, 100)
         panel.axhline(50, color=FAINT, linewidth=0.6, linestyle=':')
         panel.set_title(title, fontsize=9, color=INK, loc='left')
@@ -112,6 +115,13 @@ def _rules(panel: Any, x: str, y: str) -> None:
     panel.set_axisbelow(True)
     for side in ('top', 'right'):
         panel.spines[side].set_visible(False)
+
+
+def _plain_numbers(axis: Any) -> None:
+    """Label a logarithmic axis at 1, 2 and 5."""
+    axis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0)))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f'{value:g}'))
+    axis.set_minor_formatter(NullFormatter())
 
 
 def _write(figure: Figure, folder: Path, name: str) -> Path:

@@ -40,7 +40,8 @@ def markdown(content: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
     :param pictures: title and path of each, from where the text will stand.
     """
     rows = [read_row(plain) for plain in content['rows']]
-    lines = [*_circumstances(content), '', '### Targets', '', *_targets(rows)]
+    measured = [target for target in TARGETS if target.section in content['seconds']]
+    lines = [*_circumstances(content), '', '### Targets', '', *_targets(measured, rows)]
     for section, tables in TABLES.items():
         chosen = [row for row in rows if row.section == section]
         if chosen:
@@ -67,9 +68,9 @@ def _circumstances(content: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _targets(rows: Rows) -> list[str]:
+def _targets(targets: Sequence[Target], rows: Rows) -> list[str]:
     lines = ['| figure | target | measured | lowest, highest repeat | |', '|---|---|---|---|---|']
-    for target in TARGETS:
+    for target in targets:
         row = target.find(rows)
         sign = '>=' if target.at_least else '<='
         limit = f'{sign} {number(target.limit)} {target.unit}'.rstrip()

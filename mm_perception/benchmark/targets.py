@@ -72,7 +72,7 @@ TARGETS = (
         'camera image published to latent, over an echo of the image: p50',
         *(2.0, 'node', 'end_to_end_over_bare_echo:p50'),
     ),
-    Target('the same, p99', 3.0, 'node', 'end_to_end_over_bare_echo:p99'),
+    Target('the same of the camera image, p99', 3.0, 'node', 'end_to_end_over_bare_echo:p99'),
     Target('images lost at 30 Hz, both reliabilities', 0.0, 'node', 'images_lost', unit='images'),
     Target(
         'CPU of the node, 30 fusions per second',
