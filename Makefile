@@ -1,18 +1,23 @@
 # Everything runs in .venv, which requirements/install.sh makes. PYTHON and ROS_WHEELS choose what
-# it is made of; DEMO and PYTEST pass options: make demo DEMO='--recordings real'.
+# it is made of; DEMO, PYTEST and BENCH pass options: make demo DEMO='--recordings real'.
 export PYTHON ?= python3
 export ROS_WHEELS ?= jazzy
 BIN := .venv/bin
 DEMO ?=
 PYTEST ?=
+BENCH ?=
 
-.PHONY: demo test lint format clean environment test-environment
+.PHONY: demo test bench lint format clean environment test-environment
 
 demo: environment
 	$(BIN)/mm-perception demo $(DEMO)
 
 test: test-environment
 	$(BIN)/python -m pytest $(PYTEST)
+
+bench: test-environment
+	$(BIN)/mm-perception benchmark --json docs/performance.json --markdown docs/performance.md \
+		--pictures docs/images $(BENCH)
 
 lint: test-environment
 	$(BIN)/ruff check .
