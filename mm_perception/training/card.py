@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -34,8 +35,8 @@ def model_card(bundle: Bundle, fuses: bool) -> str:
         how['command'],
         '```',
         '',
-        f'- Device: {how["device"]}, {how["cpu_cores"]} CPU cores, {how["jobs"]} stages at a'
-        f' time, seed {how["seed"]}.',
+        f'- Device: {how["device"]}, {how["cpu_cores"]} CPU cores, {_spread(how)}, seed'
+        f' {how["seed"]}.',
         f'- Training time: {stages}; {total:.1f} min if run one after the other.',
         f'- Versions: {_listed(f"{k} {v}" for k, v in how["versions"].items())}.',
         '',
@@ -48,6 +49,12 @@ def model_card(bundle: Bundle, fuses: bool) -> str:
     for split, figures in bundle.metrics.items():
         lines += ['', *coherence_table(split, figures)]
     return '\n'.join(lines) + '\n'
+
+
+def _spread(how: Mapping[str, Any]) -> str:
+    if how.get('processes', 1) > 1:
+        return f'{how["processes"]} processes'
+    return f'{how["jobs"]} stages at a time'
 
 
 def _listed(items: Any) -> str:

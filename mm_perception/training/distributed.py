@@ -8,6 +8,7 @@ are averaged by DistributedDataParallel, so that all take the same step.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import timedelta
@@ -74,14 +75,18 @@ def barrier() -> None:
 
 def parallel(step: nn.Module) -> nn.Module:
     """
-    Average the gradients of a module over the processes, from the weights of the first.
+    Average the gradients of a module over the processes, from the state of the first.
 
     Batch norm uses the statistics of the process's own share, as is usual.
     """
     if world_size() == 1:
         return step
-    # Which parameters a batch uses depends on which modalities it has.
-    return DistributedDataParallel(step, broadcast_buffers=False, find_unused_parameters=True)
+    for buffer in step.buffers():
+        distributed.broadcast(buffer, 0)
+    with warnings.catch_warnings():
+        # PyTorch 2.13 renames broadcast_buffers; older ones know no other name.
+        warnings.simplefilter('ignore', FutureWarning)
+        return DistributedDataParallel(step, broadcast_buffers=False)
 
 
 def seed_apart(seed: int) -> None:

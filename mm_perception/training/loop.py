@@ -182,7 +182,8 @@ class _Step(nn.Module):
 
     def forward(self, positions: Tensor, warm_up: float) -> tuple[Tensor, dict[str, Tensor]]:
         loss, terms = self._loss(positions, warm_up)
-        if not loss.requires_grad:  # nothing in the batch to learn from
+        if distributed.world_size() > 1 or not loss.requires_grad:
+            # Whatever modalities a share of a batch has, every parameter gets a gradient.
             loss = loss + 0.0 * sum(p.sum() for p in self.parameters() if p.requires_grad)
         return loss, {name: term.detach() for name, term in terms.items()}
 
