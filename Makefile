@@ -7,7 +7,7 @@ DEMO ?=
 PYTEST ?=
 BENCH ?=
 
-.PHONY: demo test bench lint format clean environment test-environment
+.PHONY: demo test bench lint format clean environment train-environment test-environment
 
 demo: environment
 	$(BIN)/mm-perception demo $(DEMO)
@@ -30,6 +30,10 @@ format: test-environment
 
 environment:
 	@bash requirements/install.sh run
+
+# PyTorch and what else training, evaluation and benchmarks need; the demo and the nodes do not.
+train-environment:
+	@bash requirements/install.sh train
 
 test-environment:
 	@bash requirements/install.sh test

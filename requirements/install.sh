@@ -1,10 +1,16 @@
 #!/usr/bin/env bash
-# Make or update the environment .venv: install.sh run|test. Does nothing when it is up to date.
+# Make or update the environment .venv: install.sh run|train|test; each holds those before it. Does
+# nothing when it is up to date.
 # A sourced ROS 2 installation is used where there is one, the rclpy wheels of PyPI elsewhere.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
 tools=$1
+case $tools in
+    run) holders=(run train test) extra=() ;;
+    train) holders=(train test) extra=(-r requirements/train.txt) ;;
+    test) holders=(test) extra=(-r requirements/test.txt) ;;
+esac
 wheels=${ROS_WHEELS:-jazzy}
 venv=.venv
 
@@ -40,7 +46,7 @@ else
     venv_options=()
     files=(-r requirements/run.txt -r "requirements/ros-$wheels.txt")
 fi
-if [[ $tools == test ]]; then files+=(-r requirements/test.txt); fi
+files+=("${extra[@]}")
 
 # The base decides about a new environment, the state about what is installed in it.
 base="$("$python" -VV | tr -d '\n') $("$python" -c 'import sys; print(sys.prefix)') $source_of_ros"
@@ -49,7 +55,8 @@ if [[ -f $venv/.base && $(<$venv/.base) != "$base" ]]; then
     say "Python or ROS 2 changed: making $venv anew"
     rm -rf "$venv"
 fi
-for stamp in "$venv/.installed-$tools" "$venv/.installed-test"; do
+for holder in "${holders[@]}"; do
+    stamp=$venv/.installed-$holder
     if [[ -f $stamp && $(<"$stamp") == "$state" ]]; then exit 0; fi
 done
 

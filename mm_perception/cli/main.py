@@ -23,6 +23,9 @@ COMMANDS = {
     'benchmark': 'measure latency, throughput, loss, memory and training speed',
     'info': 'show a bundle, the model families, the kinds of modalities',
 }
+FOR_TRAINING = frozenset(
+    {'matplotlib', 'onnx', 'onnxscript', 'scipy', 'tensorboard', 'torch', 'tqdm'}
+)
 FAILED = 2
 INTERRUPTED = 130
 
@@ -72,6 +75,8 @@ def _missing(error: ModuleNotFoundError, command: str) -> str:
     """Say in one line which library is missing and how to get it."""
     library = (error.name or str(error)).split('.')[0]
     remedy = 'pip install -r requirements/run.txt'
+    if library in FOR_TRAINING:
+        remedy = 'run "make train-environment", or pip install -r requirements/train.txt'
     if library == 'rclpy' or library.endswith('_msgs'):
         remedy = 'source a ROS 2 installation, or use the .venv that "make demo" makes'
     return f'{command} needs the Python package {library}: {remedy}'
