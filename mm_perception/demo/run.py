@@ -7,14 +7,14 @@ import signal
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
 
 import mm_perception
@@ -88,7 +88,6 @@ class Demo:
         """
         begin_s = time.monotonic()
         started = datetime.now(timezone.utc).isoformat(timespec='seconds')
-        torch.set_num_threads(1)
         domain = free_domain()
         os.environ.update(ros_environment(domain))
         # So that the nodes end with this process when it is told to end.
@@ -171,8 +170,17 @@ class Demo:
             'phases': phases,
             'device': log.model_info.get('device'),
             'engine': log.model_info.get('engine'),
-            'versions': {'mm_perception': mm_perception.__version__, 'torch': torch.__version__},
+            'versions': _versions(),
         }
+
+
+def _versions() -> dict[str, str]:
+    """Of this package, and of what can run a model, where it is installed."""
+    versions = {'mm_perception': mm_perception.__version__}
+    for name in ('onnxruntime', 'torch'):
+        with suppress(PackageNotFoundError):
+            versions[name] = version(name)
+    return versions
 
 
 def _wait(condition: Any, node: NodeProcess, otherwise: str) -> None:
