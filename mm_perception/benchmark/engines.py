@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from pathlib import Path
 
 import numpy as np
 
@@ -88,12 +87,12 @@ def growth_ratios(ticks: Durations) -> list[Row]:
 
 def measure_peers(options: Options) -> Measured:
     """Whole ticks of the engines, and the same networks in MultiVae."""
-    script = Path(options.peers).parents[2] / PEER_SCRIPT
     if not options.peers.is_file():
         raise BenchmarkFailed(
             f'{options.peers}: not there; benchmarks/peers/install.sh makes the environment of'
             ' MultiVae, --peers names its python'
         )
+    script = options.peers.absolute().parents[2] / PEER_SCRIPT
     starts = [
         lambda t=t: start_subjects('whole_ticks', t, bundle=options.bundle)
         for t in options.threads

@@ -99,10 +99,10 @@ def test_benchmark_engine_measures_ticks_stages_and_throughput(
 
 
 def test_benchmark_scaling_gives_growth_and_a_picture(tmp_path: Path) -> None:
-    arguments = ['--section', 'scaling', '--counts', '2', '4', '32', '--pictures', str(tmp_path)]
+    arguments = ['--section', 'scaling', '--counts', '4', '32', '--pictures', str(tmp_path)]
     content = benchmark(tmp_path, *arguments)
     ticks = {(r['case'], r['modalities']) for r in content['rows'] if r['engine'] == 'torch'}
-    assert {(c, n) for c in ('full_tick', 'one_new_tick') for n in (2, 4, 32)} <= ticks
+    assert {(c, n) for c in ('full_tick', 'one_new_tick') for n in (4, 32)} <= ticks
     assert values(content)['full_tick:32_over_4'] > 1.0
     assert (tmp_path / 'benchmark_scaling.png').read_bytes().startswith(b'\x89PNG')
 
@@ -127,7 +127,7 @@ def test_benchmark_node_measures_latency_loss_and_use(bundle: Bundle, tmp_path: 
     # In a process of its own: it sets the environment of its nodes.
     file = tmp_path / 'node.json'
     command = [sys.executable, '-m', 'mm_perception.cli.main', 'benchmark', str(bundle.path)]
-    command += ['--section', 'node', '--repeats', '1', '--seconds', '2', '--json', str(file)]
+    command += ['--section', 'node', '--repeats', '1', '--seconds', '1.5', '--json', str(file)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     content = json.loads(file.read_text())
@@ -137,7 +137,7 @@ def test_benchmark_node_measures_latency_loss_and_use(bundle: Bundle, tmp_path: 
     assert {'end_to_end', 'bare_echo', 'images_lost', 'cpu_percent', 'first_latent'} <= cases
     for reliability in ('best_effort', 'reliable'):
         sent = found[f'images_sent:{reliability}']
-        assert 10 <= sent <= 2 * 30 + 10
+        assert 5 <= sent <= 1.5 * 30 + 10
         assert 0 <= found[f'images_lost:{reliability}'] < sent
         assert 0 <= found[f'images_lost:{reliability}:plain_subscriber'] < sent
     assert 0.0 < found['end_to_end:answered'] <= 100.0
