@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -21,9 +22,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import save_file
 
+from mm_perception.bundle_files import file_hash, read_arrays, read_object
+from mm_perception.bundle_sizes import check_sizes
 from mm_perception.config import from_plain, to_plain
 from mm_perception.errors import BundleError, MMPerceptionError
 from mm_perception.modalities import build_modality, complete_options
@@ -41,6 +43,7 @@ MAX_BYTES = {WEIGHTS: 2 << 30, CLASSIFIERS: 2 << 30, GRAPHS: 16 << 20}
 UNHASHED = ('hash', 'metrics', 'training', 'graphs', 'health')
 """Entries of the manifest that do not name the latent space."""
 Arrays = Mapping[str, np.ndarray]
+NAME = r'[A-Za-z0-9_.-]{1,100}'
 
 
 @dataclass(frozen=True)
@@ -156,14 +159,18 @@ def load_bundle(name_or_path: str | Path) -> Bundle:
     manifest = _read_manifest(path)
     try:
         spec = from_plain(ModelSpec, manifest['spec'], 'spec')
-        for modality in spec.modalities:
-            build_modality(modality)
-    except MMPerceptionError as error:
-        raise BundleError(f'{path / MANIFEST}: {error}; made by another version?') from error
+        check_sizes(spec)
+    except (MMPerceptionError, ValueError, TypeError) as error:
+        reason = ' '.join(str(error).split())[:300]
+        raise BundleError(f'{path / MANIFEST}: {reason}; made by another version?') from error
     files = dict(manifest['files'])
     if manifest.get('graphs'):
         files[GRAPHS] = manifest['graphs']
-    arrays = {name: _read_arrays(path, name, digest) for name, digest in files.items()}
+    strange = [name for name in files if name not in MAX_BYTES]
+    if strange:
+        name = strange[0][:80]
+        raise BundleError(f'{path / MANIFEST}: lists a strange file {name!r}; not a bundle')
+    arrays = {name: read_arrays(path / name, MAX_BYTES[name], files[name]) for name in files}
     if WEIGHTS not in arrays:
         raise BundleError(f'{path}: lists no {WEIGHTS}; get the bundle again')
     return Bundle(
@@ -184,22 +191,20 @@ def load_bundle(name_or_path: str | Path) -> Bundle:
 
 def _read_manifest(path: Path) -> dict[str, Any]:
     file = path / MANIFEST
-    if file.stat().st_size > MAX_MANIFEST_BYTES:
-        raise BundleError(f'{file}: larger than {MAX_MANIFEST_BYTES >> 20} MiB; not a bundle')
-    try:
-        manifest = json.loads(file.read_text())
-    except (OSError, ValueError) as error:
-        raise BundleError(f'{file}: cannot be read ({error}); get the bundle again') from error
-    if not isinstance(manifest, dict) or manifest.get('format') != FORMAT:
-        found = manifest.get('format') if isinstance(manifest, dict) else None
+    manifest = read_object(file, MAX_MANIFEST_BYTES)
+    if manifest.get('format') != FORMAT:
+        found = repr(manifest.get('format'))[:40]
         raise BundleError(f'{file}: format {found}, this version reads {FORMAT}; train it again')
     keys = ('name', 'spec', 'files', 'classifier_options', 'statistics', 'metrics', 'training')
     missing = [key for key in (*keys, 'hash') if key not in manifest]
     if missing:
         raise BundleError(f'{file}: lacks {", ".join(missing)}; get the bundle again')
+    for key in (*keys[2:], 'health'):
+        if not isinstance(manifest.get(key, {}), dict):
+            raise BundleError(f'{file}: {key} must be an object; get the bundle again')
+    if not isinstance(manifest['name'], str) or not re.fullmatch(NAME, manifest['name']):
+        raise BundleError(f'{file}: name must be letters, digits and any of _.-; rename it')
     hashed = {k: v for k, v in manifest.items() if k not in UNHASHED}
-    if not isinstance(manifest.get('health', {}), dict):
-        raise BundleError(f'{file}: health must be an object; get the bundle again')
     if _manifest_hash(hashed) != manifest['hash']:
         raise BundleError(f'{file}: altered (its hash does not match); get the bundle again')
     return manifest
@@ -221,32 +226,7 @@ def _move_files(source: Path, target: Path) -> None:
 
 def _write_arrays(file: Path, arrays: Arrays) -> str:
     save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, file)
-    return _file_hash(file)
-
-
-def _read_arrays(path: Path, name: str, digest: str) -> Arrays:
-    file = path / name
-    if name not in MAX_BYTES:
-        raise BundleError(f'{path / MANIFEST}: lists a strange file "{name}"; not a bundle')
-    if not file.is_file():
-        raise BundleError(f'{file}: missing; get the bundle again')
-    if file.stat().st_size > MAX_BYTES[name]:
-        raise BundleError(f'{file}: larger than {MAX_BYTES[name] >> 20} MiB; not a bundle')
-    if _file_hash(file) != digest:
-        raise BundleError(f'{file}: truncated or altered (hash differs); get the bundle again')
-    try:
-        arrays: Arrays = load_file(file)
-    except SafetensorError as error:
-        raise BundleError(f'{file}: not safetensors ({error}); get the bundle again') from error
-    return arrays
-
-
-def _file_hash(path: Path) -> str:
-    digest = hashlib.sha256()
-    with path.open('rb') as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+    return file_hash(file)
 
 
 def _manifest_hash(manifest: Mapping[str, Any]) -> str:

@@ -125,7 +125,7 @@ def edit(key: str, value: object) -> Callable[[Path], None]:
         (lambda path: (path / 'model.safetensors').unlink(), 'model.safetensors: missing'),
         (lambda path: (path / 'bundle.json').unlink(), 'no bundle'),
         (lambda path: (path / 'bundle.json').write_text('{"form'), 'cannot be read'),
-        (lambda path: (path / 'bundle.json').write_text('[]'), 'format None'),
+        (lambda path: (path / 'bundle.json').write_text('[]'), 'no JSON object'),
         (edit('format', 99), 'format 99, this version reads 1'),
         (edit('name', 'other'), 'altered'),
         (edit('files', {'../../etc/passwd': ''}), 'altered'),
