@@ -210,7 +210,14 @@ def main(args: list[str] | None = None) -> int:
 
 
 def _start_if_wanted(node: CmiNode) -> bool:
-    return autostart(node) if node.parameters['autostart'] else True
+    if node.parameters['autostart']:
+        return autostart(node)
+    name = node.get_fully_qualified_name()
+    node.get_logger().info(
+        f'not configured: no output until "ros2 lifecycle set {name} configure" and "activate";'
+        ' or start with autostart:=true'
+    )
+    return True
 
 
 if __name__ == '__main__':
