@@ -149,12 +149,11 @@ def test_clock_of_a_simulation_is_the_nodes_clock(bundle: Bundle, start, robot: 
     start(f'bundle:={bundle.path}', 'autostart:=true', 'use_sim_time:=true')
     clock = robot.node.create_publisher(Clock, '/clock', 1)
     time_ns = [50_000_000_000]
-    pixels = np.zeros((48, 64), np.uint8)
 
     def advance() -> bool:
         time_ns[0] += 20_000_000
         clock.publish(Clock(clock=time_message(time_ns[0])))
-        robot.publishers['image'].publish(image_message(pixels, time_ns[0]))
+        robot.publishers['image'].publish(image_message(robot.picture(), time_ns[0]))
         return bool(robot.received['latent'])
 
     robot.until(advance, 'latent in simulated time', 30.0)
@@ -176,8 +175,7 @@ def test_two_nodes_with_two_bundles_live_in_two_namespaces(
     publisher = robot.node.create_publisher(Image, 'b/image', 1)
 
     def feed() -> bool:
-        message = image_message(np.zeros((8, 8), np.uint8), robot.now_ns())
-        publisher.publish(message)
+        publisher.publish(image_message(robot.picture(), robot.now_ns()))
         return bool(robot.received['b/latent'])
 
     robot.until(feed, 'latent of the second node', 30.0)
