@@ -21,15 +21,16 @@ def vector_spec(count: int) -> ModelSpec:
 
 
 def random_bundle(count: int) -> Bundle:
-    """A model of :func:`vector_spec` with random weights."""
+    """A model of :func:`vector_spec` with random weights, ready for every engine."""
     import torch
 
+    from mm_perception.inference.export import with_graphs
     from mm_perception.model.build import build_model
 
     torch.manual_seed(0)
     spec = vector_spec(count)
     weights = {k: v.numpy() for k, v in build_model(spec).state_dict().items()}
-    return Bundle(f'synthetic_{count}', spec, weights)
+    return with_graphs(Bundle(f'synthetic_{count}', spec, weights))
 
 
 def random_dataset(spec: ModelSpec, rows: int) -> Dataset:
