@@ -20,7 +20,7 @@ from mm_perception.evaluation.frechet import measure_frechet
 from mm_perception.evaluation.generation import subsets
 from mm_perception.evaluation.labels import label_indices
 from mm_perception.evaluation.summary import by_observed
-from mm_perception.inference import Engine, build_engine
+from mm_perception.inference.engine import Engine, reference_engine
 from mm_perception.modalities.raw import Array
 from mm_perception.model.build import build_model
 from mm_perception.spec import StageSpec, TrainingSpec
@@ -148,7 +148,7 @@ def _train_ours(spec: TrainingSpec, dataset: Dataset, work: Path) -> Trained:
     save_dataset(Path(spec.dataset), 'train', dataset)
     run = Run(spec, work / 'checkpoints', 'cpu', quiet=True)
     bundle, seconds, cpu_seconds = timed(lambda: train(run, work / 'bundle', ''))
-    engine = build_engine(bundle, 'cpu')
+    engine = reference_engine(bundle, 'cpu')
     present = np.ones((1, len(dataset.names)), bool)
 
     def infer(data: Mapping[str, Array]) -> dict[str, Array]:

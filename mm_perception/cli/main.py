@@ -19,6 +19,7 @@ COMMANDS = {
     'demo': 'sensors fail one after the other and the model fills them in, over live topics',
     'build-data': 'build a dataset from raw recordings',
     'train': 'train a model and write it as a bundle',
+    'export': 'add the ONNX graphs to a bundle',
     'evaluate': 'measure a bundle on a test set',
     'benchmark': 'measure latency, throughput, loss, memory and training speed',
     'info': 'show a bundle, the model families, the kinds of modalities',

@@ -18,7 +18,7 @@ from mm_perception.evaluation.coherence import classifier_accuracy, measure_cohe
 from mm_perception.evaluation.generation import subsets
 from mm_perception.evaluation.labels import label_indices
 from mm_perception.evaluation.rows import Row
-from mm_perception.inference import build_engine
+from mm_perception.inference.engine import reference_engine
 
 
 def evaluate_bundle(
@@ -34,7 +34,7 @@ def evaluate_bundle(
     """
     if not bundle.classifiers:
         return {}
-    engine, classifiers = build_engine(bundle, device), load_classifiers(bundle)
+    engine, classifiers = reference_engine(bundle, device), load_classifiers(bundle)
     result: dict[str, Any] = {}
     for split in splits(dataset):
         if not split.startswith('test'):

@@ -23,7 +23,7 @@ from mm_perception.evaluation.probe import measure_probe
 from mm_perception.evaluation.reconstruction import measure_reconstruction
 from mm_perception.evaluation.rows import Row
 from mm_perception.experiments.data import take
-from mm_perception.inference import build_engine
+from mm_perception.inference.engine import reference_engine
 from mm_perception.spec import StageSpec, TrainingSpec
 from mm_perception.training.feature_stage import train_features
 
@@ -71,7 +71,7 @@ def measure_everything(evaluation: Evaluation) -> dict[str, list[Row]]:
         test = load_dataset(evaluation.dataset, split)
         rows[split] = _without_labels(evaluation, test)
         if split != KNOWN and KNOWN in tests:
-            engine = build_engine(evaluation.bundle, evaluation.device)
+            engine = reference_engine(evaluation.bundle, evaluation.device)
             known = load_dataset(evaluation.dataset, KNOWN)
             rows[split] += measure_novelty(engine, known, test, subsets(test.names))
         if labelled:
@@ -112,7 +112,7 @@ def _novelty_table(split: str, rows: Sequence[Row]) -> list[str]:
 
 
 def _without_labels(evaluation: Evaluation, test: Dataset) -> list[Row]:
-    engine = build_engine(evaluation.bundle, evaluation.device)
+    engine = reference_engine(evaluation.bundle, evaluation.device)
     observed = subsets(test.names)
     how = (evaluation.estimator, evaluation.seed)
     return [
@@ -125,7 +125,7 @@ def _without_labels(evaluation: Evaluation, test: Dataset) -> list[Row]:
 
 def _with_labels(evaluation: Evaluation, training: Dataset, test: Dataset) -> list[Row]:
     bundle, how = evaluation.bundle, (evaluation.estimator, evaluation.seed)
-    engine = build_engine(bundle, evaluation.device)
+    engine = reference_engine(bundle, evaluation.device)
     labels = label_indices(test, bundle.spec)
     known = take(training, training.names, min(PROBE_ROWS, len(training)))
     known_labels = label_indices(known, bundle.spec)

@@ -19,7 +19,7 @@ from mm_perception.experiments.judges import Judges, train_judges
 from mm_perception.experiments.measure import Subject, measure
 from mm_perception.experiments.plan import Unit, digest
 from mm_perception.experiments.table import Column
-from mm_perception.inference import build_engine
+from mm_perception.inference.engine import reference_engine
 from mm_perception.spec import TrainingSpec
 from mm_perception.training.run import Run, checkpoint, fit_unimodal, train, trains_apart
 from mm_perception.training.stages import autoencoder_part
@@ -175,7 +175,7 @@ def _train(job: Job) -> Bundle:
 
 
 def _measure(job: Job, bundle: Bundle) -> list[Row]:
-    engine, judges = build_engine(bundle, job.device), judges_of(job)
+    engine, judges = reference_engine(bundle, job.device), judges_of(job)
     return measure(
         Subject(bundle, engine, load_test(job), judges, job.samples), list(job.columns.values())
     )

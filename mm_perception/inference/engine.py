@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -9,10 +10,13 @@ import numpy as np
 
 from mm_perception.bundle import Bundle
 from mm_perception.errors import EngineUnavailable
+from mm_perception.inference.graphs import has_onnxruntime, has_provider, no_graphs
 from mm_perception.modalities.raw import Array
 
 DEVICES = ('auto', 'cpu', 'cuda')
 ENGINES = ('auto', 'onnx', 'torch')
+NO_GPU = 'no CUDA GPU is usable here'
+_FASTEST_FIRST = (('torch', 'cuda'), ('onnx', 'cuda'), ('onnx', 'cpu'), ('torch', 'cpu'))
 
 
 class Engine(Protocol):
@@ -76,10 +80,10 @@ def build_engine(
     bundle: Bundle, device: str = 'auto', engine: str = 'auto', threads: int = 0
 ) -> Engine:
     """
-    Build the fastest engine for a device.
+    Build the fastest engine that is there, or the one asked for.
 
     :param device: ``auto`` (CUDA where it is, else the CPU), ``cpu`` or ``cuda``.
-    :param engine: ``auto`` (the fastest that is there), ``onnx`` or ``torch``.
+    :param engine: ``auto``, ``onnx`` or ``torch``.
     :param threads: of the processor, for one call; 0 for what suits small models.
     :raises EngineUnavailable: if the device or the engine is not there.
     :raises BundleError: if the bundle's weights do not fit its spec.
@@ -87,8 +91,63 @@ def build_engine(
     for what, asked, known in (('device', device, DEVICES), ('engine', engine, ENGINES)):
         if asked not in known:
             raise EngineUnavailable(f'unknown {what} "{asked}"; known: {", ".join(known)}')
+    obstacles: list[str] = []
+    for kind, where in _FASTEST_FIRST:
+        if engine in ('auto', kind) and device in ('auto', where):
+            obstacle = _obstacle(bundle, kind, where)
+            if not obstacle:
+                chosen = f'{kind} on {where}: '
+                reason = chosen + ('; '.join(dict.fromkeys(obstacles)) or 'the fastest allowed')
+                return _build(bundle, kind, where, threads, reason)
+            obstacles.append(obstacle)
+    reasons = '; '.join(dict.fromkeys(obstacles))
+    raise EngineUnavailable(f'engine {engine} on device {device}: {reasons}')
+
+
+def reference_engine(bundle: Bundle, device: str = 'auto') -> Engine:
+    """Build the engine that evaluation uses: torch, with samples, on all its threads."""
+    import torch
+
+    return build_engine(bundle, device, 'torch', torch.get_num_threads())
+
+
+def _build(bundle: Bundle, kind: str, device: str, threads: int, reason: str) -> Engine:
+    if kind == 'onnx':
+        from mm_perception.inference.onnx_engine import OnnxEngine
+
+        return OnnxEngine(bundle, device, threads, reason)
+    from mm_perception.inference.torch_engine import TorchEngine
+
+    return TorchEngine(bundle, device, threads, reason)
+
+
+def _obstacle(bundle: Bundle, kind: str, device: str) -> str:
+    """Why an engine cannot run on a device; empty if it can."""
+    if device == 'cuda' and not _has_driver():
+        return NO_GPU
+    return _onnx_obstacle(bundle, device) if kind == 'onnx' else _torch_obstacle(device)
+
+
+def _onnx_obstacle(bundle: Bundle, device: str) -> str:
+    if not has_onnxruntime():
+        return 'onnxruntime is not installed; pip install onnxruntime'
+    if not has_provider(device):
+        return 'this ONNX Runtime has no CUDA provider; pip install onnxruntime-gpu'
+    return '' if bundle.graphs else no_graphs(bundle)
+
+
+def _torch_obstacle(device: str) -> str:
     try:
-        from mm_perception.inference.torch_engine import TorchEngine
-    except ImportError as error:
-        raise EngineUnavailable(f'torch is not installed ({error}); pip install torch') from error
-    return TorchEngine(bundle, device, threads)
+        import torch
+    except ImportError:
+        return 'torch is not installed; pip install torch'
+    return NO_GPU if device == 'cuda' and not torch.cuda.is_available() else ''
+
+
+def _has_driver() -> bool:
+    """Whether NVIDIA's driver is there; asking torch would load it in vain on most robots."""
+    try:
+        ctypes.CDLL('libcuda.so.1')
+    except OSError:
+        return False
+    return True

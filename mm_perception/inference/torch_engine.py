@@ -8,7 +8,9 @@ import numpy as np
 import torch
 
 from mm_perception.bundle import Bundle
-from mm_perception.errors import BundleError, EngineUnavailable, NothingObserved
+from mm_perception.errors import EngineUnavailable, NothingObserved
+from mm_perception.inference.graphs import SMALL_MODEL_THREADS
+from mm_perception.inference.shapes import check_shapes
 from mm_perception.modalities.raw import Array
 from mm_perception.model.base import MultimodalModel, Posterior
 from mm_perception.model.build import build_model
@@ -19,19 +21,21 @@ class TorchEngine:
     Eager PyTorch in evaluation mode.
 
     :param device: ``auto``, ``cpu`` or ``cuda``.
-    :param threads: of the processor, for the whole process; 0 leaves them as they are.
+    :param threads: of the processor, for the whole process; 0 for what suits small models.
+    :param reason: why this engine and device.
     """
 
     name = 'torch'
 
-    def __init__(self, bundle: Bundle, device: str = 'auto', threads: int = 0) -> None:
+    def __init__(
+        self, bundle: Bundle, device: str = 'auto', threads: int = 0, reason: str = ''
+    ) -> None:
         cuda = torch.cuda.is_available()
         if device == 'cuda' and not cuda:
             raise EngineUnavailable('device cuda: no CUDA GPU is usable here; use device cpu')
         self.device = 'cuda' if cuda and device != 'cpu' else 'cpu'
-        self.reason = 'torch sees a CUDA GPU' if self.device == 'cuda' else 'torch on the CPU'
-        if threads:
-            torch.set_num_threads(threads)
+        self.reason = reason
+        torch.set_num_threads(threads or min(SMALL_MODEL_THREADS, torch.get_num_threads()))
         self._device = torch.device(self.device)
         self._model = load_model(bundle).to(self._device)
         self.fuses = self._model.fuses
@@ -88,13 +92,10 @@ def load_model(bundle: Bundle) -> MultimodalModel:
 
     :raises BundleError: if the weights do not fit the spec exactly.
     """
+    check_shapes(bundle)
     model = build_model(bundle.spec)
     weights = {name: torch.from_numpy(np.array(array)) for name, array in bundle.weights.items()}
-    try:
-        model.load_state_dict(weights, strict=True)
-    except RuntimeError as error:
-        reason = ' '.join(str(error).split())[:200]
-        raise BundleError(f'{bundle.path}: weights do not fit the spec: {reason}') from error
+    model.load_state_dict(weights, strict=True)
     return model.eval()
 
 

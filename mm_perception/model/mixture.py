@@ -65,8 +65,8 @@ class Mixture:
 
 def pick(components: Diagonal, index: Tensor) -> Diagonal:
     """One component per row: of parameters ``float[B, E, D]`` by ``int64[B]``."""
-    rows = torch.arange(len(index), device=index.device)
-    return mapped(components, lambda part: part[rows, index])
+    chosen = index[:, None, None]
+    return mapped(components, lambda p: p.gather(1, chosen.expand(-1, 1, p.shape[-1])).squeeze(1))
 
 
 def surest(components: Diagonal, present: Tensor) -> Tensor:

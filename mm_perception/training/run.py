@@ -13,9 +13,9 @@ import torch
 from mm_perception.bundle import Bundle, save_bundle
 from mm_perception.data.dataset import Dataset, load_dataset
 from mm_perception.errors import ConfigError, EngineUnavailable
-from mm_perception.evaluation.classifiers import Classifiers
 from mm_perception.evaluation.labels import label_indices, labels_of_unique
 from mm_perception.evaluation.summary import evaluate_bundle, versions
+from mm_perception.evaluation.torch_classifiers import TorchClassifiers
 from mm_perception.modalities import build_modality
 from mm_perception.model.base import MultimodalModel
 from mm_perception.model.build import build_model
@@ -95,7 +95,9 @@ def train(run: Run, out: Path, command: str) -> Bundle:
     model, posteriors, fitted = train_model(run, source)
     if isinstance(model, Nexus):
         fitted |= _finish_levels(run, model, posteriors, source, dataset)
-    classifiers, judged = train_classifiers(run, dataset) if run.judges else (Classifiers({}), {})
+    classifiers, judged = (
+        train_classifiers(run, dataset) if run.judges else (TorchClassifiers({}), {})
+    )
     bundle = Bundle(
         name=run.spec.name,
         spec=run.spec.model,
@@ -189,11 +191,11 @@ def _finish_levels(
     return fitted
 
 
-def train_classifiers(run: Run, dataset: Dataset) -> tuple[Classifiers, dict[str, Fitted]]:
+def train_classifiers(run: Run, dataset: Dataset) -> tuple[TorchClassifiers, dict[str, Fitted]]:
     """Train an independent classifier per modality; none where nothing carries labels."""
     names = [m.name for m in run.spec.model.modalities if not build_modality(m).labels]
     if label_indices(dataset, run.spec.model) is None:
-        return Classifiers({}), {}
+        return TorchClassifiers({}), {}
     judged = side_by_side({name: partial(_fit_classifier, run, name) for name in names}, run.jobs)
     source = TensorSource(dataset, torch.device(run.device))
     readers = {}
@@ -201,7 +203,7 @@ def train_classifiers(run: Run, dataset: Dataset) -> tuple[Classifiers, dict[str
         stage = _classifier_stage(run.spec, name, dataset, source)
         _finish(run, stage)
         readers[name] = stage.module
-    return Classifiers(readers), judged  # type: ignore[arg-type]
+    return TorchClassifiers(readers), judged  # type: ignore[arg-type]
 
 
 def _classifier_stage(

@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from mm_perception.evaluation.classifiers import Classifier
 from mm_perception.model.build import build_model
+from mm_perception.model.classifier import Classifier
 from mm_perception.model.distributions import DiagonalGaussian
 from mm_perception.model.nexus import Nexus
 from mm_perception.model.unimodal import UnimodalVAE

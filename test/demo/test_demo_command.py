@@ -43,14 +43,15 @@ def failures(summary):
 @pytest.fixture(scope='module')
 def untrained(tmp_path_factory):
     """A bundle that knows nothing, with classifiers that know nothing."""
-    from mm_perception.evaluation.classifiers import Classifier, Classifiers
+    from mm_perception.evaluation.torch_classifiers import TorchClassifiers as Judges
+    from mm_perception.model.classifier import Classifier
 
     bundle = make_bundle()
     readers = {
         spec.name: Classifier(spec, 10) for spec in bundle.spec.modalities if spec.kind != 'symbol'
     }
     path = tmp_path_factory.mktemp('bundles') / 'untrained'
-    save_bundle(replace(bundle, classifiers=Classifiers(readers).state()), path, '# untrained\n')
+    save_bundle(replace(bundle, classifiers=Judges(readers).state()), path, '# untrained\n')
     save_recordings(path / 'recordings', make_recordings())
     return path
 

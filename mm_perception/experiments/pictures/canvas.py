@@ -13,8 +13,7 @@ from matplotlib.figure import Figure
 from mm_perception.data.dataset import Dataset
 from mm_perception.experiments.job import Job, find_bundle_of, load_test
 from mm_perception.experiments.runner import Outcome
-from mm_perception.inference import build_engine
-from mm_perception.inference.engine import Engine
+from mm_perception.inference.engine import Engine, reference_engine
 from mm_perception.modalities import Modality, build_modality
 from mm_perception.modalities.raw import Array
 from mm_perception.spec import ModelSpec
@@ -50,7 +49,7 @@ def models_of(outcome: Outcome, dataset: str) -> Iterator[Model]:
         if job.unit.dataset == dataset and job.unit.seed == 0:
             bundle = find_bundle_of(job)
             title = outcome.plan.table.variants[job.unit.variant].title
-            yield Model(title, bundle.spec, build_engine(bundle, 'cpu'), job)
+            yield Model(title, bundle.spec, reference_engine(bundle, 'cpu'), job)
 
 
 def new_figure(title: str, width: float, height: float) -> Figure:

@@ -1,0 +1,146 @@
+"""From a bundle's networks to ONNX graphs that carry no weights."""
+
+from __future__ import annotations
+
+import io
+import json
+import warnings
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mm_perception.bundle import Bundle
+from mm_perception.errors import MissingDependency
+from mm_perception.evaluation.torch_classifiers import load_modules
+from mm_perception.inference.graphs import INDEX
+from mm_perception.inference.torch_engine import load_model
+from mm_perception.modalities import build_modality
+from mm_perception.model.base import MultimodalModel
+
+OPSET = 18
+
+
+@dataclass(frozen=True)
+class Stage:
+    """
+    A part of the model that runs on its own.
+
+    :param module: holds the parameters.
+    :param function: of tensors, in the order of the inputs.
+    :param inputs: examples of a batch of two, by name.
+    :param outputs: names.
+    """
+
+    name: str
+    module: nn.Module
+    function: Callable[..., Tensor | tuple[Tensor, ...]]
+    inputs: Mapping[str, Tensor]
+    outputs: tuple[str, ...]
+
+
+def with_graphs(bundle: Bundle) -> Bundle:
+    """
+    Add the graphs of a bundle's networks, classifiers included.
+
+    :returns: the same bundle with graphs; nothing is written.
+    :raises BundleError: if weights do not fit the spec.
+    :raises MissingDependency: if the package onnx is not installed.
+    """
+    model = load_model(bundle)
+    parts = [(stage, bundle.weights) for stage in _model_stages(model)]
+    for name, reader in load_modules(bundle).items():
+        data = torch.zeros(2, *build_modality(bundle.spec.modality(name)).shape)
+        holder = nn.ModuleDict({name: reader})
+        stage = Stage(f'classify.{name}', holder, reader, {'data': data}, ('logits',))
+        parts.append((stage, bundle.classifiers))
+    graphs, needed = {}, {}
+    for stage, weights in parts:
+        graphs[stage.name], needed[stage.name] = _without_weights(_export(stage), weights)
+    index = {'fuses': model.fuses, 'code_dims': model.code_dims, 'weights': needed}
+    graphs[INDEX] = json.dumps(index).encode()
+    return replace(bundle, graphs=graphs)
+
+
+def _model_stages(model: MultimodalModel) -> Iterator[Stage]:
+    joint = torch.zeros(2, model.spec.joint_latent_dim)
+    codes = {name: torch.zeros(2, size) for name, size in model.code_dims.items()}
+    for modality in model.spec.modalities:
+        name, latent = modality.name, joint
+        data = torch.zeros(2, *build_modality(modality).shape)
+        encode = partial(model.encode, name)
+        yield Stage(f'encode.{name}', model, encode, {'data': data}, ('code',))
+        if model.predicts:
+            predict = partial(model.predict, name)
+            yield Stage(f'predict.{name}', model, predict, {'joint': joint}, ('latent',))
+            latent = torch.zeros(2, modality.latent_dim)
+        generate = partial(model.generate, name)
+        yield Stage(f'generate.{name}', model, generate, {'latent': latent}, ('data',))
+
+    def fuse(present: Tensor, *values: Tensor) -> tuple[Tensor, Tensor]:
+        posterior = model.fuse(dict(zip(codes, values)), present)
+        return posterior.mean, posterior.std
+
+    present = torch.ones(2, len(codes), dtype=torch.bool)
+    yield Stage('fuse', model, fuse, {'present': present, **codes}, ('mean', 'std'))
+
+
+class _Holder(nn.Module):
+    """Names the parameters as a bundle does, whatever part of the model runs."""
+
+    def __init__(self, stage: Stage) -> None:
+        super().__init__()
+        self.held = stage.module
+        self.function = stage.function
+
+    def forward(self, *inputs: Tensor) -> Any:
+        return self.function(*inputs)
+
+
+def _export(stage: Stage) -> bytes:
+    names = [*stage.inputs, *stage.outputs]
+    file = io.BytesIO()
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter('ignore')
+        torch.onnx.export(
+            _Holder(stage).eval(),
+            tuple(stage.inputs.values()),
+            file,  # type: ignore[arg-type]
+            input_names=list(stage.inputs),
+            output_names=list(stage.outputs),
+            dynamic_axes={name: {0: 'batch'} for name in names},
+            opset_version=OPSET,
+            dynamo=False,  # the other exporter names weights anew
+            training=torch.onnx.TrainingMode.PRESERVE,  # ONNX Runtime folds batch norm itself
+            do_constant_folding=False,
+        )
+    return file.getvalue()
+
+
+def _without_weights(content: bytes, weights: Mapping[str, np.ndarray]) -> tuple[bytes, list[str]]:
+    """The graph with references in place of weights, and the names of those."""
+    try:
+        import onnx
+    except ImportError as error:
+        raise MissingDependency('exporting needs the package onnx; pip install onnx') from error
+    model = onnx.load_from_string(content)
+    renamed = {}
+    for tensor in model.graph.initializer:
+        name = tensor.name.removeprefix('held.')
+        if name in weights:
+            renamed[tensor.name] = name
+            reference = onnx.TensorProto(
+                name=name, dims=weights[name].shape or (1,), data_type=tensor.data_type
+            )
+            reference.data_location = onnx.TensorProto.EXTERNAL
+            reference.external_data.add(key='location', value='weights')
+            tensor.CopyFrom(reference)
+    for node in model.graph.node:
+        node.ClearField('doc_string')
+        node.ClearField('metadata_props')
+        node.input[:] = [renamed.get(value, value) for value in node.input]
+    return model.SerializeToString(), sorted(renamed.values())

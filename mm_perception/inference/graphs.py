@@ -1,0 +1,154 @@
+"""ONNX graphs of a bundle on ONNX Runtime; their weights come from the bundle's weight files."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from functools import cache
+from importlib.util import find_spec
+from typing import Any
+
+import numpy as np
+
+from mm_perception.bundle import Bundle
+from mm_perception.errors import BundleError
+from mm_perception.inference.graph_check import check_graph
+from mm_perception.modalities.raw import Array
+
+INDEX = 'index'
+"""Entry of the graphs in JSON: ``fuses``, ``code_dims``, and the ``weights`` of each graph."""
+SMALL_MODEL_THREADS = 2
+
+
+def has_onnxruntime() -> bool:
+    """Whether ONNX Runtime is installed."""
+    return find_spec('onnxruntime') is not None
+
+
+def has_provider(device: str) -> bool:
+    """Whether the installed ONNX Runtime can run on ``cpu`` or ``cuda``."""
+    import onnxruntime
+
+    return f'{device.upper()}ExecutionProvider' in onnxruntime.get_available_providers()
+
+
+def read_index(bundle: Bundle) -> dict[str, Any]:
+    """
+    What a bundle's graphs need.
+
+    :raises BundleError: if it has none, or their index cannot be read.
+    """
+    if INDEX not in bundle.graphs:
+        raise BundleError(no_graphs(bundle))
+    try:
+        index = dict(json.loads(bundle.graphs[INDEX]))
+        kinds = {'fuses': bool, 'code_dims': dict, 'weights': dict}
+        wrong = [key for key, kind in kinds.items() if not isinstance(index[key], kind)]
+        if wrong:
+            raise TypeError(f'{wrong[0]} is of a wrong type')
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise BundleError(f'{bundle.path}: index of the graphs: {error}; export again') from error
+    return index
+
+
+def names_of(bundle: Bundle, stage: str) -> list[str]:
+    """Modalities for which a bundle has a graph of a stage (``encode``, ``classify``, ...)."""
+    names = (name.partition('.') for name in bundle.graphs)
+    return [modality for part, _, modality in names if part == stage]
+
+
+def no_graphs(bundle: Bundle) -> str:
+    """The line that says what to do about a bundle without graphs."""
+    return f'{bundle.path}: has no ONNX graphs; run mm-perception export {bundle.path}'
+
+
+class Graph:
+    """
+    One graph, ready to run.
+
+    :param bundle: that it is of.
+    :param name: of the graph.
+    :param weights: of the bundle that it takes its own from.
+    :param device: ``cpu`` or ``cuda``.
+    :param threads: of the processor, shared by all graphs of the process; 0 for what suits
+        small models. The first graph of the process decides.
+    :raises BundleError: if the graph is broken or does not fit the weights.
+    """
+
+    def __init__(
+        self,
+        bundle: Bundle,
+        name: str,
+        weights: Mapping[str, np.ndarray],
+        device: str = 'cpu',
+        threads: int = 0,
+    ) -> None:
+        import onnxruntime
+
+        where = f'{bundle.path}: graph {name}'
+        try:
+            needed = list(read_index(bundle)['weights'][name])
+            arrays = [np.ascontiguousarray(weights[key]) for key in needed]
+            values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in arrays]
+            content = bundle.graphs[name]
+        except (KeyError, TypeError) as error:
+            raise BundleError(f'{where}: lacks {error}; export again') from error
+        try:
+            check_graph(content, needed)
+        except ValueError as error:
+            raise BundleError(f'{where}: {error}; not one of this package') from error
+        options = _options(threads)
+        options.add_external_initializers(needed, values)
+        try:
+            self._session = onnxruntime.InferenceSession(content, options, _providers(device))
+        except _failures() as error:
+            reason = ' '.join(str(error).split())[:200]
+            raise BundleError(f'{where}: does not fit the weights: {reason}') from error
+        self._outputs = [output.name for output in self._session.get_outputs()]
+
+    @property
+    def device(self) -> str:
+        """Where it runs: ``cpu`` or ``cuda``."""
+        provider: str = self._session.get_providers()[0]
+        return provider.removesuffix('ExecutionProvider').lower()
+
+    def __call__(self, inputs: Mapping[str, np.ndarray]) -> list[Array]:
+        """Outputs for a batch of inputs."""
+        outputs: list[Array] = self._session.run(self._outputs, inputs)
+        return outputs
+
+
+def _options(threads: int) -> Any:
+    """All sessions share one pool: pools of their own would spin against each other."""
+    import onnxruntime
+
+    _share_pool(threads or min(SMALL_MODEL_THREADS, len(os.sched_getaffinity(0))))
+    options = onnxruntime.SessionOptions()
+    options.use_per_session_threads = False
+    options.log_severity_level = 3
+    return options
+
+
+@cache
+def _pool() -> list[int]:
+    return []
+
+
+def _share_pool(threads: int) -> None:
+    import onnxruntime
+
+    if not _pool():
+        onnxruntime.set_global_thread_pool_sizes(threads, 1)
+        _pool().append(threads)
+
+
+def _providers(device: str) -> list[str]:
+    return ['CPUExecutionProvider'] if device == 'cpu' else ['CUDAExecutionProvider']
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    from onnxruntime.capi import onnxruntime_pybind11_state as state
+
+    names = ('Fail', 'InvalidArgument', 'InvalidGraph', 'InvalidProtobuf', 'NotImplemented')
+    return (*(getattr(state, name) for name in names), state.RuntimeException, RuntimeError)

@@ -1,0 +1,78 @@
+"""The fast engine: ONNX Runtime, without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from mm_perception.bundle import Bundle
+from mm_perception.errors import EngineUnavailable, NothingObserved
+from mm_perception.inference.graphs import Graph, read_index
+from mm_perception.modalities.raw import Array
+
+
+class OnnxEngine:
+    """
+    The graphs of a bundle on ONNX Runtime.
+
+    :param device: ``cpu`` or ``cuda``.
+    :param threads: of the processor, see :class:`~mm_perception.inference.graphs.Graph`.
+    :param reason: why this engine and device.
+    :raises BundleError: if the bundle has no graphs, or broken ones.
+    """
+
+    name = 'onnx'
+
+    def __init__(
+        self, bundle: Bundle, device: str = 'cpu', threads: int = 0, reason: str = ''
+    ) -> None:
+        index = read_index(bundle)
+        self.reason = reason
+        self._graphs = {
+            name: Graph(bundle, name, bundle.weights, device, threads)
+            for name in index['weights']
+            if not name.startswith('classify.')
+        }
+        self._fuse = self._graphs['fuse']
+        self.device = self._fuse.device
+        self.fuses: bool = index['fuses']
+        names = bundle.spec.names
+        self.predicts = all(f'predict.{name}' in self._graphs for name in names)
+        self.code_dims: dict[str, int] = dict(index['code_dims'])
+
+    def encode(self, name: str, data: Array) -> Array:
+        """Code of a modality, see :class:`Engine`."""
+        return self._graphs[f'encode.{name}']({'data': np.asarray(data, np.float32)})[0]
+
+    def fuse(self, codes: Mapping[str, Array], present: np.ndarray) -> tuple[Array, Array]:
+        """Mean and standard deviation of the joint posterior, see :class:`Engine`."""
+        if not present.any(axis=1).all():
+            raise NothingObserved('no modality is present; at least one is needed to fuse')
+        mean, std = self._fuse({'present': present, **codes})
+        return mean, std
+
+    def fuse_sample(self, codes: Mapping[str, Array], present: np.ndarray, seed: int) -> Array:
+        """
+        Not offered.
+
+        :raises EngineUnavailable: always.
+        """
+        raise EngineUnavailable('engine onnx: draws no samples of a posterior; use engine torch')
+
+    def predict(self, name: str, joint: Array) -> Array:
+        """Expected latent of one modality, see :class:`Engine`."""
+        return self._graphs[f'predict.{name}']({'joint': np.asarray(joint, np.float32)})[0]
+
+    def decode(self, name: str, joint: Array) -> Array:
+        """Expected data of one modality, see :class:`Engine`."""
+        latent = self.predict(name, joint) if self.predicts else np.asarray(joint, np.float32)
+        return self._graphs[f'generate.{name}']({'latent': latent})[0]
+
+    def decode_sample(self, name: str, joint: Array, seed: int) -> Array:
+        """
+        Not offered.
+
+        :raises EngineUnavailable: always.
+        """
+        raise EngineUnavailable('engine onnx: draws no samples below the latent; use engine torch')

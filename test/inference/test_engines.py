@@ -1,0 +1,244 @@
+"""Every engine against the eager reference, for every family and every subset."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from model_specs import arm_spec, family_spec
+from small_bundle import make_bundle
+
+from mm_perception.bundle import Bundle, load_bundle, save_bundle
+from mm_perception.errors import BundleError, EngineUnavailable, NothingObserved
+from mm_perception.evaluation.classifiers import load_classifiers
+from mm_perception.evaluation.torch_classifiers import TorchClassifiers
+from mm_perception.inference import Engine, build_engine
+from mm_perception.inference.export import with_graphs
+from mm_perception.modalities import build_modality
+from mm_perception.modalities.raw import Array
+from mm_perception.model.build import FAMILIES
+from mm_perception.model.classifier import Classifier
+from mm_perception.spec import ModelSpec
+
+TOLERANCE = 2e-5
+"""Difference to the eager reference, absolute or relative: float32, sums in another order."""
+SPECS = {family: family_spec(family) for family in FAMILIES} | {
+    'calibrated': family_spec('nexus', calibrated=True),
+    'attention': family_spec('nexus', joint_encoder='attention'),
+    'surrogates': family_spec('nexus', joint_encoder='surrogates'),
+    'laplace': family_spec('mmvae', options={'posterior': 'laplace'}),
+    'deep': family_spec('hmvae', options={'depth': 3}),
+    'arm': arm_spec(),
+}
+
+
+def arrays(spec: ModelSpec, count: int, seed: int = 0) -> dict[str, Array]:
+    generator = np.random.default_rng(seed)
+    return {
+        m.name: generator.random((count, *build_modality(m).shape), dtype=np.float32)
+        for m in spec.modalities
+    }
+
+
+def lived_in(bundle: Bundle, seed: int = 0) -> Bundle:
+    """The bundle with every weight and statistic moved from where it began."""
+    generator = np.random.default_rng(seed)
+    weights = {
+        name: np.asarray(value + 0.03 * generator.standard_normal(value.shape), np.float32)
+        if value.dtype == np.float32
+        else value
+        for name, value in bundle.weights.items()
+    }
+    return replace(bundle, weights=weights)
+
+
+def assert_equal(engine: Engine, reference: Engine, spec: ModelSpec, count: int) -> None:
+    data = arrays(spec, count, seed=count)
+    codes = {name: engine.encode(name, value) for name, value in data.items()}
+    expected = {name: reference.encode(name, value) for name, value in data.items()}
+    assert engine.code_dims == reference.code_dims
+    assert (engine.fuses, engine.predicts) == (reference.fuses, reference.predicts)
+    for name, code in codes.items():
+        assert code.dtype == np.float32 and code.shape == (count, engine.code_dims[name])
+        np.testing.assert_allclose(code, expected[name], atol=TOLERANCE, rtol=TOLERANCE)
+    for subset in product((False, True), repeat=len(spec.names)):
+        if not any(subset):
+            continue
+        present = np.repeat([subset], count, axis=0)
+        joint, wanted = engine.fuse(codes, present), reference.fuse(expected, present)
+        np.testing.assert_allclose(joint, wanted, atol=TOLERANCE, rtol=TOLERANCE)
+        for name in spec.names:
+            made, right = engine.decode(name, joint[0]), reference.decode(name, wanted[0])
+            assert made.shape == data[name].shape
+            np.testing.assert_allclose(made, right, atol=TOLERANCE, rtol=TOLERANCE)
+            if engine.predicts:
+                guess, best = engine.predict(name, joint[0]), reference.predict(name, wanted[0])
+                assert guess.shape == (count, spec.modality(name).latent_dim)
+                np.testing.assert_allclose(guess, best, atol=TOLERANCE, rtol=TOLERANCE)
+
+
+@pytest.mark.parametrize('case', SPECS)
+def test_onnx_equals_the_eager_reference(case: str) -> None:
+    spec = SPECS[case]
+    bundle = with_graphs(lived_in(make_bundle(case, spec=spec)))
+    engine, reference = (build_engine(bundle, 'cpu', kind) for kind in ('onnx', 'torch'))
+    for count in (1, 3):
+        assert_equal(engine, reference, spec, count)
+
+
+def test_engines_agree_on_the_shipped_bundle() -> None:
+    bundle = load_bundle('mhd')
+    engine, reference = (build_engine(bundle, 'cpu', kind) for kind in ('onnx', 'torch'))
+    assert_equal(engine, reference, bundle.spec, 2)
+
+
+def test_engines_predict_in_the_scale_of_the_codes() -> None:
+    """Where one modality is all there is, what is predicted for it resembles its latent."""
+    bundle = load_bundle('mhd')
+    engine = build_engine(bundle, 'cpu')
+    label = np.eye(10, dtype=np.float32)
+    codes = {name: np.zeros((10, size), np.float32) for name, size in engine.code_dims.items()}
+    codes['symbol'] = engine.encode('symbol', label)
+    present = np.repeat([[name == 'symbol' for name in bundle.spec.names]], 10, axis=0)
+    latent = codes['symbol'][:, : bundle.spec.modality('symbol').latent_dim]
+    guess = engine.predict('symbol', engine.fuse(codes, present)[0])
+    nearest = np.square(latent[:, None] - guess).sum(-1).argmin(0)
+    np.testing.assert_array_equal(nearest, np.arange(10))
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA GPU')
+@pytest.mark.parametrize('case', SPECS)
+def test_cuda_graphs_equal_the_eager_reference(case: str) -> None:
+    bundle = lived_in(make_bundle(case, spec=SPECS[case]))
+    engine, reference = build_engine(bundle, 'cuda', 'torch'), build_engine(bundle, 'cpu', 'torch')
+    assert engine.name == 'torch-cuda-graph'
+    torch.backends.cudnn.allow_tf32 = False
+    for count in (1, 3, 64):  # the last runs eagerly
+        assert_equal(engine, reference, SPECS[case], count)
+
+
+def test_onnx_needs_somebody_present() -> None:
+    bundle = with_graphs(make_bundle())
+    engine = build_engine(bundle, 'cpu', 'onnx')
+    codes = {name: np.zeros((1, size), np.float32) for name, size in engine.code_dims.items()}
+    with pytest.raises(NothingObserved, match='no modality is present'):
+        engine.fuse(codes, np.zeros((1, len(codes)), bool))
+
+
+def test_onnx_says_what_it_does_not_offer() -> None:
+    engine = build_engine(with_graphs(make_bundle()), 'cpu', 'onnx')
+    joint = np.zeros((1, 8), np.float32)
+    with pytest.raises(EngineUnavailable, match='use engine torch'):
+        engine.fuse_sample({}, np.ones((1, 4), bool), 0)
+    with pytest.raises(EngineUnavailable, match='use engine torch'):
+        engine.decode_sample('image', joint, 0)
+
+
+@pytest.mark.parametrize(
+    ('device', 'engine', 'message'),
+    [
+        ('tpu', 'auto', 'unknown device "tpu"; known: auto, cpu, cuda'),
+        ('cpu', 'tensorflow', 'unknown engine "tensorflow"; known: auto, onnx, torch'),
+        ('auto', 'onnx', 'has no ONNX graphs; run mm-perception export'),
+    ],
+)
+def test_an_engine_that_is_not_there_is_an_error(device: str, engine: str, message: str) -> None:
+    with pytest.raises(EngineUnavailable, match=message) as error:
+        build_engine(make_bundle(), device, engine)
+    assert '\n' not in str(error.value)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason='there is a CUDA GPU')
+@pytest.mark.parametrize('engine', ['auto', 'onnx', 'torch'])
+def test_cuda_is_never_replaced_in_silence(engine: str) -> None:
+    with pytest.raises(EngineUnavailable, match='no CUDA GPU is usable here'):
+        build_engine(with_graphs(make_bundle()), 'cuda', engine)
+
+
+def test_the_fastest_engine_is_chosen_and_says_why() -> None:
+    bare = make_bundle()
+    chosen = {
+        engine.name: engine.reason for engine in map(build_engine, (bare, with_graphs(bare)))
+    }
+    if not torch.cuda.is_available():
+        assert set(chosen) == {'torch', 'onnx'}
+        assert 'no ONNX graphs' in chosen['torch'] and 'no CUDA GPU' in chosen['onnx']
+
+
+def test_weights_that_do_not_fit_the_graphs_are_refused() -> None:
+    bundle = with_graphs(make_bundle())
+    name = 'top.joint.posterior.weight'
+    for weights in (
+        {k: v for k, v in bundle.weights.items() if k != name},
+        {**bundle.weights, name: np.zeros((3, 3), np.float32)},
+    ):
+        with pytest.raises(BundleError, match='graph fuse') as error:
+            build_engine(replace(bundle, weights=weights), 'cpu', 'onnx')
+        assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('damaged', ['fuse', 'index'])
+def test_a_broken_graph_is_refused_in_one_line(damaged: str) -> None:
+    bundle = with_graphs(make_bundle())
+    broken = replace(bundle, graphs={**bundle.graphs, damaged: b'no graph'})
+    with pytest.raises(BundleError, match='graph') as error:
+        build_engine(broken, 'cpu', 'onnx')
+    assert '\n' not in str(error.value)
+
+
+def judged_bundle(path: Path) -> Bundle:
+    """A bundle with graphs and classifiers, on disk."""
+    bundle = make_bundle()
+    readers = {m.name: Classifier(m, 10) for m in bundle.spec.modalities if m.kind != 'symbol'}
+    bundle = replace(bundle, classifiers=TorchClassifiers(readers).state())
+    return save_bundle(with_graphs(bundle), path, '# small\n')
+
+
+WITHOUT_TORCH = """
+import sys, json
+sys.modules['torch'] = None
+import numpy as np
+from mm_perception.bundle import load_bundle
+from mm_perception.evaluation.classifiers import load_classifiers
+from mm_perception.inference import InferenceSession, build_engine
+bundle = load_bundle(sys.argv[1])
+data = dict(np.load(sys.argv[2]))
+engine = build_engine(bundle)
+session = InferenceSession(engine, bundle.spec)
+for name, values in data.items():
+    session.update(name, values[0])
+result = session.infer(data, data)
+session.reconstruction_std(['image'])
+readers = load_classifiers(bundle)
+read = {name: readers.read(name, values).tolist() for name, values in data.items()}
+print(json.dumps({'engine': engine.name, 'mean': result.mean.tolist(), 'read': read}))
+"""
+
+
+def test_everything_that_runs_does_without_torch(tmp_path: Path) -> None:
+    bundle = judged_bundle(tmp_path / 'small')
+    data = arrays(bundle.spec, 5)
+    np.savez(tmp_path / 'data.npz', **data)  # type: ignore[arg-type]
+    done = subprocess.run(
+        [sys.executable, '-c', WITHOUT_TORCH, str(bundle.path), str(tmp_path / 'data.npz')],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    reference = build_engine(bundle, 'cpu', 'torch')
+    codes = {name: reference.encode(name, values[:1]) for name, values in data.items()}
+    mean, _ = reference.fuse(codes, np.ones((1, len(codes)), bool))
+    assert found['engine'] == 'onnx'
+    np.testing.assert_allclose(found['mean'], mean[0], atol=TOLERANCE, rtol=TOLERANCE)
+    readers = load_classifiers(replace(bundle, graphs={}))
+    for name, values in data.items():
+        assert found['read'][name] == readers.read(name, values).tolist()
