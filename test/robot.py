@@ -10,15 +10,17 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
+from rcl_interfaces.srv import SetParameters
 from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
+from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import String
@@ -76,6 +78,13 @@ class Robot:
     ``live`` holds the modalities whose sensors work.
     """
 
+    periods_s: ClassVar[dict[str, float]] = {
+        'image': 0.033,
+        'sound': CHUNK_S,
+        'trajectory': 0.2,
+        'symbol': 0.2,
+    }
+
     def __init__(self, namespace: str = '') -> None:
         self.live: set[str] = set()
         self.received: dict[str, deque[Any]] = defaultdict(lambda: deque(maxlen=500))
@@ -122,10 +131,14 @@ class Robot:
         now_s = time.monotonic()
         for name in list(self.live):
             if now_s >= self._due[name]:
-                getattr(self, f'_send_{name}')()
-                period_s = {'image': 0.033, 'sound': CHUNK_S}.get(name, 0.2)
+                self.send(name)
+                period_s = self.periods_s[name]
                 self._due[name] = max(self._due[name] + period_s, now_s - period_s)
         self._executor.spin_once(timeout_sec=0.005)
+
+    def send(self, name: str) -> None:
+        """Publish what a sensor sees now."""
+        getattr(self, f'_send_{name}')()
 
     def run(self, seconds: float) -> None:
         """Go on for a while."""
@@ -184,6 +197,14 @@ class Robot:
         """Ask for a lifecycle transition; whether it succeeded."""
         request = ChangeState.Request(transition=Transition(id=transition))
         return bool(self.call(ChangeState, f'{node}/change_state', request).success)
+
+    def set_parameter(self, name: str, value: Any, node: str = 'cmi') -> None:
+        """Set a parameter of the node, which must take it."""
+        request = SetParameters.Request(
+            parameters=[Parameter(name, value=value).to_parameter_msg()]
+        )
+        result = self.call(SetParameters, f'{node}/set_parameters', request).results[0]
+        assert result.successful, result.reason
 
     def state(self, node: str = 'cmi') -> str:
         """Lifecycle state of the node."""
