@@ -165,7 +165,7 @@ def fuzz(messages: int, seed: int = 0, progress: bool = False) -> dict[str, Any]
             path.defects.append(f'{name}: escaped: {error!r}')
         slowest_ms = max(slowest_ms, (time.perf_counter() - start_s) * 1e3)
         counts['healthy' if way is BREAKS[0] else 'malformed'] += 1
-        if sum(counts.values()) % max(messages // 50, 1) == 0:
+        if counts['malformed'] > len(memory_mib) * messages / 50:
             memory_mib.append(resident_mib())
             if progress:
                 print(f'{counts["malformed"]} messages, {memory_mib[-1]:.1f} MiB', flush=True)
