@@ -17,7 +17,7 @@ from std_msgs.msg import String
 
 from mm_perception.bundle import load_bundle
 from mm_perception.inference import Judgement, build_engine
-from mm_perception.modalities import Motion
+from mm_perception.modalities import Motion, build_modality
 from mm_perception.modalities.quality import Thresholds
 from mm_perception.ros.checks import TOLERABLE, WHEN_HOLD, WHEN_PRIOR, Checks, Limits
 from mm_perception.ros.codecs import (
@@ -431,3 +431,34 @@ def test_latent_is_less_certain_the_fewer_sensors_there_are() -> None:
 
 def test_tolerable_faults_are_those_of_the_data() -> None:
     assert {'malformed', 'future', 'backwards', 'flapping'}.isdisjoint(TOLERABLE)
+
+
+# Another configuration of the same modalities
+
+
+def test_slot_keeps_what_it_gathered_when_the_same_model_is_loaded_again() -> None:
+    bench = Bench(trajectory='geometry_msgs/msg/PointStamped')
+    slot = bench.slots['trajectory']
+    message = PointStamped()
+    for k in range(20):
+        if k == 10:
+            slot.adopt(Fusion(make_bundle(), ENGINE).modalities['trajectory'])
+        bench.now_ms += 10
+        message.header.stamp.sec, message.header.stamp.nanosec = divmod(bench.now_ns, 10**9)
+        message.point.x = float(k)
+        slot.add(message)
+    bench.now_ms += 500
+    slot.advance()
+    value = slot.look().value
+    assert value is not None
+    assert len(value.raw.points) == 20  # type: ignore[attr-defined]
+
+
+def test_slot_keeps_its_value_when_the_options_change(bench: Bench) -> None:
+    bench.send('image', bench.image())
+    value = bench.slots['image'].look().value
+    modality = bench.fusion.modalities['image']
+    spec = replace(modality.spec, preprocessing={'invert': False})
+    bench.slots['image'].adopt(build_modality(spec))
+    bench.slots['image'].advance()
+    assert bench.slots['image'].look().value is value
