@@ -15,7 +15,7 @@ demo: environment
 test: test-environment
 	$(BIN)/python -m pytest $(PYTEST)
 
-bench: test-environment
+bench: train-environment
 	$(BIN)/mm-perception benchmark --json docs/performance.json --markdown docs/performance.md \
 		--pictures docs/images $(BENCH)
 

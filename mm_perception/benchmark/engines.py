@@ -13,7 +13,7 @@ from mm_perception.benchmark.rows import Case, Row, latency_row, ratio_row, valu
 from mm_perception.benchmark.subjects import start_subjects
 from mm_perception.benchmark.timing import Contestant, interleave
 
-REFERENCE = 'torch'
+REFERENCE, GPU = 'torch', 'cuda'
 PEER, PEER_SCRIPT = 'multivae', 'latency.py'
 BATCH_CALLS, BATCH_REPEATS = 3, 5
 FEW, MANY = 4, 32
@@ -48,7 +48,8 @@ def tick_ratios(ticks: Durations) -> list[Row]:
     """
     Rows of the ratios that have targets: to the reference, and of one engine's own ticks.
 
-    The reference is torch with whichever number of threads makes it fastest.
+    The reference is eager torch, on a GPU for what runs there, with whichever number of threads
+    makes it fastest.
     """
     count = max(case.modalities for case in ticks)
     whole = {c: d for c, d in ticks.items() if c.case == 'full_tick' and c.modalities == count}
@@ -58,8 +59,9 @@ def tick_ratios(ticks: Durations) -> list[Row]:
         typical = ticks.get(case._replace(case='typical_tick', modalities=count - 1))
         if typical is not None:
             rows.append(_ratio('engine', 'typical_over_full', case, typical, full))
-        reference = fastest(whole, REFERENCE)
-        if reference is not None and case.engine != REFERENCE:
+        name = f'{REFERENCE}-{GPU}' if GPU in case.engine else REFERENCE
+        reference = fastest(whole, name)
+        if reference is not None and case.engine != name:
             rows.append(_ratio('engine', f'{REFERENCE}_over_this', case, reference, full))
     return rows
 
@@ -69,7 +71,7 @@ def measure_scaling(options: Options) -> Measured:
     threads = options.threads[0]
     start = [lambda: start_subjects('scaling', threads, counts=options.counts)]
     with _running(start) as (contestants, notes):
-        ticks = interleave(contestants, options.repeats, options.calls, 'scaling')
+        ticks = interleave(contestants, options.repeats, -(-options.calls // 2), 'scaling')
     rows = [latency_row('scaling', case, durations) for case, durations in ticks.items()]
     return Measured((*rows, *growth_ratios(ticks)), notes)
 
@@ -152,6 +154,5 @@ def _running(
         for start in starts:
             remote = stack.enter_context(start())
             contestants |= remote.contestants
-            missing: Mapping[str, str] = remote.facts.get('missing', {})
-            notes |= dict.fromkeys(f'{name}: {why}' for name, why in missing.items())
+            notes |= dict.fromkeys(remote.facts.get('missing', ()))
         yield contestants, tuple(notes)

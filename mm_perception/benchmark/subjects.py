@@ -27,8 +27,8 @@ from mm_perception.modalities import build_modality
 from mm_perception.modalities.raw import Array
 from mm_perception.spec import ModelSpec
 
-REFERENCE = ('torch', 'cpu')
-ENGINES = (('onnx', 'cpu'), REFERENCE)
+ENGINES = (('onnx', 'cpu'), ('torch', 'cpu'), ('onnx', 'cuda'), ('torch', 'cuda'))
+GPU_GRAPH = 'torch-cuda-graph'
 Contestants = dict[Case, Contestant]
 Made = tuple[Contestants, dict[str, Any]]
 
@@ -95,18 +95,18 @@ class Ticks:
         return session
 
 
-def tick_contestants(engine: Engine, spec: ModelSpec, threads: int) -> Contestants:
+def tick_contestants(label: str, engine: Engine, spec: ModelSpec, threads: int) -> Contestants:
     """Whole and typical ticks of an engine, for every number of modalities present."""
     ticks, count = Ticks(engine, spec), len(spec.modalities)
     made = {}
     for present in range(1, count + 1):
-        made[Case('full_tick', engine.name, threads, present)] = clocked(ticks.full(present))
+        made[Case('full_tick', label, threads, present)] = clocked(ticks.full(present))
     for present in range(1, count):
-        made[Case('typical_tick', engine.name, threads, present)] = clocked(ticks.typical(present))
+        made[Case('typical_tick', label, threads, present)] = clocked(ticks.typical(present))
     return made
 
 
-def stage_contestants(engine: Engine, spec: ModelSpec, threads: int) -> Contestants:
+def stage_contestants(label: str, engine: Engine, spec: ModelSpec, threads: int) -> Contestants:
     """Every encoder, the fusion, every decoder, by themselves."""
     data, present = random_data(spec, 1), np.ones((1, len(spec.modalities)), bool)
     codes = {name: engine.encode(name, data[name]) for name in spec.names}
@@ -119,13 +119,13 @@ def stage_contestants(engine: Engine, spec: ModelSpec, threads: int) -> Contesta
         calls[f'decode_{name}'] = partial(engine.decode, name, joint)
     count = {'fuse': len(spec.modalities)}
     return {
-        Case(f'stage:{stage}', engine.name, threads, count.get(stage, 1)): clocked(call)
+        Case(f'stage:{stage}', label, threads, count.get(stage, 1)): clocked(call)
         for stage, call in calls.items()
     }
 
 
 def throughput_contestants(
-    engine: Engine, spec: ModelSpec, threads: int, batches: Sequence[int]
+    label: str, engine: Engine, spec: ModelSpec, threads: int, batches: Sequence[int]
 ) -> Contestants:
     """All modalities encoded, fused and decoded at larger batches."""
     count = len(spec.modalities)
@@ -141,7 +141,7 @@ def throughput_contestants(
         return run
 
     return {
-        Case(f'throughput_batch_{batch}', engine.name, threads, count): clocked(whole(batch))
+        Case(f'throughput_batch_{batch}', label, threads, count): clocked(whole(batch))
         for batch in batches
     }
 
@@ -153,15 +153,22 @@ def random_data(spec: ModelSpec, batch: int) -> dict[str, Array]:
     return {name: rng.random((batch, *shape), np.float32) for name, shape in shapes.items()}
 
 
-def available_engines(bundle: Bundle, threads: int) -> tuple[list[Engine], dict[str, str]]:
-    """Engines that can be built here, and why the others cannot."""
-    engines: list[Engine] = []
-    missing = {}
-    for engine, device in ENGINES:
+def available_engines(bundle: Bundle, threads: int) -> tuple[dict[str, Engine], list[str]]:
+    """Engines that can be built here, by the names of their rows, and why the others cannot."""
+    engines: dict[str, Engine] = {}
+    missing = []
+    for kind, device in ENGINES:
         try:
-            engines.append(build_engine(bundle, device, engine, threads))
+            engine = build_engine(bundle, device, kind, threads)
         except EngineUnavailable as error:
-            missing[engine] = str(error)
+            missing.append(str(error))
+            continue
+        plain = device == 'cpu' or device in engine.name
+        engines[engine.name if plain else f'{engine.name}-{device}'] = engine
+    if GPU_GRAPH in engines:
+        from mm_perception.inference.torch_engine import TorchEngine
+
+        engines['torch-cuda'] = TorchEngine(bundle, 'cuda', threads)  # the eager one, beside it
     return engines, missing
 
 
@@ -170,10 +177,11 @@ def make_engine_subjects(bundle: str, threads: int, batches: Sequence[int]) -> M
     loaded = load_bundle(bundle)
     engines, missing = available_engines(loaded, threads)
     made: Contestants = {}
-    for engine in engines:
-        made |= tick_contestants(engine, loaded.spec, threads)
-        made |= stage_contestants(engine, loaded.spec, threads)
-        made |= throughput_contestants(engine, loaded.spec, threads, batches)
+    for label, engine in engines.items():
+        subject = label, engine, loaded.spec, threads
+        made |= tick_contestants(*subject)
+        made |= stage_contestants(*subject)
+        made |= throughput_contestants(*subject, batches)
     return made, {'missing': missing}
 
 
@@ -183,8 +191,8 @@ def make_whole_ticks(bundle: str, threads: int) -> Made:
     engines, missing = available_engines(loaded, threads)
     count = len(loaded.spec.modalities)
     made = {
-        Case('full_tick', e.name, threads, count): clocked(Ticks(e, loaded.spec).full(count))
-        for e in engines
+        Case('full_tick', label, threads, count): clocked(Ticks(e, loaded.spec).full(count))
+        for label, e in engines.items()
     }
     return made, {'missing': missing}
 
@@ -192,14 +200,14 @@ def make_whole_ticks(bundle: str, threads: int) -> Made:
 def make_scaling_subjects(counts: Sequence[int], threads: int) -> Made:
     """Contestants of the section ``scaling``."""
     made: Contestants = {}
-    missing: dict[str, str] = {}
+    missing: list[str] = []
     for count in counts:
         bundle = random_bundle(count)
         engines, missing = available_engines(bundle, threads)
-        for engine in engines:
+        for label, engine in engines.items():
             ticks = Ticks(engine, bundle.spec)
-            made[Case('full_tick', engine.name, threads, count)] = clocked(ticks.full(count))
-            made[Case('one_new_tick', engine.name, threads, count)] = clocked(ticks.one_new())
+            made[Case('full_tick', label, threads, count)] = clocked(ticks.full(count))
+            made[Case('one_new_tick', label, threads, count)] = clocked(ticks.one_new())
     return made, {'missing': missing}
 
 

@@ -72,6 +72,13 @@ def test_figures_of_ticks_compare_with_the_fastest_reference() -> None:
     assert not [r for r in rows if r.case == 'torch_over_this' and r.engine == 'torch']
 
 
+def test_figures_of_ticks_on_a_gpu_compare_with_eager_on_the_gpu() -> None:
+    names = {'torch': 5.0, 'torch-cuda': 2.0, 'torch-cuda-graph': 0.1}
+    rows = tick_ratios({Case('full_tick', n, 1, 4): steady(ms) for n, ms in names.items()})
+    assert row_of(rows, 'torch_over_this', 'torch-cuda-graph').value == 20.0
+    assert not [r for r in rows if (r.case, r.engine) == ('torch_over_this', 'torch-cuda')]
+
+
 def test_figures_of_peers_compare_the_same_percentile() -> None:
     late = steady(1.0)
     late[:, :2] *= 60.0  # two calls of a hundred
@@ -197,7 +204,7 @@ def test_report_replaces_only_what_is_between_the_marks(tmp_path: Path) -> None:
 
 
 def test_report_targets_are_of_rows_that_exist() -> None:
-    known = {'engine', 'peers', 'node', 'scaling'}
+    known = {'engine', 'peers', 'node', 'scaling', 'training'}
     assert {target.section for target in TARGETS} == known
     assert len({target.what for target in TARGETS}) == len(TARGETS)
 
