@@ -11,14 +11,14 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+import onnx
 import torch
 from torch import Tensor, nn
 
 from mm_perception.bundle import Bundle
-from mm_perception.errors import MissingDependency
 from mm_perception.evaluation.torch_classifiers import load_modules
 from mm_perception.inference.graphs import INDEX
-from mm_perception.inference.torch_engine import load_model
+from mm_perception.inference.torch_engine import fuse_statistics, load_model
 from mm_perception.modalities import build_modality
 from mm_perception.model.base import MultimodalModel
 
@@ -49,7 +49,6 @@ def with_graphs(bundle: Bundle) -> Bundle:
 
     :returns: the same bundle with graphs; nothing is written.
     :raises BundleError: if weights do not fit the spec.
-    :raises MissingDependency: if the package onnx is not installed.
     """
     model = load_model(bundle)
     parts = [(stage, bundle.weights) for stage in _model_stages(model)]
@@ -80,11 +79,7 @@ def _model_stages(model: MultimodalModel) -> Iterator[Stage]:
             latent = torch.zeros(2, modality.latent_dim)
         generate = partial(model.generate, name)
         yield Stage(f'generate.{name}', model, generate, {'latent': latent}, ('data',))
-
-    def fuse(present: Tensor, *values: Tensor) -> tuple[Tensor, Tensor]:
-        posterior = model.fuse(dict(zip(codes, values)), present)
-        return posterior.mean, posterior.std
-
+    fuse = partial(fuse_statistics, model)
     present = torch.ones(2, len(codes), dtype=torch.bool)
     yield Stage('fuse', model, fuse, {'present': present, **codes}, ('mean', 'std'))
 
@@ -123,10 +118,6 @@ def _export(stage: Stage) -> bytes:
 
 def _without_weights(content: bytes, weights: Mapping[str, np.ndarray]) -> tuple[bytes, list[str]]:
     """The graph with references in place of weights, and the names of those."""
-    try:
-        import onnx
-    except ImportError as error:
-        raise MissingDependency('exporting needs the package onnx; pip install onnx') from error
     model = onnx.load_from_string(content)
     renamed = {}
     for tensor in model.graph.initializer:

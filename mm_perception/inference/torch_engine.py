@@ -3,29 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 import numpy as np
 import torch
 
 from mm_perception.bundle import Bundle
 from mm_perception.errors import EngineUnavailable, NothingObserved
+from mm_perception.inference.cuda_graphs import CudaGraphs, Function
 from mm_perception.inference.graphs import SMALL_MODEL_THREADS
 from mm_perception.inference.shapes import check_shapes
 from mm_perception.modalities.raw import Array
 from mm_perception.model.base import MultimodalModel, Posterior
 from mm_perception.model.build import build_model
 
+CAPTURED_ROWS = 32
+
 
 class TorchEngine:
     """
-    Eager PyTorch in evaluation mode.
+    PyTorch in evaluation mode: eager on the CPU, captured graphs on a GPU.
+
+    Batches of more than :data:`CAPTURED_ROWS` run eagerly on a GPU too.
 
     :param device: ``auto``, ``cpu`` or ``cuda``.
     :param threads: of the processor, for the whole process; 0 for what suits small models.
     :param reason: why this engine and device.
     """
-
-    name = 'torch'
 
     def __init__(
         self, bundle: Bundle, device: str = 'auto', threads: int = 0, reason: str = ''
@@ -36,7 +40,9 @@ class TorchEngine:
         self.device = 'cuda' if cuda and device != 'cpu' else 'cpu'
         self.reason = reason
         torch.set_num_threads(threads or min(SMALL_MODEL_THREADS, torch.get_num_threads()))
+        self.name = 'torch-cuda-graph' if self.device == 'cuda' else 'torch'
         self._device = torch.device(self.device)
+        self._graphs = CudaGraphs(self._device) if self.device == 'cuda' else None
         self._model = load_model(bundle).to(self._device)
         self.fuses = self._model.fuses
         self.predicts = self._model.predicts
@@ -45,13 +51,15 @@ class TorchEngine:
     @torch.inference_mode()
     def encode(self, name: str, data: Array) -> Array:
         """Code of a modality, see :class:`Engine`."""
-        return _numpy(self._model.encode(name, self._tensor(data)))
+        return self._run(f'encode.{name}', lambda x: (self._model.encode(name, x),), data)[0]
 
     @torch.inference_mode()
     def fuse(self, codes: Mapping[str, Array], present: np.ndarray) -> tuple[Array, Array]:
         """Mean and standard deviation of the joint posterior, see :class:`Engine`."""
-        joint = self._posterior(codes, present)
-        return _numpy(joint.mean), _numpy(joint.std)
+        _check_present(present)
+        inputs = (codes[name] for name in self._model.spec.names)
+        mean, std = self._run('fuse', partial(fuse_statistics, self._model), present, *inputs)
+        return mean, std
 
     @torch.inference_mode()
     def fuse_sample(self, codes: Mapping[str, Array], present: np.ndarray, seed: int) -> Array:
@@ -62,12 +70,12 @@ class TorchEngine:
     @torch.inference_mode()
     def predict(self, name: str, joint: Array) -> Array:
         """Expected latent of one modality, see :class:`Engine`."""
-        return _numpy(self._model.predict(name, self._tensor(joint)))
+        return self._run(f'predict.{name}', lambda z: (self._model.predict(name, z),), joint)[0]
 
     @torch.inference_mode()
     def decode(self, name: str, joint: Array) -> Array:
         """Expected data of one modality, see :class:`Engine`."""
-        return _numpy(self._model.decode(name, self._tensor(joint)))
+        return self._run(f'decode.{name}', lambda z: (self._model.decode(name, z),), joint)[0]
 
     @torch.inference_mode()
     def decode_sample(self, name: str, joint: Array, seed: int) -> Array:
@@ -76,14 +84,26 @@ class TorchEngine:
         return _numpy(self._model.decode_sample(name, self._tensor(joint), generator))
 
     def _posterior(self, codes: Mapping[str, Array], present: np.ndarray) -> Posterior:
-        if not present.any(axis=1).all():
-            raise NothingObserved('no modality is present; at least one is needed to fuse')
+        _check_present(present)
         tensors = {name: self._tensor(code) for name, code in codes.items()}
-        mask = torch.from_numpy(np.ascontiguousarray(present)).to(self._device)
-        return self._model.fuse(tensors, mask)
+        return self._model.fuse(tensors, self._tensor(present))
 
-    def _tensor(self, array: Array) -> torch.Tensor:
-        return torch.from_numpy(np.ascontiguousarray(array, np.float32)).to(self._device)
+    def _run(self, key: str, function: Function, *inputs: np.ndarray) -> list[Array]:
+        if self._graphs is not None and len(inputs[0]) <= CAPTURED_ROWS:
+            return self._graphs(key, function, inputs)
+        return [_numpy(output) for output in function(*map(self._tensor, inputs))]
+
+    def _tensor(self, array: np.ndarray) -> torch.Tensor:
+        kind = np.bool_ if array.dtype == np.bool_ else np.float32
+        return torch.from_numpy(np.ascontiguousarray(array, kind)).to(self._device)
+
+
+def fuse_statistics(
+    model: MultimodalModel, present: torch.Tensor, *codes: torch.Tensor
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of the joint posterior; codes in the spec's order."""
+    posterior = model.fuse(dict(zip(model.spec.names, codes)), present)
+    return posterior.mean, posterior.std
 
 
 def load_model(bundle: Bundle) -> MultimodalModel:
@@ -97,6 +117,11 @@ def load_model(bundle: Bundle) -> MultimodalModel:
     weights = {name: torch.from_numpy(np.array(array)) for name, array in bundle.weights.items()}
     model.load_state_dict(weights, strict=True)
     return model.eval()
+
+
+def _check_present(present: np.ndarray) -> None:
+    if not present.any(axis=1).all():
+        raise NothingObserved('no modality is present; at least one is needed to fuse')
 
 
 def _numpy(tensor: torch.Tensor) -> Array:

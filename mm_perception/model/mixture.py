@@ -66,7 +66,7 @@ class Mixture:
 def pick(components: Diagonal, index: Tensor) -> Diagonal:
     """One component per row: of parameters ``float[B, E, D]`` by ``int64[B]``."""
     chosen = index[:, None, None]
-    return mapped(components, lambda p: p.gather(1, chosen.expand(-1, 1, p.shape[-1])).squeeze(1))
+    return mapped(components, lambda p: p.gather(1, chosen.expand(-1, 1, p.shape[-1]))[:, 0])
 
 
 def surest(components: Diagonal, present: Tensor) -> Tensor:

@@ -16,6 +16,7 @@ from mm_perception.errors import ConfigError, EngineUnavailable
 from mm_perception.evaluation.labels import label_indices, labels_of_unique
 from mm_perception.evaluation.summary import evaluate_bundle, versions
 from mm_perception.evaluation.torch_classifiers import TorchClassifiers
+from mm_perception.inference.export import with_graphs
 from mm_perception.modalities import build_modality
 from mm_perception.model.base import MultimodalModel
 from mm_perception.model.build import build_model
@@ -109,7 +110,7 @@ def train(run: Run, out: Path, command: str) -> Bundle:
     if not distributed.is_main():
         return bundle
     bundle = replace(bundle, metrics=evaluate_bundle(bundle, Path(run.spec.dataset), run.device))
-    return save_bundle(bundle, out, model_card(bundle, model.fuses))
+    return save_bundle(with_graphs(bundle), out, model_card(bundle, model.fuses))
 
 
 def trains_apart(spec: TrainingSpec) -> bool:
