@@ -9,6 +9,9 @@ from std_msgs.msg import Header
 from mm_perception.errors import InvalidInput
 from mm_perception.ros.codecs.base import as_bytes
 
+# A column costs memory when it is used, but a field that lies over another costs the sender none.
+MAX_FIELDS = 64
+
 
 def table_message(columns: dict[str, np.ndarray], header: Header) -> PointCloud2:
     """
@@ -47,6 +50,8 @@ def read_table(message: PointCloud2) -> dict[str, np.ndarray]:
         raise InvalidInput(f'height is {message.height}; expected 1 (one row of samples)')
     if width == 0:
         raise InvalidInput('no points in the message')
+    if len(message.fields) > MAX_FIELDS:
+        raise InvalidInput(f'{len(message.fields)} fields; at most {MAX_FIELDS} are read')
     if len(message.data) != width * step:
         raise InvalidInput(
             f'data has {len(message.data)} bytes; width {width} x point_step {step}'

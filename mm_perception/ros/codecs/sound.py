@@ -22,6 +22,7 @@ from mm_perception.ros.codecs.points import read_table, table_message
 
 MAX_AMPLITUDE = 2.0
 MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 400_000
+MAX_SAMPLES = MAX_RATE_HZ
 
 
 @register_input('sound', PointCloud2, depth=10)
@@ -33,6 +34,8 @@ def decode_sound(
 
     :returns: the chunk and the time of its first sample in ns.
     """
+    if message.width > MAX_SAMPLES:
+        raise InvalidInput(f'{message.width} samples in one message; at most {MAX_SAMPLES}')
     columns = read_table(message)
     channels = [columns[name] for name in columns if name.startswith('ch')]
     if 't' not in columns or not channels:
