@@ -28,8 +28,9 @@ def explain_silence(node: Node, subscription: Any, name: str) -> str:
             f'{topic} carries {", ".join(sorted(types))} but {expected} is expected; set'
             f' modalities.{name}.message'
         )
-    for publisher in publishers:
-        reason = _mismatch(publisher.qos_profile, subscription.qos_profile)
+    own = _of_node(node, node.get_subscriptions_info_by_topic(topic))
+    for publisher in publishers if own else ():
+        reason = _mismatch(publisher.qos_profile, own.qos_profile)
         if reason:
             return f'QoS of {publisher.node_name} on {topic} does not match: {reason}'
     return f'{topic} has a publisher but nothing arrives from it'
@@ -43,16 +44,29 @@ def explain_consumers(node: Node, publishers: Iterable[Any]) -> list[str]:
     """
     lines = []
     for publisher in publishers:
-        topic, own = str(publisher.topic_name), message_name(publisher.msg_type)
-        for subscriber in node.get_subscriptions_info_by_topic(topic):
+        topic = str(publisher.topic_name)
+        own = _of_node(node, node.get_publishers_info_by_topic(topic))
+        for subscriber in node.get_subscriptions_info_by_topic(topic) if own else ():
             who = f'{subscriber.node_name} gets nothing from {topic}'
-            if subscriber.topic_type != own:
-                lines.append(f'{who}: it expects {subscriber.topic_type}, but {own} is sent')
+            if subscriber.topic_type != own.topic_type:
+                lines.append(
+                    f'{who}: it expects {subscriber.topic_type}, but {own.topic_type} is sent'
+                )
                 continue
-            reason = _mismatch(publisher.qos_profile, subscriber.qos_profile)
+            reason = _mismatch(own.qos_profile, subscriber.qos_profile)
             if reason:
                 lines.append(f'{who}: {reason}; set qos_overrides.{topic}.publisher')
     return lines
+
+
+def _of_node(node: Node, endpoints: Iterable[Any]) -> Any:
+    """
+    This node's own endpoint, as the others see it; None if it is not discovered yet.
+
+    Only so are its deadlines written as those of the others, and can be compared.
+    """
+    place = node.get_name(), node.get_namespace()
+    return next((e for e in endpoints if (e.node_name, e.node_namespace) == place), None)
 
 
 def _mismatch(publisher_qos: Any, subscription_qos: Any) -> str:

@@ -91,8 +91,8 @@ class Supervision:
         verdicts = {}
         for name in self._modalities:
             verdict = judge(readings[name], limits[name], now_ns)
-            verdict = self._if_stuck(name, verdict, signs, limits[name], checks, now_ns)
             verdict = self._if_faulty(name, verdict, readings[name], checks)
+            verdict = self._if_stuck(name, verdict, signs, limits[name], checks, now_ns)
             verdicts[name] = self._if_flapping(name, verdict, checks, now_ns * 1e-9)
         used = [name for name, verdict in verdicts.items() if verdict.used]
         disagree = self._compare(used, verdicts, checks, now_ns * 1e-9)

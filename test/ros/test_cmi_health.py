@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.srv import SetParameters
 from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
@@ -105,8 +106,11 @@ def test_health_log_explains_what_consumers_miss(bundle: Bundle, start, robot: R
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     robot.node.create_subscription(PointCloud2, '/third/latent', lambda m: None, latched)
     robot.node.create_subscription(Image, '/third/latent/vector', lambda m: None, 1)
+    robot.watch('/third/cmi/status', DiagnosticArray)
     robot.until(lambda: 'robot gets nothing from /third/latent:' in second.log, 'QoS', 30.0)
+    assert 'durability' in second.log.lower()
     robot.until(lambda: 'it expects sensor_msgs/msg/Image' in second.log, 'type', 30.0)
+    assert 'gets nothing from /third/cmi/status' not in second.log
 
 
 def test_health_frozen_camera_is_taken_out_and_comes_back_fault(

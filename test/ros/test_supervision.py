@@ -212,6 +212,14 @@ def test_supervision_finds_a_frozen_camera_within_a_second_fault(bench: Bench) -
     assert state(bench.tick(), 'image') == (State.OK, '')
 
 
+def test_supervision_calls_a_black_camera_black_for_ever(bench: Bench) -> None:
+    for _ in range(60):
+        bench.now_ms += 33
+        bench.send('image', bench.image(np.zeros((48, 64), np.uint8)))
+        bench.send('sound', bench.chunk(bench.hiss()))
+        assert state(bench.tick(), 'image') == (State.REJECTED, 'black')
+
+
 def test_supervision_leaves_a_camera_alone_while_nothing_else_changes(bench: Bench) -> None:
     frozen = bench.picture()
     for _ in range(30):
