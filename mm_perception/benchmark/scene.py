@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -25,6 +27,8 @@ class Scene:
     def __init__(self, bundle: Bundle) -> None:
         self._bundle, self._domain = bundle, free_domain()
         os.environ.update(ros_environment(self._domain))
+        # So that the nodes end with this process when it is told to end.
+        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
 
     @contextmanager
     def robot(self, reliable: bool = False) -> Iterator[Robot]:
