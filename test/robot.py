@@ -41,10 +41,15 @@ class NodeProcess:
     """The node in a process of its own."""
 
     def __init__(
-        self, log: Path, *parameters: str, module: str = 'cmi_node', namespace: str = '/'
+        self,
+        log: Path,
+        *parameters: str,
+        module: str = 'cmi_node',
+        namespace: str = '/',
+        script: Path | None = None,
     ) -> None:
-        command = [sys.executable, '-m', f'mm_perception.ros.{module}', '--ros-args']
-        command += ['-r', f'__ns:={namespace}']
+        program = ['-m', f'mm_perception.ros.{module}'] if script is None else [str(script)]
+        command = [sys.executable, *program, '--ros-args', '-r', f'__ns:={namespace}']
         for parameter in parameters:
             command += ['-p', parameter]
         environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}

@@ -27,8 +27,9 @@ NODE_ROWS = (
     Row('engine', 'auto', 'What runs the model; auto: the fastest.', True, choices=ENGINES),
     Row(
         'threads',
-        0,
-        'Processor threads of one inference; 0: what suits small models.',
+        1,
+        'Processor threads of one inference. More are a little faster, but spin between two;'
+        ' 0: as many as a small model can use.',
         True,
         span=(0, 256),
     ),
