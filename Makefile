@@ -6,8 +6,9 @@ BIN := .venv/bin
 DEMO ?=
 PYTEST ?=
 BENCH ?=
+SOAK_SECONDS ?= 1800
 
-.PHONY: demo test bench lint format clean environment train-environment test-environment
+.PHONY: demo test bench soak fault-matrix fuzz lint format clean environment train-environment test-environment
 
 demo: environment
 	$(BIN)/mm-perception demo $(DEMO)
@@ -18,6 +19,16 @@ test: test-environment
 bench: train-environment
 	$(BIN)/mm-perception benchmark --json docs/performance.json --markdown docs/performance.md \
 		--pictures docs/images $(BENCH)
+
+# Sensors that fail and recover at random; SOAK_SECONDS=180 is what the tests run of it.
+soak: environment
+	$(BIN)/python -m benchmarks.soak --seconds $(SOAK_SECONDS) --json docs/soak.json
+
+fault-matrix: test-environment
+	FAULT_MATRIX=docs/fault_matrix.json $(BIN)/python -m pytest test/ros/test_fault_matrix.py -v
+
+fuzz: test-environment
+	$(BIN)/python -m benchmarks.fuzz_messages --json docs/fuzz.json
 
 lint: test-environment
 	$(BIN)/ruff check .
