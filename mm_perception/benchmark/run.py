@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import time
+from pathlib import Path
 from typing import Any
 
 from mm_perception.benchmark.machine import describe_machine, describe_versions
@@ -50,10 +51,15 @@ def run_benchmark(section: str, options: Options) -> dict[str, Any]:
         begin_s = time.monotonic()
         measured = _measure(name, options, tolerant=section == ALL)
         content['rows'] += [row.plain() for row in measured.rows]
-        content['notes'] += [f'{name}: {note}' for note in measured.notes]
+        content['notes'] += [f'{name}: {_without_here(note)}' for note in measured.notes]
         content['seconds'][name] = round(time.monotonic() - begin_s, 1)
     content['machine']['load_average_after'] = describe_machine()['load_average']
     return content
+
+
+def _without_here(text: str) -> str:
+    """Paths from the current folder on: where that is says nothing about the figures."""
+    return text.replace(f'{Path.cwd()}/', '')
 
 
 def _measure(name: str, options: Options, tolerant: bool) -> Measured:
