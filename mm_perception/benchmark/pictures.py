@@ -52,7 +52,7 @@ def _scaling(rows: Sequence[Row], folder: Path) -> dict[str, Path]:
     panel.set_yscale('log')
     _plain_numbers(panel.yaxis)
     panel.set_xticks(counts, [str(count) for count in counts])
-    panel.legend(fontsize=8, frameon=False)
+    _legend(panel)
     title = 'A tick by the number of modalities'
     panel.set_title(title, fontsize=10, color=INK, loc='left')
     return {title: _write(figure, folder, SCALING)}
@@ -82,7 +82,7 @@ def _latency(rows: Sequence[Row], folder: Path) -> dict[str, Path]:
         panel.set_ylim(0, 100)
         panel.axhline(50, color=FAINT, linewidth=0.6, linestyle=':')
         panel.set_title(title, fontsize=9, color=INK, loc='left')
-        panel.legend(fontsize=8, frameon=False)
+        _legend(panel)
     return {'Distribution of latencies': _write(figure, folder, LATENCY)}
 
 
@@ -115,6 +115,12 @@ def _rules(panel: Any, x: str, y: str) -> None:
     panel.set_axisbelow(True)
     for side in ('top', 'right'):
         panel.spines[side].set_visible(False)
+
+
+def _legend(panel: Any) -> None:
+    """Below the panel, where no curve runs."""
+    place = {'loc': 'upper center', 'bbox_to_anchor': (0.5, -0.14)}
+    panel.legend(fontsize=8, frameon=False, ncols=2, **place)
 
 
 def _plain_numbers(axis: Any) -> None:
