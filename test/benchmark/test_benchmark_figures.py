@@ -152,8 +152,8 @@ def test_figures_of_a_process_see_its_work_and_memory() -> None:
 
     use = ProcessUse(os.getpid())
     before_mb = use.resident_mb()
-    block = np.ones(20_000_000 // 8)
-    assert use.resident_mb() - before_mb > 15.0
+    block = np.ones(100_000_000 // 8)
+    assert use.resident_mb() - before_mb > 80.0
     end_s = time.process_time() + 0.3
     while time.process_time() < end_s:
         block.sum()
