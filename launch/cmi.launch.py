@@ -8,7 +8,7 @@ from launch_ros.actions import LifecycleNode
 from mm_perception.resources import share_directory
 from mm_perception.ros.transport import transport_environment
 
-RESPAWN_DELAY_S = 1.0
+RESPAWN_DELAY_S = 0.5
 ARGUMENTS = (
     ('namespace', '', 'Namespace of the node and of its relative topics.', None),
     ('bundle', '', 'Trained bundle: a name or a folder; empty: as in params_file.', None),

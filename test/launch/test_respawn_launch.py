@@ -15,7 +15,7 @@ pytest.importorskip('launch_testing', reason='launch_testing comes with a ROS 2 
 from launching import EXECUTABLES, describe
 from robot import Robot
 
-BACK_S = 8.0  # the process starts in about 3 s on an idle machine, after 1 s of respawn delay
+BACK_S = 5.0
 
 
 @pytest.mark.launch_test
