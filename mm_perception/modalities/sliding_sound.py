@@ -26,6 +26,10 @@ class SlidingSoundWindow(Window):
         self._length = length
         self._hop = hop
         self._rate_hz = rate_hz
+        self._samples: Array
+        self._expected_ns: int | None
+        self._taken: int  # samples of the stream that came
+        self._end: int  # position after the last sample at the rate of the analysis
         self.clear()
 
     def clear(self) -> None:
@@ -66,7 +70,6 @@ class SlidingSoundWindow(Window):
         same = source_hz == self._rate_hz
         self._resampler = None if same else StreamResampler(source_hz, self._rate_hz)
         self._stream = object()
-        self._samples: Array = np.zeros(0, np.float32)
-        self._taken = 0  # samples of the stream that came
-        self._end = 0  # position after the last sample at the rate of the analysis
-        self._expected_ns: int | None = None
+        self._samples = np.zeros(0, np.float32)
+        self._taken = self._end = 0
+        self._expected_ns = None
