@@ -1,0 +1,223 @@
+"""Many lives, many reloads, floods, and killed processes: nothing is lost, nothing grows."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.qos import DurabilityPolicy, QoSProfile
+from robot import ROOT, SENSORS, NodeProcess, Robot
+from sensor_msgs.msg import PointCloud2
+from small_bundle import make_bundle
+from std_msgs.msg import String
+from std_srvs.srv import Trigger
+
+from mm_perception.bundle import Bundle, save_bundle
+
+FOLDER = Path(__file__).parent
+CYCLES = int(os.environ.get('LIFECYCLE_CYCLES', '300'))
+RELOADS = 50
+SECONDS = 8.0
+BACK_S = 5.0
+ALL = set(SENSORS)
+ENVIRONMENT = {**os.environ, 'PYTHONPATH': f'{ROOT}:{ROOT / "test"}', 'OMP_NUM_THREADS': '1'}
+
+
+def resident_mib(node: NodeProcess) -> float:
+    """Memory of a node's process."""
+    status = Path(f'/proc/{node.process.pid}/status').read_text()
+    return int(status.split('VmRSS:')[1].split()[0]) / 1024
+
+
+def growth(values: Any) -> float:
+    """Growth from the second third to the end, relative."""
+    third = len(values) // 3
+    part = max(third // 2, 1)
+    return float(np.median(values[-part:]) / np.median(values[third : third + part]) - 1.0)
+
+
+@pytest.mark.timeout(600)
+def test_lifecycle_cycles_leave_nothing_behind(bundle: Bundle) -> None:
+    command = [sys.executable, str(FOLDER / 'lifecycle_cycles.py'), str(bundle.path), str(CYCLES)]
+    done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert 'Traceback' not in done.stderr
+    seen = json.loads(done.stdout)
+    assert len(seen) == CYCLES
+    first, last = seen[CYCLES // 10], seen[-1]
+    for name in set(first) - {'memory_kib', 'threads'}:
+        assert last[name] <= first[name], name
+    assert last['threads'] <= first['threads'] + 4, 'those of the middleware come and go'
+    assert growth([step['memory_kib'] for step in seen]) < 0.02
+
+
+@pytest.mark.timeout(300)
+def test_reload_again_and_again_under_load(
+    bundle: Bundle, start: Callable[..., NodeProcess], robot: Robot, tmp_path: Path
+) -> None:
+    place = tmp_path / 'robot_model'
+    shutil.copytree(bundle.path, place)
+    others = [save_bundle(make_bundle(seed=k), tmp_path / f'b{k}', '#\n') for k in range(2)]
+    node = start(f'bundle:={place}', 'autostart:=true', 'rate_hz:=20')
+    robot.live = set(ALL)
+    robot.until_used(ALL, 40.0)
+    infos: list[str] = []
+    latched = QoSProfile(depth=RELOADS, durability=DurabilityPolicy.TRANSIENT_LOCAL)
+    robot.node.create_subscription(
+        String, 'cmi/model_info', lambda m: infos.append(m.data), latched
+    )
+    ticks: list[float] = []
+    robot.node.create_subscription(
+        DiagnosticArray, 'cmi/status', lambda m: ticks.append(time.monotonic()), 50
+    )
+    robot.until(lambda: infos and ticks, 'model_info')
+    memory, frames, begin_s = [], [], time.monotonic()
+    for k in range(RELOADS):
+        broken = k % 5 == 4
+        source = others[k % 2].path
+        for file in source.iterdir():
+            shutil.copy(file, place / file.name)
+        if broken:
+            weights = place / 'model.safetensors'
+            weights.write_bytes(weights.read_bytes()[:-4])
+        answer = robot.call(Trigger, 'cmi/reload_model', Trigger.Request())
+        assert answer.success is not broken, answer.message
+        assert broken == ('kept the old model' in answer.message)
+        if not broken:
+            frames.append(others[k % 2].frame_id)
+        robot.run(0.1)
+        memory.append(resident_mib(node))
+    robot.run(0.3)
+    seconds = time.monotonic() - begin_s
+    assert robot.fresh('latent').header.frame_id == frames[-1]
+    assert [json.loads(info)['frame_id'] for info in infos][1:] == frames
+    assert robot.used() == ALL
+    gaps_s = np.diff(ticks)
+    print(f'{RELOADS} reloads, longest gap {gaps_s.max():.3f} s, {len(ticks) / seconds:.2f} Hz,'
+          f' memory {memory[0]:.0f} to {memory[-1]:.0f} MiB')  # fmt: skip
+    assert len(ticks) > 0.95 * 20.0 * seconds, 'ticks were lost'
+    assert np.percentile(gaps_s, 99) < 3 / 20.0
+    assert growth(memory) < 0.02
+    assert node.stop() == 0 and 'Traceback' not in node.log
+
+
+# Load
+
+
+TEN_TIMES = {'image': 300, 'sound': 200, 'trajectory': 50, 'symbol': 50}
+FLOOD = {'symbol': 1000, 'trajectory': 1000, 'sound': 1000}
+
+
+@pytest.mark.parametrize('rates_hz', [TEN_TIMES, FLOOD], ids=['ten times', '1 kHz'])
+def test_load_changes_neither_rate_nor_memory(
+    bundle: Bundle, start: Callable[..., NodeProcess], robot: Robot, rates_hz: dict[str, int]
+) -> None:
+    node = start(f'bundle:={bundle.path}', 'autostart:=true', 'rate_hz:=10')
+    robot.live = {'image'}
+    robot.until_used({'image'}, 40.0)
+    robot.live = set()
+    memory: list[float] = []
+    ages_s: list[float] = []
+    program = [sys.executable, str(FOLDER / 'flood.py'), '/second', str(SECONDS)]
+    with subprocess.Popen(
+        [*program, json.dumps(rates_hz)], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
+    ) as flood:
+        robot.until(lambda: robot.used() - {'image'}, 'data of the flood', 20.0)
+        taken: list[PointCloud2] = []
+        robot.node.create_subscription(PointCloud2, 'latent', taken.append, 50)
+        robot.until(lambda: taken, 'latent')
+        taken.clear()
+        begin_s = time.monotonic()
+        while time.monotonic() - begin_s < SECONDS - 3.0:
+            robot.run(0.2)
+            memory.append(resident_mib(node))
+            stamp = robot.fresh('latent').header.stamp
+            ages_s.append(robot.now_ns() * 1e-9 - stamp.sec - stamp.nanosec * 1e-9)
+        rate_hz = len(taken) / (time.monotonic() - begin_s)
+        sent = json.loads(flood.communicate(timeout=60)[0])
+    print(f'sent {sent}; median age {np.median(ages_s):.3f} s; memory {memory[0]:.0f} to'
+          f' {memory[-1]:.0f} MiB; {rate_hz:.1f} Hz')  # fmt: skip
+    assert np.median(ages_s) < 0.5, 'the newest data wins'
+    assert rate_hz > 9.0
+    assert growth(memory) < 0.02
+    robot.live = set(ALL)
+    robot.until_used(ALL, 20.0)
+    assert node.stop() == 0 and 'Traceback' not in node.log
+
+
+# Killed processes
+
+
+def test_killed_processes_leave_the_others_at_work(
+    bundle: Bundle, start: Callable[..., NodeProcess], robot: Robot
+) -> None:
+    rng = random.Random(int(time.time()))
+    replay = lambda: start('bundle:=mhd', module='replay_node')  # noqa: E731
+    node, sensors = start(f'bundle:={bundle.path}', 'autostart:=true'), replay()
+    robot.fresh('latent', timeout_s=40.0)
+    for _ in range(2):
+        robot.run(rng.uniform(0.2, 1.0))
+        sensors.kill()
+        robot.until(lambda: not robot.used(), 'all sensors stale', 15.0)
+        assert node.process.poll() is None
+        sensors = replay()
+        robot.until(lambda: robot.used() == ALL, 'all sensors back', 20.0)
+    for _ in range(2):
+        robot.run(rng.uniform(0.2, 1.0))
+        node.kill()
+        assert sensors.process.poll() is None
+        node = start(f'bundle:={bundle.path}', 'autostart:=true')
+        robot.received['latent'].clear()
+        begin_s = time.monotonic()
+        robot.fresh('latent', timeout_s=40.0)
+        print(f'a latent {time.monotonic() - begin_s:.1f} s after the start')
+    assert 'Traceback' not in node.log + sensors.log
+
+
+def test_killed_consumer_leaves_the_node_at_work(
+    bundle: Bundle, start: Callable[..., NodeProcess], robot: Robot
+) -> None:
+    node = start(f'bundle:={bundle.path}', 'autostart:=true', 'rate_hz:=20')
+    robot.live = {'image'}
+    robot.fresh('latent', timeout_s=40.0)
+    rng = random.Random(int(time.time()))
+    program = [sys.executable, str(FOLDER / 'flood.py'), '/second', '60', '{"symbol": 5}']
+    for _ in range(2):
+        consumer = subprocess.Popen(program, env=ENVIRONMENT)
+        robot.until(lambda: 'symbol' in robot.used(), 'the consumer', 20.0)
+        robot.run(rng.uniform(0.1, 1.0))
+        consumer.kill()
+        consumer.wait()
+        robot.received['latent'].clear()
+        robot.run(2.0)
+        assert len(robot.received['latent']) > 30, 'a reliable reader that is gone holds nobody up'
+    robot.until(lambda: robot.used() == {'image'}, 'its sensor is missing')
+    assert node.stop() == 0 and 'Traceback' not in node.log
+
+
+@pytest.mark.parametrize('number', [2, 15], ids=['SIGINT', 'SIGTERM'])
+def test_signals_end_the_node_at_any_moment(
+    bundle: Bundle, start: Callable[..., NodeProcess], robot: Robot, number: int
+) -> None:
+    rng = random.Random(number)
+    for wait_s in (rng.uniform(0.3, 1.5), rng.uniform(1.5, 4.0)):
+        node = start(f'bundle:={bundle.path}', 'autostart:=true', 'rate_hz:=100')
+        robot.live = {'image', 'symbol'}
+        robot.run(wait_s)
+        assert node.stop(number) in (0, -number, 128 + number)
+        assert 'Traceback' not in node.log
+    node = start(f'bundle:={bundle.path}', 'autostart:=true', 'rate_hz:=100')
+    robot.fresh('latent', timeout_s=40.0)
+    assert node.stop(number) == 0
+    assert 'Traceback' not in node.log
