@@ -11,6 +11,8 @@ every latent was finite, and the memory stayed flat. `--seed` repeats a run.
 from __future__ import annotations
 
 import argparse
+import ctypes
+import gc
 import json
 import random
 import resource
@@ -186,7 +188,9 @@ def fuzz(messages: int, seed: int = 0, progress: bool = False) -> dict[str, Any]
 
 
 def resident_mib() -> float:
-    """Memory of this process."""
+    """Memory of this process, without what the allocator keeps for later."""
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
     pages = int(Path('/proc/self/statm').read_text().split()[1])
     return pages * resource.getpagesize() / 2**20
 

@@ -159,12 +159,22 @@ def _other_value(value: Any, kind: str, rng: random.Random) -> Any:
     if isinstance(value, bool):
         return not value
     if isinstance(value, int):
-        return rng.choice((rng.choice(INTEGERS), rng.getrandbits(32), value + rng.choice((-1, 1))))
+        other = rng.choice(
+            (rng.choice(INTEGERS), rng.getrandbits(32), value + rng.choice((-1, 1)))
+        )
+        low, high = integer_range(kind)
+        return min(max(other, low), high)
     if isinstance(value, float):
         return rng.choice((rng.choice(FLOATS), rng.uniform(-1e3, 1e3), value * 1e6))
     if isinstance(value, str):
         return rng.choice((rng.choice(STRINGS), value[:-1], value + value))
     return value
+
+
+def integer_range(kind: str) -> tuple[int, int]:
+    """Smallest and largest value of an integer type; nothing else can be sent."""
+    bits = int(kind.lstrip('uint'))
+    return (0, 2**bits - 1) if kind[0] == 'u' else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
 
 def _other_sequence(value: Sequence[Any], element: str, rng: random.Random) -> Any:
@@ -180,7 +190,7 @@ def _replaced(items: list[Any], element: str, rng: random.Random) -> list[Any]:
         for _ in range(rng.randint(1, 4)):
             index = rng.randrange(len(items))
             items[index] = _other_value(items[index], element, rng)
-    return [item & 255 for item in items] if element == 'uint8' else items
+    return items
 
 
 SEQUENCE_CHANGES: tuple[Callable[[list[Any], str, random.Random], list[Any]], ...] = (

@@ -23,6 +23,7 @@ from mm_perception.ros.codecs.base import (
 from mm_perception.ros.codecs.picture_size import picture_size
 
 MAX_PIXELS = 40_000_000
+MAX_PIXELS_PER_BYTE = 10_000  # more than PNG and JPEG can compress
 
 
 @dataclass(frozen=True)
@@ -86,8 +87,12 @@ def decode_compressed(
         raise InvalidInput('compressed image is empty')
     size = picture_size(data.data)
     # A file of a few bytes can promise any size, and it would be allocated.
-    if size is not None and size[0] * size[1] > MAX_PIXELS:
-        raise InvalidInput(f'compressed image of {size[0]}x{size[1]} is larger than 8K')
+    limit = min(MAX_PIXELS, MAX_PIXELS_PER_BYTE * data.size)
+    if size is not None and size[0] * size[1] > limit:
+        raise InvalidInput(
+            f'compressed image claims {size[0]}x{size[1]} pixels in {data.size} bytes;'
+            f' at most {limit} pixels are taken'
+        )
     try:
         pixels = None if size is None else cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
     except cv2.error as error:
