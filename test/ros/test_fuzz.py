@@ -164,6 +164,7 @@ def test_picture_that_claims_too_much_is_refused_unread() -> None:
     head = (13, b'IHDR', struct.pack('>IIBBBBB', 30000, 30000, 8, 2, 0, 0, 0))
     small = (13, b'IHDR', struct.pack('>IIBBBBB', 4, 4, 8, 2, 0, 0, 0))
     end = (0, b'IEND', b'')
+    hollow = (13, b'IHDR', struct.pack('>IIBBBBB', 5000, 5000, 8, 2, 0, 0, 0))
     jpeg = bytearray(cv2.imencode('.jpg', np.zeros((8, 8), np.uint8))[1].tobytes())
     frame = jpeg.index(b'\xff\xc0')
     jpeg[frame + 5 : frame + 9] = struct.pack('>HH', 60000, 60000)
@@ -171,6 +172,7 @@ def test_picture_that_claims_too_much_is_refused_unread() -> None:
     decode = input_codec('image', 'sensor_msgs/msg/CompressedImage').decode
     for data, word in (
         (png([head, end]), '30000x30000'),
+        (png([hollow, end]), 'claims 5000x5000'),
         (bytes(jpeg), '60000x60000'),
         (png([small, (3_000_000_000, b'IDAT', b'x'), end]), 'neither'),
         (png([(3_000_000_000, b'IHDR', small[2]), end]), 'neither'),

@@ -87,11 +87,12 @@ def decode_compressed(
         raise InvalidInput('compressed image is empty')
     size = picture_size(data.data)
     # A file of a few bytes can promise any size, and it would be allocated.
-    limit = min(MAX_PIXELS, MAX_PIXELS_PER_BYTE * data.size)
-    if size is not None and size[0] * size[1] > limit:
+    count = 0 if size is None else size[0] * size[1]
+    if size is not None and count > MAX_PIXELS:
+        raise InvalidInput(f'compressed image of {size[0]}x{size[1]} is larger than 8K')
+    if size is not None and count > MAX_PIXELS_PER_BYTE * data.size:
         raise InvalidInput(
-            f'compressed image claims {size[0]}x{size[1]} pixels in {data.size} bytes;'
-            f' at most {limit} pixels are taken'
+            f'compressed image claims {size[0]}x{size[1]} pixels in {data.size} bytes'
         )
     try:
         pixels = None if size is None else cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
