@@ -24,6 +24,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mm_perception.ros.transport import transport_environment
+
 ROOT = Path(__file__).resolve().parents[1]
 SENSORS, ROBOT = 'mmp-sensors', 'mmp-robot'
 ADDRESSES = {SENSORS: '10.77.0.1/24', ROBOT: '10.77.0.2/24'}
@@ -74,10 +76,7 @@ def hosts(domain: int) -> Iterator[Link]:
             yield Link({SENSORS: [], ROBOT: []}, environment | udp, 'UDP on the loopback')
             return
         prefixes = {host: ['ip', 'netns', 'exec', host] for host in ADDRESSES}
-        profile = str(ROOT / 'config' / 'fastdds_shm.xml')
-        variables = ('FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE')
-        environment |= dict.fromkeys(variables, profile)
-        yield Link(prefixes, environment, 'two network namespaces')
+        yield Link(prefixes, environment | transport_environment(), 'two network namespaces')
 
 
 def connect(undo: ExitStack) -> None:

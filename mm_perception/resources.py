@@ -18,9 +18,14 @@ def share_directory() -> Path:
     checkout = Path(__file__).resolve().parent.parent
     if (checkout / 'package.xml').is_file():
         return checkout
-    prefixes = [*os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep), sys.prefix]
-    for prefix in filter(None, prefixes):
-        share = Path(prefix) / 'share' / PACKAGE
+    for prefix in prefixes():
+        share = prefix / 'share' / PACKAGE
         if (share / 'package.xml').is_file():
             return share
     return Path(sys.prefix) / 'share' / PACKAGE
+
+
+def prefixes() -> list[Path]:
+    """Where ROS packages are installed: every prefix that ROS knows of, then Python's own."""
+    known = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
+    return [Path(prefix) for prefix in [*known, sys.prefix] if prefix]

@@ -23,7 +23,6 @@ from mm_perception.ros.mosaic import CELL, Column, render_mosaic
 from mm_perception.ros.parameters import NODE_ROWS, Row, modality_rows
 from mm_perception.ros.slots import Hooks, InputSlot, Reading
 from mm_perception.ros.synchronizer import PartialSynchronizer, SimpleFilter
-from mm_perception.ros.transport import VARIABLES, transport_environment
 from mm_perception.ros.worker import Worker
 from mm_perception.spec import ModalitySpec
 
@@ -333,7 +332,7 @@ def test_parameters_message_types_have_codecs():
         modality_rows(ModalitySpec('image', 'image', 1, message='std_msgs/msg/String'))
 
 
-# Mosaic, throttle, transport
+# Mosaic, throttle
 
 
 def test_mosaic_draws_every_kind():
@@ -355,22 +354,6 @@ def test_throttle_lets_one_event_per_key_through():
     assert not throttle.ready('a')
     assert throttle.ready('b')
     assert Throttle(0.0).ready('a')
-
-
-def test_transport_names_the_shipped_profile(monkeypatch, tmp_path):
-    for variable in VARIABLES:
-        monkeypatch.delenv(variable, raising=False)
-    assert transport_environment('none') == {}
-    shipped = transport_environment()
-    assert set(shipped) == set(VARIABLES)
-    assert all(path.endswith('config/fastdds_shm.xml') for path in shipped.values())
-    own = tmp_path / 'own.xml'
-    own.write_text('<dds/>')
-    assert set(transport_environment(str(own)).values()) == {str(own)}
-    with pytest.raises(ConfigError, match='no transport profile'):
-        transport_environment(str(tmp_path / 'absent.xml'))
-    monkeypatch.setenv(VARIABLES[0], '/users/own.xml')
-    assert transport_environment() == {}, 'what the user has set is left alone'
 
 
 def test_slot_of_streamed_points_ends_a_stroke_by_time():
