@@ -8,7 +8,13 @@ import numpy as np
 
 from mm_perception.bundle import Bundle
 from mm_perception.errors import BundleError
-from mm_perception.inference.graphs import Graph, has_onnxruntime, names_of
+from mm_perception.inference.graphs import (
+    CLASSIFIERS,
+    Graph,
+    folded_weights,
+    has_onnxruntime,
+    names_of,
+)
 from mm_perception.modalities.raw import Array
 
 Reader = Callable[[Array], Array]
@@ -46,12 +52,13 @@ def load_classifiers(bundle: Bundle) -> Classifiers:
         raise BundleError(f'{bundle.path}: carries no classifiers; train it with some')
     names = names_of(bundle, 'classify')
     if names and has_onnxruntime():
-        return Classifiers({name: _on_onnx(bundle, name) for name in names})
+        weights = folded_weights(bundle, CLASSIFIERS)
+        graphs = {name: Graph(bundle, f'classify.{name}', weights) for name in names}
+        return Classifiers({name: _reader(graph) for name, graph in graphs.items()})
     from mm_perception.evaluation.torch_classifiers import TorchClassifiers, load_modules
 
     return TorchClassifiers(load_modules(bundle))
 
 
-def _on_onnx(bundle: Bundle, name: str) -> Reader:
-    graph = Graph(bundle, f'classify.{name}', bundle.classifiers)
+def _reader(graph: Graph) -> Reader:
     return lambda arrays: graph({'data': np.asarray(arrays, np.float32)})[0]

@@ -6,8 +6,9 @@ import io
 import json
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -17,12 +18,14 @@ from torch import Tensor, nn
 
 from mm_perception.bundle import Bundle
 from mm_perception.evaluation.torch_classifiers import load_modules
-from mm_perception.inference.graphs import INDEX
+from mm_perception.inference.folding import Fold, fold
+from mm_perception.inference.graphs import CLASSIFIERS, INDEX, MODEL
 from mm_perception.inference.torch_engine import fuse_statistics, load_model
 from mm_perception.modalities import build_modality
 from mm_perception.model.base import MultimodalModel
 
 OPSET = 18
+_OUTPUT_AXES = {nn.Linear: 0, nn.Conv2d: 0, nn.ConvTranspose2d: 1}
 
 
 @dataclass(frozen=True)
@@ -51,18 +54,42 @@ def with_graphs(bundle: Bundle) -> Bundle:
     :raises BundleError: if weights do not fit the spec.
     """
     model = load_model(bundle)
-    parts = [(stage, bundle.weights) for stage in _model_stages(model)]
-    for name, reader in load_modules(bundle).items():
+    readers = nn.ModuleDict(load_modules(bundle))
+    folds = {MODEL: _fold_norms(model), CLASSIFIERS: _fold_norms(readers)}
+    parts = [(stage, fold(bundle.weights, folds[MODEL])) for stage in _model_stages(model)]
+    reading = fold(bundle.classifiers, folds[CLASSIFIERS])
+    for name, reader in readers.items():
         data = torch.zeros(2, *build_modality(bundle.spec.modality(name)).shape)
-        holder = nn.ModuleDict({name: reader})
-        stage = Stage(f'classify.{name}', holder, reader, {'data': data}, ('logits',))
-        parts.append((stage, bundle.classifiers))
+        stage = Stage(f'classify.{name}', readers, reader, {'data': data}, ('logits',))
+        parts.append((stage, reading))
     graphs, needed = {}, {}
     for stage, weights in parts:
         graphs[stage.name], needed[stage.name] = _without_weights(_export(stage), weights)
-    index = {'fuses': model.fuses, 'code_dims': model.code_dims, 'weights': needed}
+    index = {
+        'fuses': model.fuses,
+        'code_dims': model.code_dims,
+        'weights': needed,
+        'folds': {part: [asdict(each) for each in found] for part, found in folds.items()},
+    }
     graphs[INDEX] = json.dumps(index).encode()
     return replace(bundle, graphs=graphs)
+
+
+def _fold_norms(module: nn.Module) -> list[Fold]:
+    """Take out each batch normalisation that follows a layer; the layer gets a bias."""
+    folds = []
+    for prefix, sequence in list(module.named_modules()):
+        if not isinstance(sequence, nn.Sequential):
+            continue
+        for (name, layer), (following, norm) in pairwise(list(sequence.named_children())):
+            axis = _OUTPUT_AXES.get(type(layer))
+            if axis is None or not isinstance(norm, nn.BatchNorm1d | nn.BatchNorm2d):
+                continue
+            folds.append(Fold(f'{prefix}.{name}', f'{prefix}.{following}', axis, norm.eps))
+            if layer.bias is None:
+                layer.bias = nn.Parameter(torch.zeros(norm.num_features))
+            sequence[int(following)] = nn.Identity()
+    return folds
 
 
 def _model_stages(model: MultimodalModel) -> Iterator[Stage]:
@@ -110,7 +137,7 @@ def _export(stage: Stage) -> bytes:
             dynamic_axes={name: {0: 'batch'} for name in names},
             opset_version=OPSET,
             dynamo=False,  # the other exporter names weights anew
-            training=torch.onnx.TrainingMode.PRESERVE,  # ONNX Runtime folds batch norm itself
+            training=torch.onnx.TrainingMode.PRESERVE,  # weights keep their names
             do_constant_folding=False,
         )
     return file.getvalue()

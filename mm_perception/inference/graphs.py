@@ -5,20 +5,26 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from functools import cache
 from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
 
 from mm_perception.bundle import Bundle
-from mm_perception.errors import BundleError
+from mm_perception.errors import BundleError, EngineUnavailable
+from mm_perception.inference.folding import Fold, fold
 from mm_perception.inference.graph_check import check_graph
 from mm_perception.modalities.raw import Array
 
 INDEX = 'index'
-"""Entry of the graphs in JSON: ``fuses``, ``code_dims``, and the ``weights`` of each graph."""
+"""
+Entry of the graphs in JSON: ``fuses``, ``code_dims``, the ``weights`` of each graph, and the
+``folds`` of model and classifiers.
+"""
+MODEL, CLASSIFIERS = 'model', 'classifiers'
 SMALL_MODEL_THREADS = 2
+ONLY_ERRORS = 3
+_pool_threads: int | None = None
 
 
 def has_onnxruntime() -> bool:
@@ -43,13 +49,26 @@ def read_index(bundle: Bundle) -> dict[str, Any]:
         raise BundleError(no_graphs(bundle))
     try:
         index = dict(json.loads(bundle.graphs[INDEX]))
-        kinds = {'fuses': bool, 'code_dims': dict, 'weights': dict}
+        kinds = {'fuses': bool, 'code_dims': dict, 'weights': dict, 'folds': dict}
         wrong = [key for key, kind in kinds.items() if not isinstance(index[key], kind)]
         if wrong:
             raise TypeError(f'{wrong[0]} is of a wrong type')
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise BundleError(f'{bundle.path}: index of the graphs: {error}; export again') from error
     return index
+
+
+def folded_weights(bundle: Bundle, part: str) -> dict[str, Array]:
+    """
+    Weights as the graphs of a part, ``model`` or ``classifiers``, take them.
+
+    :raises BundleError: if they do not fit the graphs.
+    """
+    weights = bundle.weights if part == MODEL else bundle.classifiers
+    try:
+        return fold(weights, [Fold(**each) for each in read_index(bundle)['folds'][part]])
+    except (KeyError, TypeError, ValueError) as error:
+        raise BundleError(f'{bundle.path}: graphs: lack {error}; export again') from error
 
 
 def names_of(bundle: Bundle, stage: str) -> list[str]:
@@ -69,11 +88,12 @@ class Graph:
 
     :param bundle: that it is of.
     :param name: of the graph.
-    :param weights: of the bundle that it takes its own from.
+    :param weights: that it takes its own from, see :func:`folded_weights`.
     :param device: ``cpu`` or ``cuda``.
-    :param threads: of the processor, shared by all graphs of the process; 0 for what suits
-        small models. The first graph of the process decides.
+    :param threads: of the processor; 0 for what suits small models. More than one are shared
+        by all graphs of the process, which have to agree on the number.
     :raises BundleError: if the graph is broken or does not fit the weights.
+    :raises EngineUnavailable: if graphs of this process use another number of threads.
     """
 
     def __init__(
@@ -120,27 +140,32 @@ class Graph:
 
 
 def _options(threads: int) -> Any:
-    """All sessions share one pool: pools of their own would spin against each other."""
+    """Several threads are one pool for all sessions: pools of their own would spin on and on."""
     import onnxruntime
 
-    _share_pool(threads or min(SMALL_MODEL_THREADS, len(os.sched_getaffinity(0))))
+    threads = threads or min(SMALL_MODEL_THREADS, len(os.sched_getaffinity(0)))
     options = onnxruntime.SessionOptions()
-    options.use_per_session_threads = False
-    options.log_severity_level = 3
+    options.log_severity_level = ONLY_ERRORS
+    if threads > 1:
+        _share_pool(threads)
+        options.use_per_session_threads = False
+    else:
+        options.intra_op_num_threads = options.inter_op_num_threads = 1
     return options
-
-
-@cache
-def _pool() -> list[int]:
-    return []
 
 
 def _share_pool(threads: int) -> None:
     import onnxruntime
 
-    if not _pool():
+    global _pool_threads
+    if _pool_threads is None:
         onnxruntime.set_global_thread_pool_sizes(threads, 1)
-        _pool().append(threads)
+        _pool_threads = threads
+    elif _pool_threads != threads:
+        raise EngineUnavailable(
+            f'engine onnx: {threads} threads asked for, but this process began with'
+            f' {_pool_threads}; use that number, or another process'
+        )
 
 
 def _providers(device: str) -> list[str]:

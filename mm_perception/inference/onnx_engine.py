@@ -8,7 +8,7 @@ import numpy as np
 
 from mm_perception.bundle import Bundle
 from mm_perception.errors import EngineUnavailable, NothingObserved
-from mm_perception.inference.graphs import Graph, read_index
+from mm_perception.inference.graphs import MODEL, Graph, folded_weights, read_index
 from mm_perception.modalities.raw import Array
 
 
@@ -28,9 +28,10 @@ class OnnxEngine:
         self, bundle: Bundle, device: str = 'cpu', threads: int = 0, reason: str = ''
     ) -> None:
         index = read_index(bundle)
+        weights = folded_weights(bundle, MODEL)
         self.reason = reason
         self._graphs = {
-            name: Graph(bundle, name, bundle.weights, device, threads)
+            name: Graph(bundle, name, weights, device, threads)
             for name in index['weights']
             if not name.startswith('classify.')
         }

@@ -122,7 +122,8 @@ class MeanAggregator(JointEncoder):
 
     def fuse(self, messages: Codes, present: Tensor) -> DiagonalGaussian:
         """Joint posterior, see :class:`JointEncoder`."""
-        stacked = torch.stack([messages[name] for name in self.names], dim=1)
+        together = torch.cat([messages[name] for name in self.names], dim=1)
+        stacked = together.reshape(-1, len(self.names), self.message_dim)
         aggregated = self.aggregate(stacked, present)
         return DiagonalGaussian(*split_posterior(self.posterior(self.hidden(aggregated))))
 

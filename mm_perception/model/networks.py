@@ -193,5 +193,5 @@ def build_pair(spec: ModalitySpec, shape: Shape) -> Pair:
 
 def split_posterior(outputs: Tensor) -> tuple[Tensor, Tensor]:
     """Cut ``float[B, 2 * D]`` into mean and a log variance held between -10 and 6."""
-    mean, log_variance = outputs.chunk(2, dim=-1)
+    mean, log_variance = outputs.split(int(outputs.shape[-1]) // 2, dim=-1)
     return mean, log_variance.clamp(-10.0, 6.0)

@@ -151,16 +151,17 @@ class Nexus(MultimodalModel):
 
     def fuse(self, codes: Mapping[str, Tensor], present: Tensor) -> Posterior:
         """Joint posterior given what :meth:`encode` says of each modality."""
-        size, joint = self.top.joint.message_dim, self.top.joint
-        messages = {
-            m.name: codes[m.name][:, m.latent_dim : m.latent_dim + size]
+        joint, extra = self.top.joint, int(self.uncertainty is not None)
+        parts = [
+            codes[m.name].split([m.latent_dim, joint.message_dim, extra][: 2 + extra], dim=1)
             for m in self.spec.modalities
-        }
+        ]
+        messages = {name: part[1] for name, part in zip(self.spec.names, parts)}
         posterior: Posterior = joint.fuse(messages, present)
         if self.uncertainty is None:
             return posterior
         assert isinstance(posterior, DiagonalGaussian)
-        novelty = torch.stack([codes[name][:, -1] for name in self.spec.names], dim=1)
+        novelty = torch.cat([part[2] for part in parts], dim=1)
         return self.uncertainty.correct(posterior, novelty, present)
 
     def predict(self, name: str, joint: Tensor) -> Tensor:
