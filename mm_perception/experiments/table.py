@@ -9,6 +9,7 @@ from typing import Any
 
 from mm_perception.config import from_plain, read_yaml
 from mm_perception.errors import ConfigError
+from mm_perception.evaluation.generation import ESTIMATORS
 from mm_perception.evaluation.rows import Row
 from mm_perception.resources import share_directory
 
@@ -115,7 +116,10 @@ class Column:
 
     def holds(self, row: Row, names: Collection[str]) -> bool:
         """Whether a measured row counts into the column."""
-        return row.metric == self.metric and self.asks(row.target, row.observed, names)
+        # Likelihoods are estimated in a way of their own, which no column names.
+        estimated_so = row.estimator == self.estimator or row.estimator not in ESTIMATORS
+        asked = self.asks(row.target, row.observed, names)
+        return row.metric == self.metric and estimated_so and asked
 
 
 @dataclass(frozen=True)

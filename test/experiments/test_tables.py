@@ -13,8 +13,9 @@ from tiny_table import TABLE, VALIDATION_ROWS, write_tiny_table
 
 from mm_perception.cli import main as frame
 from mm_perception.cli.evaluate import EXAMPLES
+from mm_perception.evaluation.rows import Row
 from mm_perception.experiments.plan import Settings, make_plan, merge
-from mm_perception.experiments.table import known_tables, load_table
+from mm_perception.experiments.table import Column, known_tables, load_table
 from mm_perception.model.build import build_model
 from mm_perception.training.stages import autoencoder_part
 
@@ -95,6 +96,23 @@ def test_table_means_agree_with_its_rows(table: Path) -> None:
     text = (table.parent / 'runs' / 'tiny' / 'table.md').read_text()
     line = next(x for x in text.splitlines() if x.startswith('| Nexus | pen |'))
     assert f'| {sum(by_seed) / 2:.1f} ± {spread:.1f} |' in line
+
+
+@pytest.mark.parametrize(
+    ('metric', 'estimator', 'column_estimator', 'held'),
+    [
+        ('accuracy', 'sample', 'sample', True),
+        ('accuracy', 'mean', 'sample', False),
+        ('accuracy', 'sample', 'mean', False),
+        ('log_likelihood', 'importance_50', 'sample', True),
+    ],
+)
+def test_column_holds_rows_of_its_estimator_alone(
+    metric: str, estimator: str, column_estimator: str, held: bool
+) -> None:
+    row = Row(metric, 'camera', ('pen',), estimator, 0.5, 100)
+    column = Column('figure', metric, estimator=column_estimator)
+    assert column.holds(row, NAMES) is held
 
 
 def test_table_draws_every_picture_small(table: Path) -> None:
