@@ -23,6 +23,7 @@ from mm_perception.ros.fusion import Fusion
 from mm_perception.ros.inputs import Inputs
 from mm_perception.ros.late_service import LateService
 from mm_perception.ros.lifecycle import ManagedNode, autostart, run_node
+from mm_perception.ros.memory import collect_memory, trim_memory
 from mm_perception.ros.outputs import Outputs
 from mm_perception.ros.parameters import (
     NODE_ROWS,
@@ -98,6 +99,7 @@ class CmiNode(ManagedNode):
         engine = build_engine(bundle, *choices)
         fusion = Fusion(bundle, engine)
         fusion.warm_up()
+        collect_memory()
         where = f'{engine.name} ({engine.device}): {engine.reason}'
         self.get_logger().info(f'{bundle.frame_id}: {", ".join(fusion.modalities)} on {where}')
         if not engine.fuses:
@@ -186,6 +188,7 @@ class CmiNode(ManagedNode):
                 raise loaded
             self._swap(loaded)
             response.success, response.message = True, self._fusion.bundle.frame_id
+            trim_memory()
         except MMPerceptionError as error:
             response.success, response.message = False, f'kept the old model: {error}'
         except Exception as error:  # noqa: BLE001 - the node goes on with the old model

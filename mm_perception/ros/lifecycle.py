@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import signal
 import sys
 import traceback
@@ -16,6 +15,7 @@ from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedE
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 from mm_perception.errors import ConfigError, MMPerceptionError
+from mm_perception.ros.memory import collect_memory
 
 EXECUTORS = ('single', 'events')
 SUCCESS = TransitionCallbackReturn.SUCCESS
@@ -82,7 +82,7 @@ class ManagedNode(LifecycleNode):
         self._unwind('clean up', self._configured)
         # Slots and callbacks refer to each other: without this they would wait, with the model
         # that they hold, for a collection that may be hundreds of cycles away.
-        gc.collect()
+        collect_memory()
 
     def log_defect(self, what: str, error: BaseException) -> None:
         """Log an unexpected exception with its traceback; after shutdown none is unexpected."""
