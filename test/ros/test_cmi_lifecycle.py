@@ -19,10 +19,16 @@ from std_srvs.srv import Trigger
 
 from mm_perception.bundle import Bundle, save_bundle
 from mm_perception.ros.codecs import image_message, time_message
+from mm_perception.ros.lifecycle import EXECUTORS
+
+executors = pytest.mark.parametrize('executor', EXECUTORS)
 
 
-def test_lifecycle_goes_through_all_transitions_twice(bundle: Bundle, start, robot: Robot):
-    process = start(f'bundle:={bundle.path}')
+@executors
+def test_lifecycle_goes_through_all_transitions_twice(
+    bundle: Bundle, start, robot: Robot, executor: str
+):
+    process = start(f'bundle:={bundle.path}', f'executor:={executor}')
     assert robot.state() == 'unconfigured'
     robot.live = {'image'}
     for _ in range(2):
@@ -42,7 +48,8 @@ def test_lifecycle_goes_through_all_transitions_twice(bundle: Bundle, start, rob
         robot.fresh('latent')
         assert robot.change_state(Transition.TRANSITION_DEACTIVATE)
         assert robot.change_state(Transition.TRANSITION_CLEANUP)
-        assert robot.node.count_publishers('/second/latent') == 0
+        gone = lambda: robot.node.count_publishers('/second/latent') == 0  # noqa: E731
+        robot.until(gone, 'end of the publisher')
     assert robot.change_state(Transition.TRANSITION_CONFIGURE)
     assert robot.change_state(Transition.TRANSITION_ACTIVATE)
     robot.fresh('latent')
@@ -108,12 +115,14 @@ def test_trigger_follows_arrivals(bundle: Bundle, start, robot: Robot, trigger: 
     assert len(robot.received['latent']) >= 8, 'the timer goes on when the trigger is silent'
 
 
+@executors
 def test_reload_swaps_the_model_and_keeps_the_old_one_on_failure(
-    bundle: Bundle, start, robot: Robot, tmp_path: Path
+    bundle: Bundle, start, robot: Robot, tmp_path: Path, executor: str
 ):
     place = tmp_path / 'robot_model'
     shutil.copytree(bundle.path, place)
-    process = start(f'bundle:={place}', 'autostart:=true', 'rate_hz:=20')
+    parameters = ('autostart:=true', 'rate_hz:=20', f'executor:={executor}')
+    process = start(f'bundle:={place}', *parameters)
     infos: list[str] = []
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     robot.node.create_subscription(
