@@ -23,7 +23,7 @@ from mm_perception.ros.fusion import Fusion
 from mm_perception.ros.inputs import Inputs
 from mm_perception.ros.late_service import LateService
 from mm_perception.ros.lifecycle import ManagedNode, autostart, run_node
-from mm_perception.ros.memory import collect_memory, trim_memory
+from mm_perception.ros.memory import collect_memory, trim_memory_soon
 from mm_perception.ros.outputs import Outputs
 from mm_perception.ros.parameters import (
     NODE_ROWS,
@@ -188,7 +188,7 @@ class CmiNode(ManagedNode):
                 raise loaded
             self._swap(loaded)
             response.success, response.message = True, self._fusion.bundle.frame_id
-            trim_memory()
+            trim_memory_soon()  # a tick may still use the old model
         except MMPerceptionError as error:
             response.success, response.message = False, f'kept the old model: {error}'
         except Exception as error:  # noqa: BLE001 - the node goes on with the old model

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import threading
 from contextlib import suppress
 
 
@@ -13,12 +14,14 @@ def collect_memory() -> None:
     trim_memory()
 
 
-def trim_memory() -> None:
-    """
-    Give memory that is free back to the system.
+def trim_memory_soon(delay_s: float = 1.0) -> None:
+    """Give memory back once work that is under way has let go of it."""
+    timer = threading.Timer(delay_s, trim_memory)
+    timer.daemon = True
+    timer.start()
 
-    glibc keeps it, and apart for each thread: a model loaded again in another thread would
-    take as much once more.
-    """
+
+def trim_memory() -> None:
+    """Give memory that is free back to the system, which glibc keeps for later."""
     with suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)
