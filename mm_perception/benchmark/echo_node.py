@@ -19,6 +19,7 @@ from std_msgs.msg import UInt64
 INPUT, OUTPUT, IMAGE, COUNTED = 'echo/input', 'echo/output', 'image', 'echo/counted'
 ECHO, COUNT = 'echo', 'count'
 REPORT_S = 0.25
+COUNT_DEPTH = 30
 
 
 class EchoNode(Node):
@@ -29,7 +30,7 @@ class EchoNode(Node):
         role = self.declare_parameter('role', ECHO).value
         reliable = self.declare_parameter('reliable', False).value
         reliability = ReliabilityPolicy.RELIABLE if reliable else ReliabilityPolicy.BEST_EFFORT
-        qos = QoSProfile(depth=1, reliability=reliability)
+        qos = QoSProfile(depth=1 if role == ECHO else COUNT_DEPTH, reliability=reliability)
         if role == ECHO:
             self._output = self.create_publisher(Image, OUTPUT, 1)
             self.create_subscription(Image, INPUT, self._output.publish, qos)

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from tqdm import tqdm
 
+from mm_perception.benchmark.echo_node import COUNT_DEPTH
 from mm_perception.benchmark.options import Measured, Options
 from mm_perception.benchmark.process_use import ProcessUse
 from mm_perception.benchmark.remote import BenchmarkFailed
@@ -109,11 +110,15 @@ def measure_loss(scene: Scene, seconds: float, reliability: str) -> list[Row]:
     """
     Lost images at 30 Hz, and what the node takes meanwhile at ``rate_hz`` 30.
 
-    The node's own count stands beside that of a plain subscriber of the same camera.
+    The node's own count stands beside that of a plain subscriber of the same camera. Both have
+    queues of a second: with the node's usual one a newer image replaces one that still waits.
     """
     reliable = reliability == 'reliable'
     parameters = {'rate_hz': RATE_HZ}
-    qos = {'qos_overrides./image.subscription.reliability': reliability}
+    qos = {
+        'qos_overrides./image.subscription.reliability': reliability,
+        'qos_overrides./image.subscription.depth': COUNT_DEPTH,
+    }
     with (
         scene.robot(reliable) as robot,
         scene.node(**parameters, **qos) as node,
