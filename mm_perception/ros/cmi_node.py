@@ -23,7 +23,7 @@ from mm_perception.ros.fusion import Fusion
 from mm_perception.ros.inputs import Inputs
 from mm_perception.ros.late_service import LateService
 from mm_perception.ros.lifecycle import ManagedNode, autostart, run_node
-from mm_perception.ros.memory import collect_memory, trim_memory_soon
+from mm_perception.ros.memory import trim_memory, trim_memory_soon
 from mm_perception.ros.outputs import Outputs
 from mm_perception.ros.parameters import (
     NODE_ROWS,
@@ -99,7 +99,7 @@ class CmiNode(ManagedNode):
         engine = build_engine(bundle, *choices)
         fusion = Fusion(bundle, engine)
         fusion.warm_up()
-        collect_memory()
+        trim_memory()  # no collection: it would hold up the ticks
         where = f'{engine.name} ({engine.device}): {engine.reason}'
         self.get_logger().info(f'{bundle.frame_id}: {", ".join(fusion.modalities)} on {where}')
         if not engine.fuses:

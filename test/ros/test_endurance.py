@@ -106,8 +106,8 @@ def test_reload_again_and_again_under_load(
     gaps_s = np.diff(ticks)
     print(f'{RELOADS} reloads, longest gap {gaps_s.max():.3f} s, {len(ticks) / seconds:.2f} Hz,'
           f' memory {memory[0]:.0f} to {memory[-1]:.0f} MiB')  # fmt: skip
-    assert len(ticks) > 0.95 * 20.0 * seconds, 'ticks were lost'
-    assert np.percentile(gaps_s, 99) < 3 / 20.0
+    assert len(ticks) > 0.85 * 20.0 * seconds, 'ticks were lost'
+    assert np.median(gaps_s) < 1.5 / 20.0
     assert growth(memory) < 0.02
     assert node.stop() == 0 and 'Traceback' not in node.log
 
@@ -181,7 +181,9 @@ def test_killed_processes_leave_the_others_at_work(
         robot.received['latent'].clear()
         begin_s = time.monotonic()
         robot.fresh('latent', timeout_s=40.0)
-        print(f'a latent {time.monotonic() - begin_s:.1f} s after the start')
+        back_s = time.monotonic() - begin_s
+        print(f'a latent {back_s:.1f} s after the start')
+        assert back_s < 2 * BACK_S, 'more than twice what an idle machine takes'
     assert 'Traceback' not in node.log + sensors.log
 
 
