@@ -10,6 +10,7 @@ import numpy as np
 
 from mm_perception.errors import BundleError
 from mm_perception.inference.engine import Engine
+from mm_perception.inference.topics import Reader, surprise_nats
 from mm_perception.modalities.raw import Array
 from mm_perception.spec import ModelSpec
 
@@ -50,37 +51,37 @@ class Verdicts:
 
 class Agreement:
     """
-    A calibrated comparison of what each modality alone says in the joint latent space.
+    A calibrated comparison of what each modality alone says about all of them.
 
-    The joint posterior's mean given one modality alone says how likely each of K topics is;
-    topics are whatever the modalities were found to have in common. The surprise of a modality
-    is the negative log probability of its data given those of the others, relative to that
-    of its data alone and counted from the smallest possible; thresholds are quantiles over
-    data that agree.
+    Each modality alone says how likely each of K topics is; topics are what the modalities
+    were found to have in common. If data are independent given the topic,
+    p(a | b) / p(a) = K sum_k p(k | a) p(k | b). The surprise of a modality is the negative
+    logarithm of that, given all the others, counted from the smallest possible; thresholds are
+    quantiles over data that agree.
 
-    :param engine: any engine; only ``fuse`` is used.
+    :param engine: any engine; of its networks only ``fuse`` is used, once per :meth:`judge`.
     :param spec: the model that it runs.
     :param calibration: as :mod:`mm_perception.training.agreement` makes it.
     :raises BundleError: if the calibration is not of this model.
     """
 
     def __init__(self, engine: Engine, spec: ModelSpec, calibration: Mapping[str, Any]) -> None:
-        self.names = spec.names
+        self.spec, self.names = spec, spec.names
         self._engine = engine
         try:
-            self._prior = np.asarray(calibration['prior'], np.float64)
-            self._weights = _stacked(calibration['weights'], spec.names)
-            self._biases = _stacked(calibration['biases'], spec.names)
-            self._thresholds = {int(k): float(v) for k, v in calibration['thresholds'].items()}
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            self._readers = {
+                m.name: Reader.from_plain(
+                    calibration['readers'][m.name], feature_count(engine, spec, m.name)
+                )
+                for m in spec.modalities
+            }
+            counts = range(2, len(spec.names) + 1)
+            self._thresholds = {n: float(calibration['thresholds'][str(n)]) for n in counts}
+        except (KeyError, TypeError, ValueError) as error:
             raise BundleError(
-                f'health.{SECTION} of the bundle is broken ({error!r}); {_REMEDY}'
+                f'health.{SECTION} of the bundle does not fit its model ({error!r});'
+                ' make it again: mm-perception calibrate-health'
             ) from error
-        count, topics = len(spec.names), self._prior.shape
-        fits = self._weights.shape == (count, spec.joint_latent_dim, *topics)
-        fits &= self._biases.shape == (count, *topics) and len(topics) == 1
-        if not fits or set(self._thresholds) != set(range(2, count + 1)):
-            raise BundleError(f'health.{SECTION} of the bundle is of another model; {_REMEDY}')
 
     def judge(self, codes: Mapping[str, Array], present: Collection[str]) -> Judgement:
         """
@@ -90,7 +91,16 @@ class Agreement:
         :param present: the modalities to compare.
         """
         names = [name for name in self.names if name in present]
-        verdicts = self.compare(self.evidence(codes, names))
+        if not names:
+            return Judgement({})
+        masks = np.array([[name == other for other in self.names] for name in names])
+        repeated = {name: np.repeat(code, len(names), axis=0) for name, code in codes.items()}
+        means, stds = self._engine.fuse(repeated, masks)
+        evidence = [
+            self.evidence(name, codes[name], means[k : k + 1], stds[k : k + 1])
+            for k, name in enumerate(names)
+        ]
+        verdicts = self.compare(np.stack(evidence, axis=1))
         worst = int(verdicts.contradicted[0])
         return Judgement(
             surprise={n: float(s) for n, s in zip(names, verdicts.surprise[0])},
@@ -98,21 +108,16 @@ class Agreement:
             disagree=bool(verdicts.disagree[0]),
         )
 
-    def evidence(self, codes: Mapping[str, Array], names: Collection[str]) -> np.ndarray:
+    def evidence(self, name: str, code: Array, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
         """
-        What each modality alone says about the topics: log p(topic | modality) / p(topic).
+        What a modality alone says about the topics, see :meth:`Reader.evidence`.
 
-        :param codes: ``float32[B, C_m]`` of every modality.
-        :param names: modalities to ask, in the spec's order.
-        :returns: ``float64[B, P, K]``.
+        :param code: ``float32[B, C_m]``; ``mean``, ``std``: of the joint posterior given it
+            alone, ``float32[B, D]``.
         """
-        chosen = np.array([k for k, name in enumerate(self.names) if name in names], int)
-        if not len(chosen):
-            return np.zeros((1, 0, len(self._prior)))
-        means = alone(self._engine, codes, chosen)
-        logits = np.einsum('bpd,pdk->bpk', means, self._weights[chosen]) + self._biases[chosen]
-        evidence: np.ndarray = logits - _log_sum(logits)[..., None] - self._prior
-        return evidence
+        return self._readers[name].evidence(
+            features_of(self._engine, self.spec, name, code, mean), std
+        )
 
     def compare(self, evidence: np.ndarray) -> Verdicts:
         """
@@ -137,44 +142,22 @@ class Agreement:
         count = evidence.shape[1]
         if count < 2:
             return np.zeros(evidence.shape[:2])
-        return surprise_nats(evidence, self._prior) / self._thresholds[count]
+        return surprise_nats(evidence) / self._thresholds[count]
 
 
-_REMEDY = 'calibrate it again: mm-perception calibrate-health'
-
-
-def alone(engine: Engine, codes: Mapping[str, Array], chosen: np.ndarray) -> np.ndarray:
+def features_of(
+    engine: Engine, spec: ModelSpec, name: str, code: Array, mean: np.ndarray
+) -> np.ndarray:
     """
-    Means of the joint posteriors given one modality alone, in one call of the engine.
+    What topics are read off: the joint posterior's mean, and the modality's own latent.
 
-    :param codes: ``float32[B, C_m]`` of every modality.
-    :param chosen: positions of the modalities, ``int[P]``.
-    :returns: ``float32[B, P, D]``.
+    :param code: ``float32[B, C_m]``; ``mean``: ``float32[B, D]``.
     """
-    rows, count = len(next(iter(codes.values()))), len(chosen)
-    present = np.eye(len(codes), dtype=bool)[np.tile(chosen, rows)]
-    repeated = {name: np.repeat(code, count, axis=0) for name, code in codes.items()}
-    return engine.fuse(repeated, present)[0].reshape(rows, count, -1)
+    own = feature_count(engine, spec, name) - mean.shape[1]
+    return np.concatenate([mean, code[:, :own]], axis=1)
 
 
-def surprise_nats(evidence: np.ndarray, prior: np.ndarray) -> np.ndarray:
-    """
-    Log ratio of how well the others agree without a modality to how well all agree, from 0 on.
-
-    :param evidence: log p(topic | modality) / p(topic), ``float64[B, P, K]``, P at least 2.
-    :param prior: log p(topic), ``float64[K]``.
-    :returns: ``float64[B, P]``, in nats.
-    """
-    total = evidence.sum(axis=1, keepdims=True) + prior
-    ratio: np.ndarray = _log_sum(total - evidence) - _log_sum(total) - prior.min()
-    return ratio
-
-
-def _log_sum(values: np.ndarray) -> np.ndarray:
-    largest = values.max(axis=-1)
-    result: np.ndarray = largest + np.log(np.exp(values - largest[..., None]).sum(axis=-1))
-    return result
-
-
-def _stacked(parts: Mapping[str, Any], names: tuple[str, ...]) -> np.ndarray:
-    return np.stack([np.asarray(parts[name], np.float64) for name in names])
+def feature_count(engine: Engine, spec: ModelSpec, name: str) -> int:
+    """How many :func:`features_of` a modality there are."""
+    own = spec.modality(name).latent_dim if engine.predicts else 0
+    return spec.joint_latent_dim + own
