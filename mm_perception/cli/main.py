@@ -20,6 +20,7 @@ COMMANDS = {
     'build-data': 'build a dataset from raw recordings',
     'train': 'train a model and write it as a bundle',
     'export': 'add the ONNX graphs to a bundle',
+    'calibrate-health': 'let a bundle say when its modalities contradict each other',
     'evaluate': 'measure a bundle on a test set',
     'benchmark': 'measure latency, throughput, loss, memory and training speed',
     'info': 'show a bundle, the model families, the kinds of modalities',

@@ -10,6 +10,7 @@ import numpy as np
 from mm_perception.bundle import Bundle
 from mm_perception.data.dataset import Dataset
 from mm_perception.evaluation.summary import coherence_table
+from mm_perception.inference.agreement import SECTION
 from mm_perception.training.stages import Posteriors
 
 DOES_NOT_FUSE = 'It does not fuse: of several observed modalities it uses the surest one alone.'
@@ -46,9 +47,24 @@ def model_card(bundle: Bundle, fuses: bool) -> str:
     for m in bundle.spec.modalities:
         network = m.network.get('type', 'default of the kind')
         lines.append(f'| {m.name} | {m.kind} | {m.latent_dim} | {network} | {m.likelihood} |')
+    lines += ['', _agreement(bundle)]
     for split, figures in bundle.metrics.items():
         lines += ['', *coherence_table(split, figures)]
     return '\n'.join(lines) + '\n'
+
+
+def _agreement(bundle: Bundle) -> str:
+    calibration = bundle.health.get(SECTION)
+    if not calibration:
+        return (
+            'Nothing says whether its modalities agree: it was made with too few rows for that.'
+            ' `mm-perception calibrate-health` adds it.'
+        )
+    return (
+        'A modality that the others contradict is found; thresholds from'
+        f' {calibration["rows"]:,} held-out rows, at a false-alarm rate of'
+        f' {100 * calibration["false_alarm"]:g} %.'
+    )
 
 
 def _spread(how: Mapping[str, Any]) -> str:

@@ -23,6 +23,7 @@ from mm_perception.model.build import build_model
 from mm_perception.model.nexus import Nexus
 from mm_perception.spec import TrainingSpec
 from mm_perception.training import distributed
+from mm_perception.training.agreement import part_data, with_agreement
 from mm_perception.training.calibration import calibration_stage, held_out
 from mm_perception.training.card import model_card, training_statistics
 from mm_perception.training.loop import Fitted, Logging, Stage, fit
@@ -110,6 +111,7 @@ def train(run: Run, out: Path, command: str) -> Bundle:
     if not distributed.is_main():
         return bundle
     bundle = replace(bundle, metrics=evaluate_bundle(bundle, Path(run.spec.dataset), run.device))
+    bundle = with_agreement(bundle, *part_data(run.spec, dataset), run.device)
     return save_bundle(with_graphs(bundle), out, model_card(bundle, model.fuses))
 
 
