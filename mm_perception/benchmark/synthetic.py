@@ -24,8 +24,8 @@ def random_bundle(count: int) -> Bundle:
     """A model of :func:`vector_spec` with random weights, ready for every engine."""
     import torch
 
-    from mm_perception.inference.export import with_graphs
     from mm_perception.model.build import build_model
+    from mm_perception.training.export import with_graphs
 
     torch.manual_seed(0)
     spec = vector_spec(count)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 
@@ -55,9 +56,10 @@ def load_classifiers(bundle: Bundle) -> Classifiers:
         weights = folded_weights(bundle, CLASSIFIERS)
         graphs = {name: Graph(bundle, f'classify.{name}', weights) for name in names}
         return Classifiers({name: _reader(graph) for name, graph in graphs.items()})
-    from mm_perception.evaluation.torch_classifiers import TorchClassifiers, load_modules
+    from mm_perception.evaluation.classifier_modules import load_modules, run_batched
 
-    return TorchClassifiers(load_modules(bundle))
+    modules = load_modules(bundle)
+    return Classifiers({name: partial(run_batched, module) for name, module in modules.items()})
 
 
 def _reader(graph: Graph) -> Reader:

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import numpy as np
 from torch import Tensor, nn
 
-from mm_perception.evaluation.torch_classifiers import run_batched
+from mm_perception.evaluation.classifier_modules import run_batched
 from mm_perception.modalities import build_modality
 from mm_perception.modalities.raw import Array
 from mm_perception.model.distributions import find_likelihood

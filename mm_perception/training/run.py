@@ -16,7 +16,6 @@ from mm_perception.errors import ConfigError, EngineUnavailable
 from mm_perception.evaluation.labels import label_indices, labels_of_unique
 from mm_perception.evaluation.summary import evaluate_bundle, versions
 from mm_perception.evaluation.torch_classifiers import TorchClassifiers
-from mm_perception.inference.export import with_graphs
 from mm_perception.modalities import build_modality
 from mm_perception.model.base import MultimodalModel
 from mm_perception.model.build import build_model
@@ -26,6 +25,7 @@ from mm_perception.training import distributed
 from mm_perception.training.agreement import part_data, with_agreement
 from mm_perception.training.calibration import calibration_stage, held_out
 from mm_perception.training.card import model_card, training_statistics
+from mm_perception.training.export import with_graphs
 from mm_perception.training.loop import Fitted, Logging, Stage, fit
 from mm_perception.training.refinement import refinement_stage
 from mm_perception.training.side_by_side import side_by_side

@@ -20,12 +20,12 @@ from mm_perception.errors import BundleError, EngineUnavailable, NothingObserved
 from mm_perception.evaluation.classifiers import load_classifiers
 from mm_perception.evaluation.torch_classifiers import TorchClassifiers
 from mm_perception.inference import Engine, build_engine
-from mm_perception.inference.export import with_graphs
 from mm_perception.modalities import build_modality
 from mm_perception.modalities.raw import Array
 from mm_perception.model.build import FAMILIES
 from mm_perception.model.classifier import Classifier
 from mm_perception.spec import ModelSpec
+from mm_perception.training.export import with_graphs
 
 TOLERANCE = 2e-5
 """Difference to the eager reference, absolute or relative: float32, sums in another order."""

@@ -17,8 +17,8 @@ from small_bundle import make_bundle
 from mm_perception.bundle import Bundle, load_bundle, save_bundle
 from mm_perception.errors import BundleError
 from mm_perception.inference import build_engine
-from mm_perception.inference.export import with_graphs
 from mm_perception.inference.graph_check import check_graph
+from mm_perception.training.export import with_graphs
 
 
 def model_of(*nodes: onnx.NodeProto, tensors: tuple[TensorProto, ...] = ()) -> bytes:

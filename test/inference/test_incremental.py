@@ -12,9 +12,9 @@ from model_specs import family_spec
 from small_bundle import make_bundle
 
 from mm_perception.inference import Engine, InferenceSession, build_engine
-from mm_perception.inference.export import with_graphs
 from mm_perception.modalities import build_modality
 from mm_perception.modalities.raw import Array
+from mm_perception.training.export import with_graphs
 
 SPEC = family_spec('nexus', calibrated=True)
 COLUMNS = st.frozensets(st.sampled_from(SPEC.names))

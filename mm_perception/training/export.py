@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from mm_perception.bundle import Bundle
-from mm_perception.evaluation.torch_classifiers import load_modules
+from mm_perception.evaluation.classifier_modules import load_modules
 from mm_perception.inference.folding import Fold, fold
 from mm_perception.inference.graphs import CLASSIFIERS, INDEX, MODEL
 from mm_perception.inference.torch_engine import fuse_statistics, load_model
