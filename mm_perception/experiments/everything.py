@@ -22,6 +22,11 @@ from mm_perception.evaluation.labels import label_indices
 from mm_perception.evaluation.probe import measure_probe
 from mm_perception.evaluation.reconstruction import measure_reconstruction
 from mm_perception.evaluation.rows import Row
+from mm_perception.experiments.contradictions import (
+    METRICS,
+    contradiction_tables,
+    measure_contradictions,
+)
 from mm_perception.experiments.data import take
 from mm_perception.inference.engine import reference_engine
 from mm_perception.spec import StageSpec, TrainingSpec
@@ -52,7 +57,7 @@ class Evaluation:
 
 def measure_everything(evaluation: Evaluation) -> dict[str, list[Row]]:
     """
-    Measure Frechet distance, probe, calibration and reconstruction error on every test split.
+    Measure Frechet distance, probe, calibration, reconstruction error and contradictions.
 
     On every other test split, the rows ``auroc`` say whether the published std is larger there
     than on ``test``.
@@ -82,7 +87,8 @@ def measure_everything(evaluation: Evaluation) -> dict[str, list[Row]]:
 def metric_table(split: str, rows: Sequence[Row]) -> list[str]:
     """Lines of a Markdown table: metrics by target and number of observed modalities."""
     novelty = [row for row in rows if row.metric == NOVELTY]
-    rows = [row for row in rows if row.metric != NOVELTY]
+    contradictions = contradiction_tables(split, rows)
+    rows = [row for row in rows if row.metric not in (NOVELTY, *METRICS)]
     sizes = sorted({len(row.observed) for row in rows})
     lines = [
         f'## Other metrics on `{split}` ({max(row.n for row in rows):,} samples)',
@@ -96,7 +102,8 @@ def metric_table(split: str, rows: Sequence[Row]) -> list[str]:
         chosen = [row for row in rows if (row.metric, row.target) == (metric, target)]
         cells = [_mean(row.value for row in chosen if len(row.observed) == size) for size in sizes]
         lines.append(f'| {metric} | {target} | {" | ".join(cells)} |')
-    return [*lines, *_novelty_table(split, novelty)] if novelty else lines
+    lines += _novelty_table(split, novelty) if novelty else []
+    return [*lines, *contradictions]
 
 
 def _novelty_table(split: str, rows: Sequence[Row]) -> list[str]:
@@ -120,6 +127,7 @@ def _without_labels(evaluation: Evaluation, test: Dataset) -> list[Row]:
         *measure_latent_calibration(engine, test, observed[:-1], seed=evaluation.seed),
         *measure_uncertainty(engine, test, observed),
         *measure_reconstruction_calibration(engine, test, observed, *how),
+        *measure_contradictions(engine, evaluation.bundle, test, evaluation.seed),
     ]
 
 
