@@ -8,7 +8,8 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 from mm_perception.errors import MMPerceptionError
@@ -52,6 +53,21 @@ def ros_environment(domain_id: int) -> dict[str, str]:
         'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
         **transport_environment(),
     }
+
+
+@contextmanager
+def interruptions_deferred() -> Iterator[None]:
+    """Let SIGINT and SIGTERM wait, so that a process that just began is not forgotten."""
+    arrived: list[int] = []
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    handlers = {n: signal.signal(n, lambda number, frame: arrived.append(number)) for n in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        for late in arrived:
+            signal.raise_signal(late)
 
 
 class NodeProcess:

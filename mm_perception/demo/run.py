@@ -23,7 +23,13 @@ from mm_perception.demo.log import Log, gather_ticks
 from mm_perception.demo.observer import Observer
 from mm_perception.demo.phases import Phase, plan_phases, schedule_json
 from mm_perception.demo.pictures import draw_phases
-from mm_perception.demo.processes import DemoFailed, NodeProcess, free_domain, ros_environment
+from mm_perception.demo.processes import (
+    DemoFailed,
+    NodeProcess,
+    free_domain,
+    interruptions_deferred,
+    ros_environment,
+)
 from mm_perception.demo.reading import Reader
 from mm_perception.demo.scores import (
     latency_ms,
@@ -110,8 +116,9 @@ class Demo:
         return summary, draw_phases(log, by_phase, self.modalities, 1.0 / self._options.rate_hz)
 
     def _start(self, stack: ExitStack, module: str, parameters: Mapping[str, Any]) -> NodeProcess:
-        node = NodeProcess(module, parameters)
-        stack.callback(node.stop)
+        with interruptions_deferred():
+            node = NodeProcess(module, parameters)
+            stack.callback(node.stop)
         return node
 
     def _cmi_parameters(self) -> dict[str, Any]:
