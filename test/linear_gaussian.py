@@ -111,8 +111,8 @@ class LinearGaussianModel(MultimodalModel):
     def fuse(self, codes: Mapping[str, Tensor], present: Tensor) -> Posterior:
         raise NotImplementedError
 
-    def decode(self, name: str, joint: Tensor) -> Tensor:
-        return joint @ torch.from_numpy(LOADINGS[name]).float().T
+    def generate(self, name: str, latent: Tensor) -> Tensor:
+        return latent @ torch.from_numpy(LOADINGS[name]).float().T
 
     def loss(
         self,
