@@ -16,6 +16,7 @@ from mm_perception.bundle import load_bundle
 from mm_perception.cli import main as frame
 from mm_perception.data.dataset import Dataset, save_dataset
 from mm_perception.evaluation.agreement import (
+    AUROC,
     FALSE_ALARM,
     MISSED,
     evidence_alone,
@@ -48,8 +49,14 @@ def check(calibration: dict[str, object]) -> None:
     events = replace(make_events(fresh, world_spec()), labels=labels)
     evidence = evidence_alone(engine, agreement, encode_all(engine, fresh))
     rows = measure_agreement(agreement, evidence, events, pairings=1)
-    assert np.mean([row.value for row in rows if row.metric == MISSED]) < 0.05
-    assert max(row.value for row in rows if row.metric == FALSE_ALARM) < 0.04
+    for count in (2, 3, 4):
+        means = {
+            metric: np.mean(
+                [r.value for r in rows if r.metric == metric and len(r.observed) == count]
+            )
+            for metric in (MISSED, FALSE_ALARM, AUROC)
+        }
+        assert means[MISSED] < 0.05 and means[FALSE_ALARM] < 0.03 and means[AUROC] > 0.99
 
 
 def test_agreement_is_learned_from_what_occurs_together() -> None:
