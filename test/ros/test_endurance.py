@@ -26,7 +26,7 @@ from std_srvs.srv import Trigger
 from mm_perception.bundle import Bundle, save_bundle
 
 FOLDER = Path(__file__).parent
-CYCLES = int(os.environ.get('LIFECYCLE_CYCLES', '300'))
+CYCLES = int(os.environ.get('LIFECYCLE_CYCLES', '100'))
 RELOADS = 50
 SECONDS = 8.0
 BACK_S = 5.0
