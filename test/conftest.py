@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import os
+import signal
 
 # Several processes share few cores: more threads than cores only wait for each other.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
+
+# A shell that runs the tests in the background has SIGINT ignored, and so would every process that
+# they start; with a handler it is as usual for those.
+signal.signal(signal.SIGINT, signal.default_int_handler)

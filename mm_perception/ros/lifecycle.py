@@ -162,10 +162,8 @@ def run_node(
     :param executor_of: which of ``EXECUTORS`` serves the node.
     :returns: exit code.
     """
-    # rclpy's own handlers end the spinning. Python's must not interrupt what follows: a Ctrl-C
-    # often arrives twice, from the terminal and from launch.
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+    # Until rclpy is there a signal just ends the process; then its own handlers end the spinning.
+    _on_signals(signal.SIG_DFL)
     rclpy.init(args=args)
     node = None
     try:
@@ -185,8 +183,15 @@ def run_node(
             raise
         # A signal came while the node was busy: without its context rclpy can only fail.
     finally:
+        # A Ctrl-C often arrives twice, from the terminal and from launch.
+        _on_signals(signal.SIG_IGN)
         if node is not None:
             node.release()
             node.destroy_node()
         rclpy.try_shutdown()
     return 0
+
+
+def _on_signals(handler: Any) -> None:
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, handler)
