@@ -56,8 +56,9 @@ def with_graphs(bundle: Bundle) -> Bundle:
     model = load_model(bundle)
     readers = nn.ModuleDict(load_modules(bundle))
     folds = {MODEL: _fold_norms(model), CLASSIFIERS: _fold_norms(readers)}
-    parts = [(stage, fold(bundle.weights, folds[MODEL])) for stage in _model_stages(model)]
+    fusing = fold(bundle.weights, folds[MODEL])
     reading = fold(bundle.classifiers, folds[CLASSIFIERS])
+    parts = [(stage, fusing) for stage in _model_stages(model)]
     for name, reader in readers.items():
         data = torch.zeros(2, *build_modality(bundle.spec.modality(name)).shape)
         stage = Stage(f'classify.{name}', readers, reader, {'data': data}, ('logits',))
