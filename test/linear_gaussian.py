@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from mm_perception.data.dataset import Dataset
 from mm_perception.modalities.raw import Array
 from mm_perception.model.base import MultimodalModel, Posterior
+from mm_perception.model.distributions import DiagonalGaussian
 from mm_perception.spec import ModalitySpec, ModelSpec
 
 NOISE = 0.5
@@ -109,7 +110,9 @@ class LinearGaussianModel(MultimodalModel):
         return data
 
     def fuse(self, codes: Mapping[str, Tensor], present: Tensor) -> Posterior:
-        raise NotImplementedError
+        arrays = {name: code.numpy() for name, code in codes.items()}
+        mean, std = (torch.from_numpy(part) for part in self.engine.fuse(arrays, present.numpy()))
+        return DiagonalGaussian(mean, 2.0 * std.log())
 
     def generate(self, name: str, latent: Tensor) -> Tensor:
         return latent @ torch.from_numpy(LOADINGS[name]).float().T
@@ -121,7 +124,8 @@ class LinearGaussianModel(MultimodalModel):
         warm_up: float = 1.0,
         generator: torch.Generator | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        raise NotImplementedError
+        bound = self.log_weights(data, NAMES, NAMES, generator).mean()
+        return -bound, {'elbo': bound}
 
     def log_weights(
         self,
