@@ -43,7 +43,7 @@ def world(count: int, seed: int = 0, names: tuple[str, ...] = NAMES) -> Dataset:
 class AveragingEngine:
     """The joint posterior's mean is that of the present data; nothing is random."""
 
-    name, device, reason, predicts, fuses = 'averaging', 'cpu', 'a test', False, True
+    name, device, reason, own_latents, fuses = 'averaging', 'cpu', 'a test', False, True
 
     def __init__(self, names: tuple[str, ...] = NAMES) -> None:
         self.code_dims = dict.fromkeys(names, 3)
@@ -62,9 +62,6 @@ class AveragingEngine:
 
     def fuse_sample(self, codes: Mapping[str, Array], present: np.ndarray, seed: int) -> Array:
         return self.fuse(codes, present)[0]
-
-    def predict(self, name: str, joint: Array) -> Array:
-        return joint
 
     def decode(self, name: str, joint: Array) -> Array:
         return joint

@@ -114,8 +114,8 @@ class LinearGaussianModel(MultimodalModel):
         mean, std = (torch.from_numpy(part) for part in self.engine.fuse(arrays, present.numpy()))
         return DiagonalGaussian(mean, 2.0 * std.log())
 
-    def generate(self, name: str, latent: Tensor) -> Tensor:
-        return latent @ torch.from_numpy(LOADINGS[name]).float().T
+    def decode(self, name: str, joint: Tensor) -> Tensor:
+        return joint @ torch.from_numpy(LOADINGS[name]).float().T
 
     def loss(
         self,

@@ -159,5 +159,5 @@ def features_of(
 
 def feature_count(engine: Engine, spec: ModelSpec, name: str) -> int:
     """How many :func:`features_of` a modality there are."""
-    own = spec.modality(name).latent_dim if engine.predicts else 0
+    own = spec.modality(name).latent_dim if engine.own_latents else 0
     return spec.joint_latent_dim + own

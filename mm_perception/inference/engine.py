@@ -24,16 +24,15 @@ class Engine(Protocol):
     The networks of one bundle, numpy in and out: encode each modality, fuse, decode.
 
     An engine is used by one thread at a time. Codes are only for :meth:`fuse` of the same
-    engine, but where the model :attr:`predicts`, ``code[:, :d_m]`` is the standardised latent
-    of the modality and :meth:`predict` says, in the same scale, which one the joint latent
-    expects.
+    engine, but where the model has :attr:`own_latents`, ``code[:, :d_m]`` is the standardised
+    latent of the modality.
     """
 
     name: str
     device: str
     reason: str
     """Why this engine and this device."""
-    predicts: bool
+    own_latents: bool
     """Whether every modality has a latent of its own (size ``latent_dim`` of its spec)."""
     fuses: bool
     """Whether several present modalities all shape the joint posterior's mean."""
@@ -57,14 +56,6 @@ class Engine(Protocol):
 
     def fuse_sample(self, codes: Mapping[str, Array], present: np.ndarray, seed: int) -> Array:
         """Like :meth:`fuse`, but a sample of the joint posterior: ``float32[B, D]``."""
-        ...
-
-    def predict(self, name: str, joint: Array) -> Array:
-        """
-        Latent of one modality expected under ``float32[B, D]``, where the model predicts.
-
-        :returns: standardised, ``float32[B, d_m]``: comparable with ``code[:, :d_m]``.
-        """
         ...
 
     def decode(self, name: str, joint: Array) -> Array:

@@ -18,7 +18,7 @@ from mm_perception.modalities.raw import Array
 
 INDEX = 'index'
 """
-Entry of the graphs in JSON: ``fuses``, ``code_dims``, the ``weights`` of each graph, and the
+Entry of the graphs in JSON: ``fuses``, ``own_latents``, ``code_dims``, the ``weights`` of each graph, and the
 ``folds`` of model and classifiers.
 """
 MODEL, CLASSIFIERS = 'model', 'classifiers'
@@ -49,7 +49,8 @@ def read_index(bundle: Bundle) -> dict[str, Any]:
         raise BundleError(no_graphs(bundle))
     try:
         index = dict(json.loads(bundle.graphs[INDEX]))
-        kinds = {'fuses': bool, 'code_dims': dict, 'weights': dict, 'folds': dict}
+        flags, maps = ('fuses', 'own_latents'), ('code_dims', 'weights', 'folds')
+        kinds = dict.fromkeys(flags, bool) | dict.fromkeys(maps, dict)
         wrong = [key for key, kind in kinds.items() if not isinstance(index[key], kind)]
         if wrong:
             raise TypeError(f'{wrong[0]} is of a wrong type')

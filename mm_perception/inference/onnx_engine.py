@@ -38,8 +38,7 @@ class OnnxEngine:
         self._fuse = self._graphs['fuse']
         self.device = self._fuse.device
         self.fuses: bool = index['fuses']
-        names = bundle.spec.names
-        self.predicts = all(f'predict.{name}' in self._graphs for name in names)
+        self.own_latents: bool = index['own_latents']
         self.code_dims: dict[str, int] = dict(index['code_dims'])
 
     def encode(self, name: str, data: Array) -> Array:
@@ -61,14 +60,9 @@ class OnnxEngine:
         """
         raise EngineUnavailable('engine onnx: draws no samples of a posterior; use engine torch')
 
-    def predict(self, name: str, joint: Array) -> Array:
-        """Expected latent of one modality, see :class:`Engine`."""
-        return self._graphs[f'predict.{name}']({'joint': np.asarray(joint, np.float32)})[0]
-
     def decode(self, name: str, joint: Array) -> Array:
         """Expected data of one modality, see :class:`Engine`."""
-        latent = self.predict(name, joint) if self.predicts else np.asarray(joint, np.float32)
-        return self._graphs[f'generate.{name}']({'latent': latent})[0]
+        return self._graphs[f'decode.{name}']({'joint': np.asarray(joint, np.float32)})[0]
 
     def decode_sample(self, name: str, joint: Array, seed: int) -> Array:
         """

@@ -45,7 +45,7 @@ class TorchEngine:
         self._graphs = CudaGraphs(self._device) if self.device == 'cuda' else None
         self._model = load_model(bundle).to(self._device)
         self.fuses = self._model.fuses
-        self.predicts = self._model.predicts
+        self.own_latents = self._model.own_latents
         self.code_dims = self._model.code_dims
 
     @torch.inference_mode()
@@ -66,11 +66,6 @@ class TorchEngine:
         """Sample of the joint posterior, see :class:`Engine`."""
         generator = torch.Generator(self._device).manual_seed(seed)
         return _numpy(self._posterior(codes, present).sample(generator))
-
-    @torch.inference_mode()
-    def predict(self, name: str, joint: Array) -> Array:
-        """Expected latent of one modality, see :class:`Engine`."""
-        return self._run(f'predict.{name}', lambda z: (self._model.predict(name, z),), joint)[0]
 
     @torch.inference_mode()
     def decode(self, name: str, joint: Array) -> Array:

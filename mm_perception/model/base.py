@@ -51,7 +51,7 @@ class MultimodalModel(nn.Module, ABC):
 
     fuses: bool = True
     """Whether several present modalities all shape the joint posterior's mean."""
-    predicts: ClassVar[bool] = False
+    own_latents: ClassVar[bool] = False
     """Whether every modality has a latent of its own, with which its code begins."""
     separable: ClassVar[bool] = False
     """Whether the autoencoders and the top level share no gradient, so can train apart."""
@@ -78,23 +78,9 @@ class MultimodalModel(nn.Module, ABC):
         :param present: ``bool[B, M]``, modalities in the spec's order; at least one per row.
         """
 
-    def predict(self, name: str, joint: Tensor) -> Tensor:
-        """
-        What :meth:`generate` needs of the joint latent ``float[B, D]``.
-
-        :returns: where the model :attr:`predicts`, the modality's own latent as expected under
-            the joint one, ``float[B, d_m]``, in the scale of the first d_m numbers of its
-            code; the joint latent itself elsewhere.
-        """
-        return joint
-
     @abstractmethod
-    def generate(self, name: str, latent: Tensor) -> Tensor:
-        """Expected data of one modality given what is predicted: ``float[B, *shape_m]``."""
-
     def decode(self, name: str, joint: Tensor) -> Tensor:
         """Expected data of one modality given ``float[B, D]``: ``float[B, *shape_m]``."""
-        return self.generate(name, self.predict(name, joint))
 
     def decode_sample(
         self, name: str, joint: Tensor, generator: torch.Generator | None = None

@@ -62,9 +62,9 @@ class FlatModel(MultimodalModel):
         posterior: Posterior = self.joint(codes, present)
         return posterior
 
-    def generate(self, name: str, latent: Tensor) -> Tensor:
+    def decode(self, name: str, joint: Tensor) -> Tensor:
         """Expected data given the joint latent, see :class:`MultimodalModel`."""
-        return self._likelihoods[name].mean(self.decoders[name](latent))
+        return self._likelihoods[name].mean(self.decoders[name](joint))
 
     def log_likelihood(self, name: str, joint: Tensor, target: Tensor) -> Tensor:
         """Log density of data given the joint latent, ``float[B]``."""

@@ -91,10 +91,10 @@ class HMVAE(MultimodalModel):
         experts = DiagonalGaussian(*stacked.chunk(2, dim=-1))
         return Mixture(experts, present, surest(experts, present))
 
-    def generate(self, name: str, latent: Tensor) -> Tensor:
+    def decode(self, name: str, joint: Tensor) -> Tensor:
         """Expected data given g, by way of the means of the conditional priors."""
         ladder = self.ladder(name)
-        return ladder.likelihood.mean(ladder.decoder(ladder.expect(latent)))
+        return ladder.likelihood.mean(ladder.decoder(ladder.expect(joint)))
 
     def decode_sample(
         self, name: str, joint: Tensor, generator: torch.Generator | None = None

@@ -135,9 +135,9 @@ class MHVAE(MultimodalModel):
         posterior: DiagonalGaussian = self.core(torch.cat(masked, dim=1))
         return posterior
 
-    def generate(self, name: str, latent: Tensor) -> Tensor:
+    def decode(self, name: str, joint: Tensor) -> Tensor:
         """Expected data given the mean of p(z_m | z_c), see :class:`MultimodalModel`."""
-        return self.vae(name).decode(self.conditional(name, latent).mean)
+        return self.vae(name).decode(self.conditional(name, joint).mean)
 
     def decode_sample(
         self, name: str, joint: Tensor, generator: torch.Generator | None = None

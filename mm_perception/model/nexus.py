@@ -111,7 +111,7 @@ class Nexus(MultimodalModel):
     :param recipe: the family's joint encoder and objective.
     """
 
-    predicts: ClassVar[bool] = True
+    own_latents: ClassVar[bool] = True
     separable: ClassVar[bool] = True
 
     def __init__(self, spec: ModelSpec, recipe: Recipe) -> None:
@@ -164,12 +164,9 @@ class Nexus(MultimodalModel):
         novelty = torch.cat([part[2] for part in parts], dim=1)
         return self.uncertainty.correct(posterior, novelty, present)
 
-    def predict(self, name: str, joint: Tensor) -> Tensor:
-        """Standardised unimodal latent, see :class:`MultimodalModel`."""
-        return self.top.conditional(name, joint).mean
-
-    def generate(self, name: str, latent: Tensor) -> Tensor:
-        """Expected data given a standardised unimodal latent."""
+    def decode(self, name: str, joint: Tensor) -> Tensor:
+        """Expected data given the unimodal latent expected under the joint one."""
+        latent = self.top.conditional(name, joint).mean
         return self.vae(name).decode(self.top.scale_of(name).inverse(latent))
 
     def loss(

@@ -21,6 +21,7 @@ from mm_perception.ros.rows import Row
 
 FULL_SCALE = 32768.0
 MAX_DRIFT_NS = 100_000_000
+PATIENCE_NS = 1_000_000_000
 ROWS = (
     Row('device', '', 'Part of the name of an input device, or its number; empty: default.', True),
     Row('rate_hz', 16000, 'Samples per second.', True, span=(1000, 384000)),
@@ -108,7 +109,7 @@ class MicrophoneNode(Node):
             self.get_logger().warning('samples were lost: this machine is too slow or too busy')
         self._captured += self._count
         now_ns = self.get_clock().now().nanoseconds
-        stamp_ns = self._clock_of_samples.stamp_ns(self._count, now_ns)
+        stamp_ns = self._clock_of_samples.stamp_ns(self._count, now_ns, overflowed)
         values = samples.astype(np.float32) / FULL_SCALE
         self._publisher.publish(audio_message(values, self._rate_hz, stamp_ns, self._frame_id))
 
@@ -117,24 +118,32 @@ class SampleClock:
     """
     Times of chunks that follow each other: counted in samples, held to the clock.
 
+    A chunk that is read late is no gap: the device kept it, and the next ones are read at once. So the
+    count follows a clock that is ahead only after samples were lost, or for good.
+
     :param rate_hz: samples per second.
     """
 
     def __init__(self, rate_hz: int) -> None:
         self._rate_hz = rate_hz
         self._next_ns: int | None = None
+        self._late_ns = 0
 
-    def stamp_ns(self, count: int, now_ns: int) -> int:
+    def stamp_ns(self, count: int, now_ns: int, lost: bool = False) -> int:
         """
         Time of the first sample of a chunk.
 
         :param count: samples in the chunk.
-        :param now_ns: when its last sample was there.
+        :param now_ns: when its last sample was there, or later.
+        :param lost: whether samples before it were lost.
         """
         length_ns = count * 1_000_000_000 // self._rate_hz
         by_clock_ns = now_ns - length_ns
-        if self._next_ns is None or abs(by_clock_ns - self._next_ns) > MAX_DRIFT_NS:
+        lag_ns = 0 if self._next_ns is None else by_clock_ns - self._next_ns
+        self._late_ns = self._late_ns + length_ns if lag_ns > MAX_DRIFT_NS else 0
+        if self._next_ns is None or lost or lag_ns < -MAX_DRIFT_NS or self._late_ns > PATIENCE_NS:
             self._next_ns = by_clock_ns
+            self._late_ns = 0
         stamp_ns = self._next_ns
         self._next_ns += length_ns
         return stamp_ns

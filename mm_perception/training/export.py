@@ -68,6 +68,7 @@ def with_graphs(bundle: Bundle) -> Bundle:
         graphs[stage.name], needed[stage.name] = _without_weights(_export(stage), weights)
     index = {
         'fuses': model.fuses,
+        'own_latents': model.own_latents,
         'code_dims': model.code_dims,
         'weights': needed,
         'folds': {part: [asdict(each) for each in found] for part, found in folds.items()},
@@ -97,16 +98,12 @@ def _model_stages(model: MultimodalModel) -> Iterator[Stage]:
     joint = torch.zeros(2, model.spec.joint_latent_dim)
     codes = {name: torch.zeros(2, size) for name, size in model.code_dims.items()}
     for modality in model.spec.modalities:
-        name, latent = modality.name, joint
+        name = modality.name
         data = torch.zeros(2, *build_modality(modality).shape)
         encode = partial(model.encode, name)
         yield Stage(f'encode.{name}', model, encode, {'data': data}, ('code',))
-        if model.predicts:
-            predict = partial(model.predict, name)
-            yield Stage(f'predict.{name}', model, predict, {'joint': joint}, ('latent',))
-            latent = torch.zeros(2, modality.latent_dim)
-        generate = partial(model.generate, name)
-        yield Stage(f'generate.{name}', model, generate, {'latent': latent}, ('data',))
+        decode = partial(model.decode, name)
+        yield Stage(f'decode.{name}', model, decode, {'joint': joint}, ('data',))
     fuse = partial(fuse_statistics, model)
     present = torch.ones(2, len(codes), dtype=torch.bool)
     yield Stage('fuse', model, fuse, {'present': present, **codes}, ('mean', 'std'))

@@ -64,7 +64,7 @@ def assert_equal(engine: Engine, reference: Engine, spec: ModelSpec, count: int)
     codes = {name: engine.encode(name, value) for name, value in data.items()}
     expected = {name: reference.encode(name, value) for name, value in data.items()}
     assert engine.code_dims == reference.code_dims
-    assert (engine.fuses, engine.predicts) == (reference.fuses, reference.predicts)
+    assert (engine.fuses, engine.own_latents) == (reference.fuses, reference.own_latents)
     for name, code in codes.items():
         assert code.dtype == np.float32 and code.shape == (count, engine.code_dims[name])
         np.testing.assert_allclose(code, expected[name], atol=TOLERANCE, rtol=TOLERANCE)
@@ -78,10 +78,6 @@ def assert_equal(engine: Engine, reference: Engine, spec: ModelSpec, count: int)
             made, right = engine.decode(name, joint[0]), reference.decode(name, wanted[0])
             assert made.shape == data[name].shape
             np.testing.assert_allclose(made, right, atol=TOLERANCE, rtol=TOLERANCE)
-            if engine.predicts:
-                guess, best = engine.predict(name, joint[0]), reference.predict(name, wanted[0])
-                assert guess.shape == (count, spec.modality(name).latent_dim)
-                np.testing.assert_allclose(guess, best, atol=TOLERANCE, rtol=TOLERANCE)
 
 
 @pytest.mark.parametrize('case', SPECS)
@@ -97,20 +93,6 @@ def test_engines_agree_on_the_shipped_bundle() -> None:
     bundle = load_bundle('mhd')
     engine, reference = (build_engine(bundle, 'cpu', kind) for kind in ('onnx', 'torch'))
     assert_equal(engine, reference, bundle.spec, 2)
-
-
-def test_engines_predict_in_the_scale_of_the_codes() -> None:
-    """Where one modality is all there is, what is predicted for it resembles its latent."""
-    bundle = load_bundle('mhd')
-    engine = build_engine(bundle, 'cpu')
-    label = np.eye(10, dtype=np.float32)
-    codes = {name: np.zeros((10, size), np.float32) for name, size in engine.code_dims.items()}
-    codes['symbol'] = engine.encode('symbol', label)
-    present = np.repeat([[name == 'symbol' for name in bundle.spec.names]], 10, axis=0)
-    latent = codes['symbol'][:, : bundle.spec.modality('symbol').latent_dim]
-    guess = engine.predict('symbol', engine.fuse(codes, present)[0])
-    nearest = np.square(latent[:, None] - guess).sum(-1).argmin(0)
-    np.testing.assert_array_equal(nearest, np.arange(10))
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA GPU')

@@ -61,7 +61,29 @@ def test_sample_clock_counts_samples_and_follows_the_clock():
     assert clock.stamp_ns(640, 1_000_000_000) == 960_000_000
     assert clock.stamp_ns(640, 1_055_000_000) == 1_000_000_000  # a late read changes nothing
     assert clock.stamp_ns(640, 1_075_000_000) == 1_040_000_000
-    assert clock.stamp_ns(640, 3_000_000_000) == 2_960_000_000  # after a gap
+    assert clock.stamp_ns(640, 3_000_000_000, lost=True) == 2_960_000_000  # after a gap
+
+
+def test_sample_clock_after_a_stall_neither_jumps_nor_runs_backwards():
+    clock = SampleClock(16000)
+    first = clock.stamp_ns(640, 1_000_000_000)
+    stalled = [clock.stamp_ns(640, 1_400_000_000 + 1_000_000 * read) for read in range(10)]
+    assert stalled == [first + 40_000_000 * (read + 1) for read in range(10)]
+
+
+def test_sample_clock_follows_a_lag_that_stays():
+    clock = SampleClock(16000)
+    clock.stamp_ns(640, 1_000_000_000)
+    stamps = [clock.stamp_ns(640, 3_000_000_000 + 40_000_000 * read) for read in range(30)]
+    assert stamps[0] == 1_000_000_000
+    assert stamps[-1] == 3_000_000_000 + 40_000_000 * 28
+    assert (np.diff(stamps) > 0).all()
+
+
+def test_sample_clock_follows_a_clock_that_is_set_back():
+    clock = SampleClock(16000)
+    clock.stamp_ns(640, 5_000_000_000)
+    assert clock.stamp_ns(640, 1_000_000_000) == 960_000_000
 
 
 def test_microphone_publishes_what_the_device_hears(start, robot, microphone, speech):
