@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -59,7 +59,7 @@ class Agreement:
     logarithm of that, given all the others, counted from the smallest possible; thresholds are
     quantiles over data that agree.
 
-    :param engine: any engine; of its networks only ``fuse`` is used, once per :meth:`judge`.
+    :param engine: any engine; of its networks only ``fuse`` is used, once per :meth:`read`.
     :param spec: the model that it runs.
     :param calibration: as :mod:`mm_perception.training.agreement` makes it.
     :raises BundleError: if the calibration is not of this model.
@@ -83,24 +83,32 @@ class Agreement:
                 ' make it again: mm-perception calibrate-health'
             ) from error
 
-    def judge(self, codes: Mapping[str, Array], present: Collection[str]) -> Judgement:
+    def read(self, codes: Mapping[str, Array], names: Sequence[str]) -> dict[str, np.ndarray]:
         """
-        Judge one set of codes.
+        What each of some modalities alone says about the topics.
 
-        :param codes: ``float32[1, C_m]`` of every modality; absent ones are ignored.
-        :param present: the modalities to compare.
+        :param codes: ``float32[1, C_m]`` of every modality.
+        :param names: the modalities to read, at least one.
+        :returns: ``float64[1, K]`` each, see :meth:`evidence`.
         """
-        names = [name for name in self.names if name in present]
-        if not names:
-            return Judgement({})
         masks = np.array([[name == other for other in self.names] for name in names])
         repeated = {name: np.repeat(code, len(names), axis=0) for name, code in codes.items()}
         means, stds = self._engine.fuse(repeated, masks)
-        evidence = [
-            self.evidence(name, codes[name], means[k : k + 1], stds[k : k + 1])
+        return {
+            name: self.evidence(name, codes[name], means[k : k + 1], stds[k : k + 1])
             for k, name in enumerate(names)
-        ]
-        verdicts = self.compare(np.stack(evidence, axis=1))
+        }
+
+    def judge(self, evidence: Mapping[str, np.ndarray]) -> Judgement:
+        """
+        Judge one set of modalities.
+
+        :param evidence: of those to compare, as :meth:`read` gives it.
+        """
+        names = [name for name in self.names if name in evidence]
+        if not names:
+            return Judgement({})
+        verdicts = self.compare(np.stack([evidence[name] for name in names], axis=1))
         worst = int(verdicts.contradicted[0])
         return Judgement(
             surprise={n: float(s) for n, s in zip(names, verdicts.surprise[0])},

@@ -48,6 +48,7 @@ class InferenceSession:
         self.spec = spec
         calibration = (health or {}).get(SECTION)
         self._agreement = Agreement(engine, spec, calibration) if calibration else None
+        self._evidence: dict[str, np.ndarray] = {}
         self._judged: tuple[set[str], Judgement] | None = None
         self._shapes = {m.name: build_modality(m).shape for m in spec.modalities}
         self._codes: dict[str, Array] = {
@@ -104,7 +105,11 @@ class InferenceSession:
             return None
         self._encode(present)
         if self._judged is None or self._judged[0] != set(present):
-            self._judged = set(present), self._agreement.judge(self._codes, present)
+            new = [name for name in present if name not in self._evidence]
+            if new:
+                self._evidence |= self._agreement.read(self._codes, new)
+            evidence = {name: self._evidence[name] for name in present}
+            self._judged = set(present), self._agreement.judge(evidence)
         return self._judged[1]
 
     def reconstruction_std(self, wanted: Collection[str], samples: int = 16) -> dict[str, Array]:
@@ -124,6 +129,7 @@ class InferenceSession:
             raise NothingObserved(f'no data of {", ".join(sorted(missing))} was given yet')
         for name in self._changed.keys() & set(present):
             self._codes[name] = self.engine.encode(name, self._changed.pop(name)[None])
+            self._evidence.pop(name, None)
             self._judged = None
 
     def _sample(self, count: int) -> Array:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +22,8 @@ from mm_perception.modalities.quality import (
     sampled_rows,
 )
 from mm_perception.modalities.raw import Array
+
+OVERSAMPLING = 4
 
 
 @dataclass(frozen=True)
@@ -61,9 +64,9 @@ class ImageModality(Modality[ImageOptions]):
         # Grey of the whole frame, then one channel to resize, is faster than the other way.
         image = self._match_channels(image)
         size = (self.options.width, self.options.height)
-        small = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        small = _shrink(image, size)
         if not np.isfinite(small).all():
-            small = cv2.resize(_fill_holes(image), size, interpolation=cv2.INTER_AREA)
+            small = _shrink(_fill_holes(image), size)
         array = self._scale(small, raw.dtype)
         if self.options.invert:
             array = 1.0 - array
@@ -115,6 +118,22 @@ def _fill_holes(image: np.ndarray) -> np.ndarray:
     if not finite.any():
         raise InvalidInput('image holds nothing but NaN or infinity', HOLES)
     return np.where(finite, image, image.dtype.type(0))
+
+
+def _shrink(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """
+    Mean over areas; first over blocks of whole pixels, which is several times as fast.
+
+    :param size: width and height; the blocks leave :data:`OVERSAMPLING` times as many pixels.
+    """
+    height, width = image.shape[:2]
+    most = min(width // size[0], height // size[1]) // OVERSAMPLING
+    common = math.gcd(width, height)
+    block = next((n for n in range(most, 1, -1) if common % n == 0), 1)
+    if block > 1:
+        blocks = width // block, height // block
+        image = cv2.resize(image, blocks, interpolation=cv2.INTER_AREA)
+    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
 
 
 def _centre_square(image: np.ndarray) -> np.ndarray:

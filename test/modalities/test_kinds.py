@@ -129,6 +129,23 @@ def test_image_invert_makes_dark_ink_bright() -> None:
     assert array[0, 14, 14] == 1.0 and array[0, 0, 0] == 0.0
 
 
+@pytest.mark.parametrize('shape', [(480, 640), (1080, 1920), (239, 317), (28, 28)])
+def test_image_is_the_mean_over_areas(shape: tuple[int, int]) -> None:
+    modality = build_modality(ModalitySpec('image', 'image', 8, preprocessing={'square': False}))
+    image = RNG.integers(0, 255, shape, dtype=np.uint8)
+    weights = [_area_weights(length, 28) for length in shape]
+    expected = weights[0] @ (image / 255.0) @ weights[1].T
+    np.testing.assert_allclose(modality.to_model(image)[0], expected, atol=6 / 255)
+
+
+def _area_weights(length: int, parts: int) -> np.ndarray:
+    """Share of each pixel in each part, ``float64[parts, length]``."""
+    edges = np.linspace(0.0, length, parts + 1)[:, None]
+    pixels = np.arange(length)
+    overlap = np.minimum(edges[1:], pixels + 1) - np.maximum(edges[:-1], pixels)
+    return np.maximum(overlap, 0.0) / (length / parts)
+
+
 def test_image_16_bit_and_8_bit_agree() -> None:
     modality = build_modality(mhd_spec().modality('image'))
     grey = RNG.integers(0, 255, (56, 56)).astype(np.uint8)
