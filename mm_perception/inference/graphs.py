@@ -18,8 +18,8 @@ from mm_perception.modalities.raw import Array
 
 INDEX = 'index'
 """
-Entry of the graphs in JSON: ``fuses``, ``own_latents``, ``code_dims``, the ``weights`` of each graph, and the
-``folds`` of model and classifiers.
+Entry of the graphs in JSON: ``fuses``, ``own_latents``, ``code_dims``, the ``weights`` of each
+graph, and the ``folds`` of model and classifiers.
 """
 MODEL, CLASSIFIERS = 'model', 'classifiers'
 SMALL_MODEL_THREADS = 2

@@ -17,7 +17,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 from mm_perception.errors import ConfigError, MMPerceptionError
 from mm_perception.ros.memory import collect_memory
 
-EXECUTORS = ('single', 'events')
+EXECUTORS = ('auto', 'single', 'events')
 SUCCESS = TransitionCallbackReturn.SUCCESS
 FAILURE = TransitionCallbackReturn.FAILURE
 ERROR = TransitionCallbackReturn.ERROR
@@ -130,6 +130,8 @@ def build_executor(name: str) -> Executor:
     try:
         from rclpy.experimental import EventsExecutor
     except ImportError as error:
+        if name == 'auto':
+            return SingleThreadedExecutor()
         raise ConfigError(
             'executor: this rclpy has no EventsExecutor; set executor to single'
         ) from error
@@ -151,7 +153,7 @@ def run_node(
     make: Callable[[], Any],
     ready: Callable[[Any], bool],
     args: Any = None,
-    executor_of: Callable[[Any], str] = lambda node: EXECUTORS[0],
+    executor_of: Callable[[Any], str] = lambda node: 'single',
 ) -> int:
     """
     Run a node in a process of its own until SIGINT, SIGTERM or shutdown.

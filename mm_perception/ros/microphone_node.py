@@ -118,8 +118,8 @@ class SampleClock:
     """
     Times of chunks that follow each other: counted in samples, held to the clock.
 
-    A chunk that is read late is no gap: the device kept it, and the next ones are read at once. So the
-    count follows a clock that is ahead only after samples were lost, or for good.
+    A chunk that is read late is no gap: the device kept it, and the next ones are read at once.
+    So the count follows a clock that is ahead only after samples were lost, or for good.
 
     :param rate_hz: samples per second.
     """

@@ -35,9 +35,9 @@ NODE_ROWS = (
     ),
     Row(
         'executor',
-        'single',
-        'What serves the node: single (SingleThreadedExecutor) or events (EventsExecutor, less'
-        ' work per message, experimental in rclpy).',
+        'auto',
+        'What serves the node: events (EventsExecutor, less work per message), single'
+        ' (SingleThreadedExecutor), or auto: events where rclpy has it.',
         True,
         choices=EXECUTORS,
     ),

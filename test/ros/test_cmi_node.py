@@ -426,7 +426,7 @@ def test_node_takes_compressed_images_and_namespaces(bundle: Bundle, start, robo
     robot.until(seen, 'compressed image used', 30.0)
 
 
-@pytest.mark.parametrize('executor', EXECUTORS)
+@pytest.mark.parametrize('executor', EXECUTORS[1:])
 @pytest.mark.parametrize('number_', [signal.SIGINT, signal.SIGTERM])
 def test_node_ends_cleanly_on_a_signal(
     bundle: Bundle, start, robot: Robot, number_: int, executor: str
