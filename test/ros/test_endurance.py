@@ -219,6 +219,7 @@ def test_signals_end_the_node_at_any_moment(
         robot.run(wait_s)
         assert node.stop(number) in (0, -number, 128 + number)
         assert 'Traceback' not in node.log
+    robot.run(0.5)  # latents of the one before are still on their way
     node = start(f'bundle:={bundle.path}', 'autostart:=true', 'rate_hz:=100')
     robot.fresh('latent', timeout_s=40.0)
     assert node.stop(number) == 0
