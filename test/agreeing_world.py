@@ -43,9 +43,11 @@ def world(count: int, seed: int = 0, names: tuple[str, ...] = NAMES) -> Dataset:
 class AveragingEngine:
     """The joint posterior's mean is that of the present data; nothing is random."""
 
-    name, device, reason, own_latents, fuses = 'averaging', 'cpu', 'a test', False, True
+    name, device, reason = 'averaging', 'cpu', 'a test'
+    own_latents, fuses, draws = False, True, True
 
     def __init__(self, names: tuple[str, ...] = NAMES) -> None:
+        self.noise_dims: dict[str, int] = {}
         self.code_dims = dict.fromkeys(names, 3)
         self.fused = 0
 

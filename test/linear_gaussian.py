@@ -63,6 +63,7 @@ class LinearGaussianEngine:
 
     name, device, fuses = 'linear_gaussian', 'cpu', True
     code_dims: ClassVar = {name: len(matrix) for name, matrix in LOADINGS.items()}
+    noise_dims: ClassVar[dict[str, int]] = {}
 
     def __init__(self, scale: float = 1.0) -> None:
         self.scale = scale
@@ -114,7 +115,7 @@ class LinearGaussianModel(MultimodalModel):
         mean, std = (torch.from_numpy(part) for part in self.engine.fuse(arrays, present.numpy()))
         return DiagonalGaussian(mean, 2.0 * std.log())
 
-    def decode(self, name: str, joint: Tensor) -> Tensor:
+    def decode(self, name: str, joint: Tensor, noise: Tensor | None = None) -> Tensor:
         return joint @ torch.from_numpy(LOADINGS[name]).float().T
 
     def loss(

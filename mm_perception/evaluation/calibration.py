@@ -120,7 +120,7 @@ def measure_reconstruction_calibration(
     engine: Engine,
     dataset: Dataset,
     observed: Sequence[tuple[str, ...]],
-    estimator: str = 'mean',
+    estimator: str = 'ancestral',
     seed: int = 0,
     rows: int = 500,
     samples: int = 16,
@@ -130,8 +130,9 @@ def measure_reconstruction_calibration(
 
     The std does not hold the noise of the data itself, so it is expected to be too small.
 
-    :param estimator: ``mean`` or ``sample`` of the latents below the joint one; the joint one
-        is drawn in either case, from a normal distribution of the published mean and std.
+    :param estimator: of the latents below the joint one, see
+        :data:`~mm_perception.evaluation.generation.ESTIMATORS`; the joint one is drawn in any
+        case, from a normal distribution of the published mean and std.
     :param rows: how many rows, drawn at random, are used.
     :param samples: latent samples per row.
     :returns: per subset and modality (observed or not): ``calibration_error``,

@@ -15,11 +15,11 @@ from mm_perception.inference.engine import Engine
 from mm_perception.modalities.raw import Array
 
 BATCH = 1000
-ESTIMATORS = ('mean', 'sample')
+ESTIMATORS = ('mean', 'sample', 'ancestral')
 """
-How data are generated: from the means of all latents, or from a sample of the joint latent and
-of those below it that the model samples. Nexus and what is built like it decode the mean below,
-as the published evaluation of the Nexus paper does.
+How data are generated: from the means of all latents; from a sample of the joint latent, where
+Nexus and what is built like it decode the mean below, as the published evaluation of the Nexus
+paper does; or from samples of all latents, those below the joint one included.
 """
 
 
@@ -109,11 +109,12 @@ def decode_all(
     """
     Generate one modality from joint latents ``float32[N, D]``, batch by batch.
 
-    :param estimator: ``sample`` samples the latents below the joint one, others do not.
+    :param estimator: one of :data:`ESTIMATORS`.
     """
+    below = estimator == 'ancestral' or (estimator == 'sample' and not engine.noise_dims)
     generator = np.random.default_rng([seed, *name.encode()])
     for rows in batches(len(joint)):
-        if estimator == 'sample':
+        if below:
             part = int(generator.integers(2**31))
             yield rows, engine.decode_sample(name, joint[rows], part)
         else:

@@ -32,6 +32,10 @@ class Engine(Protocol):
     device: str
     reason: str
     """Why this engine and this device."""
+    draws: bool
+    """Whether :meth:`decode_sample` is offered."""
+    noise_dims: dict[str, int]
+    """Size of what is drawn for a sample below the joint latent, where that is calibrated."""
     own_latents: bool
     """Whether every modality has a latent of its own (size ``latent_dim`` of its spec)."""
     fuses: bool
@@ -63,7 +67,11 @@ class Engine(Protocol):
         ...
 
     def decode_sample(self, name: str, joint: Array, seed: int) -> Array:
-        """Like :meth:`decode`, with the latents below the joint one sampled, by the seed."""
+        """
+        Like :meth:`decode`, with the latents below the joint one sampled, by the seed.
+
+        :raises EngineUnavailable: where the engine does not offer it.
+        """
         ...
 
 

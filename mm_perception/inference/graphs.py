@@ -18,8 +18,8 @@ from mm_perception.modalities.raw import Array
 
 INDEX = 'index'
 """
-Entry of the graphs in JSON: ``fuses``, ``own_latents``, ``code_dims``, the ``weights`` of each
-graph, and the ``folds`` of model and classifiers.
+Entry of the graphs in JSON: ``fuses``, ``draws``, ``own_latents``, ``code_dims``, ``noise_dims``,
+the ``weights`` of each graph, and the ``folds`` of model and classifiers.
 """
 MODEL, CLASSIFIERS = 'model', 'classifiers'
 SMALL_MODEL_THREADS = 2
@@ -49,7 +49,8 @@ def read_index(bundle: Bundle) -> dict[str, Any]:
         raise BundleError(no_graphs(bundle))
     try:
         index = dict(json.loads(bundle.graphs[INDEX]))
-        flags, maps = ('fuses', 'own_latents'), ('code_dims', 'weights', 'folds')
+        flags = ('fuses', 'draws', 'own_latents')
+        maps = ('code_dims', 'noise_dims', 'weights', 'folds')
         kinds = dict.fromkeys(flags, bool) | dict.fromkeys(maps, dict)
         wrong = [key for key, kind in kinds.items() if not isinstance(index[key], kind)]
         if wrong:

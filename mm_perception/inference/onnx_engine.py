@@ -38,7 +38,9 @@ class OnnxEngine:
         self._fuse = self._graphs['fuse']
         self.device = self._fuse.device
         self.fuses: bool = index['fuses']
+        self.draws: bool = index['draws']
         self.own_latents: bool = index['own_latents']
+        self.noise_dims: dict[str, int] = dict(index['noise_dims'])
         self.code_dims: dict[str, int] = dict(index['code_dims'])
 
     def encode(self, name: str, data: Array) -> Array:
@@ -62,12 +64,27 @@ class OnnxEngine:
 
     def decode(self, name: str, joint: Array) -> Array:
         """Expected data of one modality, see :class:`Engine`."""
-        return self._graphs[f'decode.{name}']({'joint': np.asarray(joint, np.float32)})[0]
+        size = self.noise_dims.get(name)
+        noise = None if size is None else np.zeros((len(joint), size), np.float32)
+        return self._decode(name, joint, noise)
 
     def decode_sample(self, name: str, joint: Array, seed: int) -> Array:
         """
-        Not offered.
+        Sample of the data of one modality, see :class:`Engine`.
 
-        :raises EngineUnavailable: always.
+        :raises EngineUnavailable: for families that sample below the joint latent otherwise.
         """
-        raise EngineUnavailable('engine onnx: draws no samples below the latent; use engine torch')
+        if not self.draws:
+            raise EngineUnavailable(
+                'engine onnx: draws no samples of this family; use engine torch'
+            )
+        size = self.noise_dims.get(name)
+        shape = len(joint), size or 0
+        noise = np.random.default_rng(seed).standard_normal(shape, np.float32)
+        return self._decode(name, joint, noise if size else None)
+
+    def _decode(self, name: str, joint: Array, noise: Array | None) -> Array:
+        inputs = {'joint': np.asarray(joint, np.float32)}
+        if noise is not None:
+            inputs['noise'] = noise
+        return self._graphs[f'decode.{name}'](inputs)[0]

@@ -116,12 +116,18 @@ class InferenceSession:
         """
         Per-element standard deviation of what is generated, over latent samples.
 
+        The latents below the joint one are sampled too where the engine draws.
+
         :param samples: number of samples of the last joint posterior.
         :returns: ``float32[*shape]`` per wanted modality.
         :raises NothingObserved: before the first :meth:`infer`.
         """
         joint = self._sample(samples)
-        return {name: self.engine.decode(name, joint).std(axis=0) for name in wanted}
+        if not self.engine.draws:
+            return {name: self.engine.decode(name, joint).std(axis=0) for name in wanted}
+        seeds = {name: int(self._generator.integers(2**31)) for name in wanted}
+        drawn = {n: self.engine.decode_sample(n, joint, seed) for n, seed in seeds.items()}
+        return {name: values.std(axis=0) for name, values in drawn.items()}
 
     def _encode(self, present: Collection[str]) -> None:
         missing = set(present) - self._known

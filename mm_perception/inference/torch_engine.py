@@ -45,6 +45,8 @@ class TorchEngine:
         self._graphs = CudaGraphs(self._device) if self.device == 'cuda' else None
         self._model = load_model(bundle).to(self._device)
         self.fuses = self._model.fuses
+        self.draws = True
+        self.noise_dims = self._model.noise_dims
         self.own_latents = self._model.own_latents
         self.code_dims = self._model.code_dims
 

@@ -78,9 +78,19 @@ class MultimodalModel(nn.Module, ABC):
         :param present: ``bool[B, M]``, modalities in the spec's order; at least one per row.
         """
 
+    @property
+    def noise_dims(self) -> dict[str, int]:
+        """Size E_m of the noise that :meth:`decode` takes, for modalities with any."""
+        return {}
+
     @abstractmethod
-    def decode(self, name: str, joint: Tensor) -> Tensor:
-        """Expected data of one modality given ``float[B, D]``: ``float[B, *shape_m]``."""
+    def decode(self, name: str, joint: Tensor, noise: Tensor | None = None) -> Tensor:
+        """
+        Data of one modality given ``float[B, D]``: ``float[B, *shape_m]``.
+
+        :param noise: standard normal ``float[B, E_m]``, for a sample of the latents below the
+            joint one where the model has :attr:`noise_dims`; None for what is expected.
+        """
 
     def decode_sample(
         self, name: str, joint: Tensor, generator: torch.Generator | None = None
@@ -90,7 +100,11 @@ class MultimodalModel(nn.Module, ABC):
 
         A model without such latents gives :meth:`decode`.
         """
-        return self.decode(name, joint)
+        size = self.noise_dims.get(name)
+        if size is None:
+            return self.decode(name, joint)
+        noise = torch.randn(len(joint), size, generator=generator, device=joint.device)
+        return self.decode(name, joint, noise)
 
     @abstractmethod
     def loss(

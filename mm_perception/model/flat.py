@@ -62,7 +62,7 @@ class FlatModel(MultimodalModel):
         posterior: Posterior = self.joint(codes, present)
         return posterior
 
-    def decode(self, name: str, joint: Tensor) -> Tensor:
+    def decode(self, name: str, joint: Tensor, noise: Tensor | None = None) -> Tensor:
         """Expected data given the joint latent, see :class:`MultimodalModel`."""
         return self._likelihoods[name].mean(self.decoders[name](joint))
 

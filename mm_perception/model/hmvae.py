@@ -91,7 +91,7 @@ class HMVAE(MultimodalModel):
         experts = DiagonalGaussian(*stacked.chunk(2, dim=-1))
         return Mixture(experts, present, surest(experts, present))
 
-    def decode(self, name: str, joint: Tensor) -> Tensor:
+    def decode(self, name: str, joint: Tensor, noise: Tensor | None = None) -> Tensor:
         """Expected data given g, by way of the means of the conditional priors."""
         ladder = self.ladder(name)
         return ladder.likelihood.mean(ladder.decoder(ladder.expect(joint)))

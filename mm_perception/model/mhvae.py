@@ -135,7 +135,7 @@ class MHVAE(MultimodalModel):
         posterior: DiagonalGaussian = self.core(torch.cat(masked, dim=1))
         return posterior
 
-    def decode(self, name: str, joint: Tensor) -> Tensor:
+    def decode(self, name: str, joint: Tensor, noise: Tensor | None = None) -> Tensor:
         """Expected data given the mean of p(z_m | z_c), see :class:`MultimodalModel`."""
         return self.vae(name).decode(self.conditional(name, joint).mean)
 

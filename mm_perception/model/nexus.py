@@ -164,9 +164,20 @@ class Nexus(MultimodalModel):
         novelty = torch.cat([part[2] for part in parts], dim=1)
         return self.uncertainty.correct(posterior, novelty, present)
 
-    def decode(self, name: str, joint: Tensor) -> Tensor:
-        """Expected data given the unimodal latent expected under the joint one."""
+    @property
+    def noise_dims(self) -> dict[str, int]:
+        """Sizes of the unimodal latents, where what the joint one leaves open is calibrated."""
+        return (
+            {}
+            if self.uncertainty is None
+            else {m.name: m.latent_dim for m in self.spec.modalities}
+        )
+
+    def decode(self, name: str, joint: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Data given the unimodal latent that the joint one expects, see the base class."""
         latent = self.top.conditional(name, joint).mean
+        if noise is not None and self.uncertainty is not None:
+            latent = latent + self.uncertainty.spread_of(name)(noise)
         return self.vae(name).decode(self.top.scale_of(name).inverse(latent))
 
     def loss(

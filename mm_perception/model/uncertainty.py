@@ -1,4 +1,4 @@
-"""How far a joint posterior may be from what all modalities together would say."""
+"""How far latents may be from what a model says: the joint one, and each modality's own."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mm_perception.model.distributions import DiagonalGaussian
+from mm_perception.model.spread import Spread
 from mm_perception.spec import ModelSpec
 
 PROTOTYPES = 512
@@ -81,7 +82,8 @@ class Uncertainty(nn.Module):
     that, given some of the modalities, the latent that all of them give lies within the
     published intervals as often as they say; learned on held-out data by maximum likelihood.
     Where the present modalities are unlike all training data, the standard deviations return
-    to the prior's. Untrained, it changes nothing.
+    to the prior's. What the joint latent leaves open of each modality is a :class:`Spread`.
+    Untrained, it changes nothing.
 
     :param spec: modalities and size of the joint latent.
     """
@@ -91,6 +93,7 @@ class Uncertainty(nn.Module):
         self.names = spec.names
         size = spec.joint_latent_dim
         self.novelty = nn.ModuleDict({m.name: Novelty(m.latent_dim) for m in spec.modalities})
+        self.spread = nn.ModuleDict({m.name: Spread(m.latent_dim) for m in spec.modalities})
         self.correction = nn.Sequential(
             nn.Linear(len(spec.modalities) + 2 * size, HIDDEN),
             nn.LeakyReLU(0.01),
@@ -104,6 +107,10 @@ class Uncertainty(nn.Module):
     def novelty_of(self, name: str) -> Novelty:
         """Novelty of one modality."""
         return cast(Novelty, self.novelty[name])
+
+    def spread_of(self, name: str) -> Spread:
+        """Spread of one modality's latent."""
+        return cast(Spread, self.spread[name])
 
     def forward(
         self, posterior: DiagonalGaussian, latents: Mapping[str, Tensor], present: Tensor

@@ -23,6 +23,7 @@ from mm_perception.training.stages import (
 )
 
 SPLIT = 'validation'
+ROWS = 4096
 HIDDEN_RATE = 0.9
 """Share of the rows of which a part is hidden; the others calibrate the complete posterior."""
 
@@ -67,6 +68,7 @@ def calibration_stage(
         novelty = module.novelty_of(name).to(device)
         seen = codes[name][source.index[name].unique()]
         novelty.fit(scale(posteriors[name].mean), variance, seen)
+    _fit_spreads(model, codes, source)
 
     def loss(rows: Tensor, _: float) -> tuple[Tensor, dict[str, Tensor]]:
         present = source.present[rows]
@@ -77,7 +79,26 @@ def calibration_stage(
         assert isinstance(part, DiagonalGaussian) and isinstance(complete, DiagonalGaussian)
         return module.loss(part, latents, shown, complete), {}
 
-    identity = repr((spec.model, spec.unimodal, spec.top))
+    identity = repr((spec.model, spec.unimodal, spec.top, 'spread'))
     return build_stage(
         spec, 'calibration', module, spec.calibration, loss, source.rows, source, identity
     )
+
+
+@torch.no_grad()
+def _fit_spreads(model: Nexus, codes: dict[str, Tensor], source: TensorSource) -> None:
+    """
+    See how far held-out latents lie from what the complete joint posterior's samples expect.
+
+    :param codes: standardised latents of the unique values.
+    """
+    assert model.uncertainty is not None
+    model.top.eval()
+    rows = torch.arange(source.rows, device=source.present.device)
+    for column, name in enumerate(model.spec.names):
+        errors = []
+        for part in rows[source.present[:, column]].split(ROWS):
+            latents = {other: codes[other][source.index[other][part]] for other in codes}
+            joint = model.top.joint(latents, source.present[part]).sample()
+            errors.append(latents[name] - model.top.conditional(name, joint).mean)
+        model.uncertainty.spread_of(name).to(joint.device).fit(torch.cat(errors))

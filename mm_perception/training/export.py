@@ -68,7 +68,9 @@ def with_graphs(bundle: Bundle) -> Bundle:
         graphs[stage.name], needed[stage.name] = _without_weights(_export(stage), weights)
     index = {
         'fuses': model.fuses,
+        'draws': _draws_by_noise(model),
         'own_latents': model.own_latents,
+        'noise_dims': model.noise_dims,
         'code_dims': model.code_dims,
         'weights': needed,
         'folds': {part: [asdict(each) for each in found] for part, found in folds.items()},
@@ -102,11 +104,18 @@ def _model_stages(model: MultimodalModel) -> Iterator[Stage]:
         data = torch.zeros(2, *build_modality(modality).shape)
         encode = partial(model.encode, name)
         yield Stage(f'encode.{name}', model, encode, {'data': data}, ('code',))
-        decode = partial(model.decode, name)
-        yield Stage(f'decode.{name}', model, decode, {'joint': joint}, ('data',))
+        decode, latents = partial(model.decode, name), {'joint': joint}
+        if name in model.noise_dims:
+            latents['noise'] = torch.zeros(2, model.noise_dims[name])
+        yield Stage(f'decode.{name}', model, decode, latents, ('data',))
     fuse = partial(fuse_statistics, model)
     present = torch.ones(2, len(codes), dtype=torch.bool)
     yield Stage('fuse', model, fuse, {'present': present, **codes}, ('mean', 'std'))
+
+
+def _draws_by_noise(model: MultimodalModel) -> bool:
+    """Whether samples below the joint latent, if any, come from the noise of ``decode``."""
+    return type(model).decode_sample is MultimodalModel.decode_sample
 
 
 class _Holder(nn.Module):

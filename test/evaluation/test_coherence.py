@@ -27,6 +27,7 @@ class Arithmetic:
 
     name, device, fuses = 'arithmetic', 'cpu', True
     code_dims: ClassVar = {'a': LABELS, 'b': LABELS}
+    noise_dims: ClassVar[dict[str, int]] = {}
 
     def encode(self, name: str, data: Array) -> Array:
         return data if name == 'a' else np.eye(LABELS, dtype=np.float32)[np.zeros(len(data), int)]

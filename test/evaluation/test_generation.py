@@ -60,6 +60,14 @@ def test_lower_latents_are_sampled_anew_in_every_batch() -> None:
     assert abs(np.corrcoef(first.ravel(), second.ravel())[0, 1]) < 0.1
 
 
+def test_a_calibrated_spread_is_drawn_only_for_ancestral_samples() -> None:
+    engine, joint = Noisy(), np.zeros((ROWS, 3), np.float32)
+    engine.noise_dims = {'a': 2}
+    for estimator, drawn in (('mean', False), ('sample', False), ('ancestral', True)):
+        made = [arrays for _, arrays in decode_all(engine, 'a', joint, estimator, 0)]
+        assert np.concatenate(made).any() == drawn
+
+
 def test_generation_does_not_depend_on_what_else_is_asked() -> None:
     engine, (_, dataset) = Noisy(), sample_world(ROWS)
 

@@ -119,8 +119,36 @@ def test_onnx_says_what_it_does_not_offer() -> None:
     joint = np.zeros((1, 8), np.float32)
     with pytest.raises(EngineUnavailable, match='use engine torch'):
         engine.fuse_sample({}, np.ones((1, 4), bool), 0)
-    with pytest.raises(EngineUnavailable, match='use engine torch'):
-        engine.decode_sample('image', joint, 0)
+    assert engine.draws
+    own_way = build_engine(with_graphs(make_bundle(spec=SPECS['mhvae'])), 'cpu', 'onnx')
+    assert not own_way.draws
+    with pytest.raises(EngineUnavailable, match='no samples of this family; use engine torch'):
+        own_way.decode_sample(SPECS['mhvae'].names[0], joint, 0)
+
+
+def test_engines_draw_from_the_same_distribution() -> None:
+    spec = SPECS['calibrated']
+    bundle = with_graphs(lived_in(make_bundle(spec=spec)))
+    engines = [build_engine(bundle, 'cpu', kind) for kind in ('onnx', 'torch')]
+    joint = np.zeros((4000, spec.joint_latent_dim), np.float32)
+    for name in spec.names:
+        drawn = [engine.decode_sample(name, joint, 7) for engine in engines]
+        again = engines[0].decode_sample(name, joint, 7)
+        np.testing.assert_array_equal(drawn[0], again)
+        scale = drawn[1].std(0).mean()
+        assert scale > 1e-4
+        for statistic in (np.mean, np.std):
+            values = [statistic(part, axis=0) for part in drawn]
+            np.testing.assert_allclose(*values, atol=0.2 * scale)
+        expected = engines[0].decode(name, joint[:1])
+        assert np.abs(drawn[0] - expected).max() > scale
+
+
+def test_onnx_sample_without_anything_to_draw_is_what_is_expected() -> None:
+    engine = build_engine(with_graphs(make_bundle()), 'cpu', 'onnx')
+    joint = np.ones((2, 8), np.float32)
+    made = engine.decode_sample('image', joint, 3)
+    np.testing.assert_array_equal(made, engine.decode('image', joint))
 
 
 @pytest.mark.parametrize(
