@@ -2,7 +2,7 @@
 
 from mm_perception.inference.agreement import Agreement, Judgement
 from mm_perception.inference.engine import Engine, build_engine
-from mm_perception.inference.session import Inference, InferenceSession
+from mm_perception.inference.session import Inference, InferenceSession, generated_std
 
 __all__ = [
     'Agreement',
@@ -11,4 +11,5 @@ __all__ = [
     'InferenceSession',
     'Judgement',
     'build_engine',
+    'generated_std',
 ]

@@ -114,20 +114,13 @@ class InferenceSession:
 
     def reconstruction_std(self, wanted: Collection[str], samples: int = 16) -> dict[str, Array]:
         """
-        Per-element standard deviation of what is generated, over latent samples.
-
-        The latents below the joint one are sampled too where the engine draws.
+        Per-element standard deviation of what is generated, see :func:`generated_std`.
 
         :param samples: number of samples of the last joint posterior.
         :returns: ``float32[*shape]`` per wanted modality.
         :raises NothingObserved: before the first :meth:`infer`.
         """
-        joint = self._sample(samples)
-        if not self.engine.draws:
-            return {name: self.engine.decode(name, joint).std(axis=0) for name in wanted}
-        seeds = {name: int(self._generator.integers(2**31)) for name in wanted}
-        drawn = {n: self.engine.decode_sample(n, joint, seed) for n, seed in seeds.items()}
-        return {name: values.std(axis=0) for name, values in drawn.items()}
+        return generated_std(self.engine, self._sample(samples), wanted, self._generator)
 
     def _encode(self, present: Collection[str]) -> None:
         missing = set(present) - self._known
@@ -144,3 +137,22 @@ class InferenceSession:
         mean, std = self._joint
         noise = self._generator.standard_normal((count, mean.shape[1]), dtype=np.float32)
         return mean + std * noise
+
+
+def generated_std(
+    engine: Engine, joint: Array, wanted: Collection[str], random: np.random.Generator
+) -> dict[str, Array]:
+    """
+    Per-element standard deviation of what is generated, over latent samples.
+
+    :param joint: samples of one joint posterior, ``float32[samples, D]``; the latents below are
+        sampled too where the engine draws.
+    :returns: ``float32[*shape]`` per wanted modality.
+    """
+
+    def draw(name: str) -> Array:
+        if not engine.draws:
+            return engine.decode(name, joint)
+        return engine.decode_sample(name, joint, int(random.integers(2**31)))
+
+    return {name: draw(name).std(axis=0) for name in wanted}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from mm_perception.inference import Engine, Inference
+from mm_perception.inference import Engine, Inference, generated_std
 from mm_perception.ros.checks import WHEN_HOLD, WHEN_PRIOR
 
 
@@ -65,7 +65,7 @@ class Fallback:
     ) -> dict[str, np.ndarray]:
         """Per-element standard deviation of what is generated from it."""
         joint = self._samples(latent, samples)
-        return {name: self._engine.decode(name, joint).std(axis=0) for name in wanted}
+        return generated_std(self._engine, joint, wanted, self._random)
 
     def _samples(self, latent: Substitute, count: int) -> np.ndarray:
         noise = self._random.standard_normal((count, len(latent.mean)), dtype=np.float32)
