@@ -13,6 +13,7 @@ from toy_training import configuration, recordings
 from mm_perception.bundle import load_bundle
 from mm_perception.data.dataset import save_dataset
 from mm_perception.errors import ConfigError
+from mm_perception.evaluation.calibration import measure_reconstruction_calibration
 from mm_perception.evaluation.generation import encode_all, fuse_all, presence
 from mm_perception.inference import build_engine
 from mm_perception.model.build import build_model
@@ -89,6 +90,16 @@ def test_refined_and_calibrated_training_publishes_a_std_that_holds(folder: Path
         inside = np.abs(truth - mean) < 1.645 * std
         assert inside.mean() == pytest.approx(0.9, abs=0.07), name
         assert std.mean() > width.mean(), name
+    too_small = {
+        estimator: {
+            row.target: row.value
+            for row in measure_reconstruction_calibration(engine, test, [('word',)], estimator)
+            if row.metric == 'error_per_std'
+        }
+        for estimator in ('mean', 'ancestral')
+    }
+    print(too_small)
+    assert too_small['ancestral']['camera'] < too_small['mean']['camera']
 
 
 def test_calibration_takes_the_validation_split_or_rows_kept_from_training(folder: Path) -> None:
