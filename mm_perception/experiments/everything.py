@@ -126,7 +126,7 @@ def _without_labels(evaluation: Evaluation, test: Dataset) -> list[Row]:
         *measure_reconstruction(engine, test, evaluation.bundle.spec, observed, *how),
         *measure_latent_calibration(engine, test, observed[:-1], seed=evaluation.seed),
         *measure_uncertainty(engine, test, observed),
-        *measure_reconstruction_calibration(engine, test, observed, *how),
+        *measure_reconstruction_calibration(engine, test, observed, seed=evaluation.seed),
         *measure_contradictions(engine, evaluation.bundle, test, evaluation.seed),
     ]
 
