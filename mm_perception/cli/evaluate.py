@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from mm_perception.errors import ConfigError
+from mm_perception.evaluation.generation import ESTIMATORS
 
 EXAMPLES = """examples:
   mm-perception evaluate mhd
@@ -61,8 +62,8 @@ def _add_bundle_options(group: Any) -> None:
     group.add_argument(
         '--estimator',
         default='mean',
-        choices=('mean', 'sample'),
-        help='mean of the latents, or a sample of them (default: %(default)s)',
+        choices=ESTIMATORS,
+        help='means of the latents, a sample of the joint one, or of all (default: %(default)s)',
     )
     group.add_argument('--seed', type=int, default=0, help='of the samples (default: 0)')
     group.add_argument(

@@ -68,9 +68,9 @@ def by_observed(rows: Iterable[Row]) -> dict[str, dict[str, float]]:
 def coherence_table(split: str, figures: Mapping[str, Any]) -> list[str]:
     """Lines of a Markdown table: accuracy in % per target and number of observed modalities."""
     sizes = sorted({size for row in figures['by_observed'].values() for size in row})
-    estimators = ' and '.join(sorted({f'{row["estimator"]}s' for row in figures['rows']}))
+    estimators = ', '.join(sorted({row['estimator'] for row in figures['rows']}))
     lines = [
-        f'## Coherence on `{split}` ({figures["n"]:,} samples, {estimators})',
+        f'## Coherence on `{split}` ({figures["n"]:,} samples, estimator {estimators})',
         '',
         'Accuracy in % of what is generated, read by classifiers trained on the real training'
         ' data, by the number of other modalities observed (averaged over the subsets).',
