@@ -13,9 +13,8 @@ from pathlib import Path
 import cv2
 import pytest
 
-from mm_perception.bundle import MANIFEST, save_bundle
+from mm_perception.bundle import save_bundle
 from mm_perception.data.recordings import save_recordings
-from mm_perception.resources import share_directory
 
 pytest.importorskip('rclpy', reason='rclpy is not installed')
 pytest.importorskip('torch', reason='torch is not installed')
@@ -23,12 +22,8 @@ pytest.importorskip('torch', reason='torch is not installed')
 from small_bundle import make_bundle
 from spoken_digits import make_recordings
 
-MHD = share_directory() / 'models' / 'mhd'
 DATA = Path(os.environ.get('MM_PERCEPTION_DATA', Path(__file__).parents[3] / 'shared' / 'data'))
 SENSORS = {'image', 'trajectory', 'sound', 'symbol'}
-shipped = pytest.mark.skipif(
-    not (MHD / MANIFEST).is_file(), reason='models/mhd is not here: train it first'
-)
 
 
 def demo(*options, timeout_s=200):
@@ -115,7 +110,6 @@ def test_demo_that_is_interrupted_leaves_nothing_behind(untrained, tmp_path, num
     assert not list(tmp_path.iterdir())
 
 
-@shipped
 def test_demo_of_the_shipped_bundle_meets_its_targets(tmp_path):
     begin_s = time.monotonic()
     done = demo('--out', tmp_path)
@@ -125,7 +119,6 @@ def test_demo_of_the_shipped_bundle_meets_its_targets(tmp_path):
     assert time.monotonic() - begin_s < 90 + 20  # a busy test machine
 
 
-@shipped
 @pytest.mark.skipif(not DATA.is_dir(), reason='the raw recordings (../shared/data) are not here')
 def test_demo_with_real_recordings_meets_the_same_targets(tmp_path):
     done = demo('--out', tmp_path, '--recordings', 'real', '--data', DATA)

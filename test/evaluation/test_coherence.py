@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import ClassVar
-
 import numpy as np
 import pytest
+from agreeing_world import AveragingEngine
 
 from mm_perception.data.dataset import Dataset
 from mm_perception.evaluation.classifiers import Classifiers
@@ -18,33 +16,19 @@ from mm_perception.modalities.raw import Array
 ROWS, LABELS = 2500, 4
 
 
-class Arithmetic:
+class Arithmetic(AveragingEngine):
     """
     An engine whose answers are known: modality ``a`` says the label, ``b`` is always 0.
 
-    The joint mean is what the present modalities say on average; its std is 0.
+    The joint mean is what the present modalities say on average, and so is its sample.
     """
 
-    name, device, fuses = 'arithmetic', 'cpu', True
-    code_dims: ClassVar = {'a': LABELS, 'b': LABELS}
-    noise_dims: ClassVar[dict[str, int]] = {}
+    def __init__(self) -> None:
+        super().__init__(('a', 'b'))
+        self.code_dims = dict.fromkeys('ab', LABELS)
 
     def encode(self, name: str, data: Array) -> Array:
         return data if name == 'a' else np.eye(LABELS, dtype=np.float32)[np.zeros(len(data), int)]
-
-    def fuse(self, latents: Mapping[str, Array], present: np.ndarray) -> tuple[Array, Array]:
-        used = [latents[n] for n, p in zip('ab', present[0]) if p]
-        mean = np.mean(used, axis=0, dtype=np.float32)
-        return mean, np.zeros_like(mean)
-
-    def fuse_sample(self, codes: Mapping[str, Array], present: np.ndarray, seed: int) -> Array:
-        return self.fuse(codes, present)[0]
-
-    def decode(self, name: str, joint: Array) -> Array:
-        return joint
-
-    def decode_sample(self, name: str, joint: Array, seed: int) -> Array:
-        return joint
 
 
 @pytest.fixture
