@@ -18,7 +18,7 @@ SPLITS = ('train', 'validation', 'test')
 
 
 def prepare_data(
-    source: Path, names: Sequence[str], rows: int, test_rows: int, shared: Path
+    source: Path, names: Sequence[str], rows: int, test_rows: int, split: str, shared: Path
 ) -> tuple[Path, str]:
     """
     Write some modalities and rows of a dataset's splits for training and testing to a folder.
@@ -27,21 +27,22 @@ def prepare_data(
 
     :param names: the modalities to keep, in their order.
     :param rows: how many training rows to keep, drawn at random; 0 for all.
-    :param test_rows: how many rows of the test split, and of that for validation if there is one.
+    :param test_rows: how many rows of the other splits.
+    :param split: what is measured on, kept besides those for training, validation and test.
     :param shared: where prepared datasets lie.
     :returns: the folder and the hash that names it.
     :raises DataError: if the dataset lacks a modality or is no dataset.
     """
-    known = [split for split in SPLITS if split in splits(source)]
-    content = [_hash(source, split) for split in known]
+    known = [name for name in dict.fromkeys((*SPLITS, split)) if name in splits(source)]
+    content = [_hash(source, name) for name in known]
     key = digest([content, list(names), rows, test_rows])
     folder = shared / 'data' / f'{source.name}-{key}'
     if not (folder / MANIFEST).is_file():
         with complete_folder(folder, MANIFEST) as scratch:
-            for split in known:
-                count = rows if split == 'train' else test_rows
-                part = take(load_dataset(source, split), names, count)
-                save_dataset(scratch, split, part)
+            for name in known:
+                count = rows if name == 'train' else test_rows
+                part = take(load_dataset(source, name), names, count)
+                save_dataset(scratch, name, part)
     return folder, key
 
 

@@ -77,14 +77,16 @@ def run_table(table: Table, settings: Settings, command: str) -> Outcome:
 
 
 def _jobs(plan: Plan, command: str) -> tuple[Job, ...]:
-    scale, jobs = plan.scale, []
+    scale, split, jobs = plan.scale, plan.table.split, []
     for dataset, spec in plan.judges.items():
         source, names = Path(spec.dataset), spec.model.names
-        folder, key = prepare_data(source, names, scale.rows, scale.test_rows, plan.shared)
-        if plan.table.split not in splits(folder):
-            raise DataError(f'{source}: has no split "{plan.table.split}"; build it again')
+        folder, key = prepare_data(
+            source, names, scale.rows, scale.test_rows, split, plan.shared
+        )
+        if split not in splits(folder):
+            raise DataError(f'{source}: has no split "{split}"; build it again')
         judged, judged_key = prepare_data(
-            source, names, scale.judge_rows, scale.test_rows, plan.shared
+            source, names, scale.judge_rows, scale.test_rows, split, plan.shared
         )
         judge = replace(spec, dataset=judged.as_posix())
         judge_folder = plan.shared / 'judges' / _judge_name(dataset, spec, judged_key)
@@ -96,7 +98,7 @@ def _jobs(plan: Plan, command: str) -> tuple[Job, ...]:
                 judge=judge,
                 judge_folder=judge_folder,
                 columns=plan.table.columns,
-                split=plan.table.split,
+                split=split,
                 samples=scale.samples,
                 shared=plan.shared,
                 device=plan.settings.device,
