@@ -103,7 +103,8 @@ def write_tiny_data(folder: Path) -> Path:
     """Write the dataset; every modality is brighter or larger for a higher label."""
     generator = np.random.default_rng(0)
     shapes = {'camera': (1, 8, 8), 'pen': (12,), 'voice': (8, 8)}
-    for split, count in (('train', 120), ('validation', VALIDATION_ROWS), ('test', 60)):
+    validation = dict.fromkeys(('validation', 'validation_speaker'), VALIDATION_ROWS)
+    for split, count in {'train': 120, **validation, 'test': 60}.items():
         labels = np.arange(count) % len(LABELS)
         values = {
             name: (

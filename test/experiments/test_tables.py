@@ -21,6 +21,7 @@ from mm_perception.training.stages import autoencoder_part
 
 ROOT = Path(__file__).parents[2]
 VARIANTS = tuple(TABLE['variants'])
+OURS = ('ablation', 'speakers')
 NAMES = ('camera', 'pen', 'voice', 'word')
 MAX_PICTURE_BYTES = 300_000
 
@@ -179,17 +180,18 @@ def test_table_measures_a_trained_bundle_again_when_it_has_changed(tmp_path: Pat
     assert again['bundle'] == json.loads((second / 'rows.json').read_text())['bundle']
 
 
-def test_table_is_measured_on_the_split_that_it_names(tmp_path: Path) -> None:
+@pytest.mark.parametrize('split', ['validation', 'validation_speaker'])
+def test_table_is_measured_on_the_split_that_it_names(tmp_path: Path, split: str) -> None:
     file = write_tiny_table(tmp_path)
-    content = {**yaml.safe_load(file.read_text()), 'split': 'validation', 'pictures': []}
+    content = {**yaml.safe_load(file.read_text()), 'split': split, 'pictures': []}
     columns = {'own': content['columns']['own']}
     file.write_text(yaml.safe_dump({**content, 'columns': columns, 'paper': {}}))
     arguments = ['--variants', 'mvae_flat', '--seeds', '1', '--jobs', '1', '--epochs', '1']
     assert evaluate(file, *arguments) == 0
     rows = json.loads((tmp_path / 'rows.json').read_text())['rows']
-    assert {(row['test_set'], row['n']) for row in rows} == {('validation', VALIDATION_ROWS)}
+    assert {(row['test_set'], row['n']) for row in rows} == {(split, VALIDATION_ROWS)}
     text = (tmp_path / 'runs' / 'tiny' / 'table.md').read_text()
-    assert 'validation rows' in text and 'real validation data' in text and 'paper' not in text
+    assert f'{split} rows' in text and f'real {split} data' in text and 'paper' not in text
 
 
 def test_table_refuses_a_split_that_the_data_lack(
@@ -258,8 +260,9 @@ def test_table_says_in_one_line_what_is_wrong(
 
 def test_tables_that_ship_are_those_of_the_papers_and_our_own() -> None:
     papers = ('fpd', 'hierarchy', 'likelihood', 'mhd', 'standard')
-    assert known_tables() == ('ablation', *papers)
+    assert set(known_tables()) == {*papers, *OURS}
     assert all(load_table(name).split == 'test' for name in papers)
+    assert all(load_table(name).split.startswith('validation') for name in OURS)
 
 
 @pytest.mark.parametrize('scale', ['default', 'full'])
@@ -277,7 +280,7 @@ def test_shipped_table_builds_its_models(name: str, scale: str, tmp_path: Path) 
 def test_figures_of_the_paper_belong_to_lines_and_columns(name: str) -> None:
     table = load_table(name)
     plan = make_plan(table, Settings(Path('unused')))
-    assert bool(table.paper) is (name not in ('fpd', 'ablation'))
+    assert bool(table.paper) is (name not in ('fpd', *OURS))
     for dataset, variants in table.paper.items():
         targets = set(plan.judges[dataset].model.names) if table.by_target else {'-'}
         for variant, figures in variants.items():
