@@ -74,9 +74,7 @@ def _add_bundle_options(group: Any) -> None:
 
 
 def _add_table_options(group: Any) -> None:
-    group.add_argument(
-        '--table', metavar='NAME', help='hierarchy, standard, mhd, fpd, likelihood, ablation, speakers'
-    )
+    group.add_argument('--table', metavar='NAME', help='one of those below, or a YAML file')
     group.add_argument(
         '--scale', default='default', help='budget: default, or full (that of the papers)'
     )

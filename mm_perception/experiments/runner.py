@@ -80,9 +80,7 @@ def _jobs(plan: Plan, command: str) -> tuple[Job, ...]:
     scale, split, jobs = plan.scale, plan.table.split, []
     for dataset, spec in plan.judges.items():
         source, names = Path(spec.dataset), spec.model.names
-        folder, key = prepare_data(
-            source, names, scale.rows, scale.test_rows, split, plan.shared
-        )
+        folder, key = prepare_data(source, names, scale.rows, scale.test_rows, split, plan.shared)
         if split not in splits(folder):
             raise DataError(f'{source}: has no split "{split}"; build it again')
         judged, judged_key = prepare_data(
