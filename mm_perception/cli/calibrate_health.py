@@ -9,6 +9,7 @@ from typing import Any
 EXAMPLES = """examples:
   mm-perception calibrate-health mhd
   mm-perception calibrate-health models/my_robot --dataset data/my_robot --split validation
+  mm-perception calibrate-health models/my_robot --dataset data/my_robot --false-alarm 0.002
 """
 
 
@@ -30,6 +31,14 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         '--split', default='validation', help='for the thresholds (default: %(default)s)'
     )
+    parser.add_argument(
+        '--false-alarm',
+        type=float,
+        default=0.01,
+        metavar='SHARE',
+        help='of agreeing data that may raise an alarm; fewer means that more faults are missed'
+        ' (default: %(default)s)',
+    )
     parser.add_argument('--device', default='auto', choices=('auto', 'cpu', 'cuda'))
     parser.set_defaults(run=run)
 
@@ -45,6 +54,8 @@ def run(args: argparse.Namespace) -> int:
     from mm_perception.training.card import model_card
     from mm_perception.training.run import choose_device
 
+    if not 0.0 < args.false_alarm < 1.0:
+        raise ConfigError(f'--false-alarm {args.false_alarm}: give a share above 0 and below 1')
     bundle, device = load_bundle(args.bundle), choose_device(args.device)
     training, held = (load_dataset(args.dataset, split) for split in ('train', args.split))
     if training.names != bundle.spec.names or held.names != bundle.spec.names:
@@ -52,7 +63,7 @@ def run(args: argparse.Namespace) -> int:
             f'{args.dataset} has modalities {", ".join(held.names)}, {bundle.name} has'
             f' {", ".join(bundle.spec.names)}; name its own dataset with --dataset'
         )
-    bundle = with_agreement(bundle, training, held, device)
+    bundle = with_agreement(bundle, training, held, device, args.false_alarm)
     if SECTION not in bundle.health:
         raise DataError(
             f'{args.dataset}: train and {args.split} need {LEAST_ROWS} rows each with two'

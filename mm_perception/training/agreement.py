@@ -27,21 +27,27 @@ from mm_perception.training.source import split_positions
 from mm_perception.training.topics import learn_readers
 
 FALSE_ALARM = 0.01
-"""Share of agreeing held-out events that raise an alarm."""
+"""Share of agreeing held-out events that raise an alarm, if not told."""
 LEAST_ROWS, MOST_ROWS = 200, 50_000
 PAIRINGS = 4
 MOST_SUBSETS = 20
 """Of the subsets of one size, so many are drawn to calibrate on."""
 
 
-def with_agreement(bundle: Bundle, training: Dataset, held: Dataset, device: str) -> Bundle:
+def with_agreement(
+    bundle: Bundle,
+    training: Dataset,
+    held: Dataset,
+    device: str,
+    false_alarm: float = FALSE_ALARM,
+) -> Bundle:
     """
     Put the calibration of :func:`calibrate_agreement` into a bundle's ``health``.
 
     :returns: the bundle without any if there is too little data.
     """
     engine = reference_engine(bundle, device)
-    calibration = calibrate_agreement(engine, bundle.spec, training, held)
+    calibration = calibrate_agreement(engine, bundle.spec, training, held, false_alarm)
     health = {key: value for key, value in bundle.health.items() if key != SECTION}
     return replace(bundle, health={**health, SECTION: calibration} if calibration else health)
 
@@ -59,7 +65,12 @@ def part_data(spec: TrainingSpec, dataset: Dataset) -> tuple[Dataset, Dataset]:
 
 
 def calibrate_agreement(
-    engine: Engine, spec: ModelSpec, training: Dataset, held: Dataset, seed: int = 0
+    engine: Engine,
+    spec: ModelSpec,
+    training: Dataset,
+    held: Dataset,
+    false_alarm: float = FALSE_ALARM,
+    seed: int = 0,
 ) -> dict[str, Any]:
     """
     Learn readers and thresholds for :class:`~mm_perception.inference.agreement.Agreement`.
@@ -69,6 +80,7 @@ def calibrate_agreement(
 
     :param training: what the model was trained on; the topics are learned from it.
     :param held: held out from the training; the thresholds are chosen on it.
+    :param false_alarm: share of its agreeing events that raise an alarm, above 0 and below 1.
     :returns: plain data; empty if either has too few rows of two modalities or more.
     """
     parts = [_some_rows(part, seed) for part in (training, held)]
@@ -78,7 +90,7 @@ def calibrate_agreement(
     calibration: dict[str, Any] = {
         'readers': {name: reader.to_plain() for name, reader in readers.items()},
         'thresholds': {str(n): 1.0 for n in range(2, len(spec.names) + 1)},
-        'false_alarm': FALSE_ALARM,
+        'false_alarm': false_alarm,
         'rows': len(parts[1]),
     }
     agreement = Agreement(engine, spec, calibration)
@@ -123,7 +135,7 @@ def _set_thresholds(
         values = np.concatenate(scores)
         thresholds = calibration['thresholds']
         thresholds[str(count)] = (
-            float(np.quantile(values, 1.0 - FALSE_ALARM))
+            float(np.quantile(values, 1.0 - calibration['false_alarm']))
             if len(values)
             else thresholds.get(str(count - 1), 1.0)
         )

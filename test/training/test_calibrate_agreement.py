@@ -143,6 +143,15 @@ def test_command_calibrates_a_bundle_that_is_not(
     assert after.health[SECTION]['rows'] == 600
     assert after.hash == before.hash and digests(path) == weights
     assert 'the others contradict is found' in (path / 'README.md').read_text()
+    assert frame.main([*arguments, '--split', 'test', '--false-alarm', '1.5']) == 2
+    assert '--false-alarm 1.5: give a share above 0 and below 1' in capsys.readouterr().err
+    assert load_bundle(path).health == after.health
+    assert frame.main([*arguments, '--split', 'test', '--false-alarm', '0.1']) == 0
+    strict, often = (b.health[SECTION] for b in (after, load_bundle(path)))
+    assert often['false_alarm'] == 0.1 and often['readers'] == strict['readers']
+    assert all(often['thresholds'][n] < value for n, value in strict['thresholds'].items())
+    assert 'at a false-alarm rate of 10 %' in (path / 'README.md').read_text()
+    after = load_bundle(path)
     save_dataset(folder / 'data', 'few', recordings(3).subset(np.arange(100)))
     assert frame.main([*arguments, '--split', 'few']) == 2
     assert 'need 200 rows each' in capsys.readouterr().err
