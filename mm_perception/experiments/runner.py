@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
 from tqdm import tqdm
 
 from mm_perception.config import to_plain
@@ -24,6 +23,7 @@ from mm_perception.experiments.job import Job, fit_shared, judges_of, read_rows,
 from mm_perception.experiments.plan import Plan, Settings, Unit, digest, make_plan
 from mm_perception.experiments.table import Table
 from mm_perception.spec import TrainingSpec
+from mm_perception.training.side_by_side import begin_worker
 
 Call = Callable[[], Any]
 
@@ -156,12 +156,9 @@ def _side_by_side(calls: Mapping[str, Call], settings: Settings, title: str) -> 
 @contextmanager
 def _processes(jobs: int) -> Iterator[ProcessPoolExecutor]:
     os.environ.setdefault('TQDM_DISABLE', '1')  # of the processes: their bars would overlap
-    pool = ProcessPoolExecutor(jobs, multiprocessing.get_context('spawn'), _one_thread)
+    context = multiprocessing.get_context('spawn')
+    pool = ProcessPoolExecutor(jobs, context, begin_worker, (1,))
     try:
         yield pool
     finally:
         pool.shutdown(cancel_futures=True)
-
-
-def _one_thread() -> None:
-    torch.set_num_threads(1)
