@@ -20,7 +20,7 @@ EXAMPLES = """examples:
   mm-perception evaluate --table likelihood --scale full --device cuda
 
 tables, with minutes on two CPU cores:
-  hierarchy 9, fpd 6, standard 11, likelihood 20, mhd 46, ablation 12, speakers 8
+  hierarchy 9, fpd 6, standard 11, likelihood 30, mhd 46, ablation 12, speakers 8
 A table trains its models under --out and goes on where it was interrupted. --scale full takes the
 papers' budgets and is meant for a GPU.
 """
