@@ -6,14 +6,13 @@ import json
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.context import Context
-from rclpy.executors import ExternalShutdownException, SingleThreadedExecutor
+from rclpy.executors import SingleThreadedExecutor
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import PointCloud2
@@ -51,19 +50,23 @@ class Observer:
             self._subscribe(kind, f'reconstruction/{name}', self._keep(self.log.generated[name]))
             self._subscribe(kind, f'filled/{name}', self._keep(self.log.filled[name]))
         self._subscribe(DiagnosticArray, 'cmi/status', self._take_status)
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._spin, name='observer', daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Leave the graph."""
-        rclpy.shutdown(context=self._context)
-        self._thread.join(5.0)
+        # The thread ends before what it waits for: without its context rclpy can only fail.
+        self._closing.set()
+        self._executor.wake()
+        self._thread.join()
+        self._executor.shutdown()
         self._node.destroy_node()
+        rclpy.shutdown(context=self._context)
 
     def _spin(self) -> None:
-        with suppress(ExternalShutdownException):
-            while self._context.ok():
-                self._executor.spin_once(timeout_sec=WAKE_S)
+        while not self._closing.is_set():
+            self._executor.spin_once(timeout_sec=WAKE_S)
 
     def _subscribe(
         self,
