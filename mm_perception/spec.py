@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 from mm_perception.errors import ConfigError
@@ -75,7 +76,7 @@ class ModelSpec:
     calibrated: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
 
-    @property
+    @cached_property
     def names(self) -> tuple[str, ...]:
         """Names of the modalities, in the order of presence masks."""
         return tuple(modality.name for modality in self.modalities)

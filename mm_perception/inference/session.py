@@ -123,10 +123,10 @@ class InferenceSession:
         return generated_std(self.engine, self._sample(samples), wanted, self._generator)
 
     def _encode(self, present: Collection[str]) -> None:
-        missing = set(present) - self._known
-        if missing:
-            raise NothingObserved(f'no data of {", ".join(sorted(missing))} was given yet')
-        for name in self._changed.keys() & set(present):
+        if not self._known.issuperset(present):
+            missing = ', '.join(sorted(set(present) - self._known))
+            raise NothingObserved(f'no data of {missing} was given yet')
+        for name in [name for name in present if name in self._changed]:
             self._codes[name] = self.engine.encode(name, self._changed.pop(name)[None])
             self._evidence.pop(name, None)
             self._judged = None

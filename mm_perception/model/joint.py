@@ -29,7 +29,7 @@ def aggregate_mean(messages: Tensor, present: Tensor) -> Tensor:
     Vasco et al. 2022, section 5.1, eq. 17.
     """
     total = messages.masked_fill(~present[:, :, None], 0.0).sum(1)
-    return total / present.sum(1, keepdim=True).clamp_min(1)
+    return total / present.to(messages.dtype).sum(1, keepdim=True).clamp_min(1.0)
 
 
 def on_rows(network: nn.Module, inputs: Tensor, rows: Tensor, size: int) -> Tensor:

@@ -28,6 +28,22 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 }
 
 
+class Reshape(nn.Module):
+    """
+    ``float[B, K]`` to ``float[B, *shape]``.
+
+    Unlike ``nn.Unflatten`` it is one step of an exported graph, not five.
+    """
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.shape = shape
+
+    def forward(self, flat: Tensor) -> Tensor:
+        """Give each row its shape."""
+        return flat.reshape(-1, *self.shape)
+
+
 def dense(sizes: Sequence[int], activation: str, batch_norm: bool) -> nn.Sequential:
     """Fully connected layers, each followed by batch norm (if asked) and an activation."""
     layers: list[nn.Module] = []
@@ -60,7 +76,7 @@ def build_dense(shape: Shape, latent_dim: int, options: DenseOptions) -> Pair:
     decoder = nn.Sequential(
         dense((latent_dim, *hidden[::-1]), options.activation, options.batch_norm),
         nn.Linear(hidden[0], size),
-        nn.Unflatten(1, shape),
+        Reshape(shape),
     )
     return encoder, decoder
 
@@ -105,7 +121,7 @@ def build_convolution(shape: Shape, latent_dim: int, options: ConvolutionOptions
     )
     decoder = nn.Sequential(
         dense((latent_dim, *sizes[::-1]), options.activation, False),
-        nn.Unflatten(1, inner),
+        Reshape(inner),
         *up[:-1],
     )
     return encoder, decoder
@@ -154,7 +170,7 @@ def build_temporal_convolution(
         nn.Linear(latent_dim, size),
         nn.BatchNorm1d(size),
         ACTIVATIONS[options.activation](),
-        nn.Unflatten(1, inner),
+        Reshape(inner),
         *up,
         nn.Conv1d(first, shape[0], 1),
     )

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mm_perception.model.distributions import DiagonalGaussian
+from mm_perception.model.joint import aggregate_mean
 from mm_perception.model.spread import Spread
 from mm_perception.spec import ModelSpec
 
@@ -69,8 +70,8 @@ class Novelty(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         """Novelty of standardised latents ``float[B, d]``, 0 (usual) to 1: ``float[B]``."""
-        excess = (self.distance(latents) - self.usual) / self.spread
-        return 1.0 - torch.exp(-functional.relu(excess))
+        below = (self.usual - self.distance(latents)) / self.spread
+        return functional.relu(1.0 - torch.exp(below))
 
 
 class Uncertainty(nn.Module):
@@ -129,11 +130,10 @@ class Uncertainty(nn.Module):
         self, posterior: DiagonalGaussian, novelty: Tensor, present: Tensor
     ) -> DiagonalGaussian:
         """Like :meth:`forward`, with the novelty of each modality, ``float[B, M]``, known."""
-        shown = present.float()
-        novel = novelty.masked_fill(~present, 0.0).sum(1) / shown.sum(1).clamp_min(1.0)
-        change = self.correction(torch.cat([shown, *posterior], dim=1)).clamp(-3.0, 6.0)
+        novel = aggregate_mean(novelty[:, :, None], present)
+        change = self.correction(torch.cat([present.float(), *posterior], dim=1)).clamp(-3.0, 6.0)
         # The prior's log variance is 0.
-        log_variance = (1.0 - novel)[:, None] * (posterior.log_variance + change)
+        log_variance = (1.0 - novel) * (posterior.log_variance + change)
         return DiagonalGaussian(posterior.mean, log_variance)
 
     def loss(
