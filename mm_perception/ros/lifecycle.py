@@ -16,6 +16,7 @@ from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackRet
 
 from mm_perception.errors import ConfigError, MMPerceptionError
 from mm_perception.ros.memory import collect_memory
+from mm_perception.ros.transport import remove_orphans
 
 EXECUTORS = ('auto', 'single', 'events')
 SUCCESS = TransitionCallbackReturn.SUCCESS
@@ -166,6 +167,7 @@ def run_node(
     """
     # Until rclpy is there a signal just ends the process; then its own handlers end the spinning.
     _on_signals(signal.SIG_DFL)
+    remove_orphans()
     rclpy.init(args=args)
     node = None
     try:
