@@ -138,6 +138,8 @@ def _run_bundle(args: argparse.Namespace) -> dict[str, Any]:
     figures = evaluate_bundle(bundle, dataset, args.device, args.estimator, args.seed)
     for split, result in figures.items():
         print('\n'.join(coherence_table(split, result)), end='\n\n')
+    if not figures:
+        print(f'{dataset}: no test split has rows with all modalities, or nothing judges labels')
     rows = json_rows(bundle, figures, args.seed)
     if args.full:
         rows += json_rows(bundle, _other_metrics(args, bundle, dataset), args.seed)

@@ -17,7 +17,8 @@ from mm_perception.errors import MMPerceptionError
 
 COMMANDS = {
     'demo': 'sensors fail one after the other and the model fills them in, over live topics',
-    'build-data': 'build a dataset from raw recordings',
+    'import-bag': 'build a dataset from bags of your own robot',
+    'build-data': 'build a dataset from the recordings of the papers',
     'train': 'train a model and write it as a bundle',
     'export': 'add the ONNX graphs to a bundle',
     'calibrate-health': 'let a bundle say when its modalities contradict each other',
@@ -26,7 +27,7 @@ COMMANDS = {
     'info': 'show a bundle, the model families, the kinds of modalities',
 }
 FOR_TRAINING = frozenset(
-    {'matplotlib', 'onnx', 'onnxscript', 'scipy', 'tensorboard', 'torch', 'tqdm'}
+    {'matplotlib', 'onnx', 'onnxscript', 'rosbags', 'scipy', 'tensorboard', 'torch', 'tqdm'}
 )
 FAILED = 2
 INTERRUPTED = 130

@@ -60,6 +60,21 @@ class Dataset:
             attributes={k: (names, i[rows]) for k, (names, i) in self.attributes.items()},
         )
 
+    def shown(self) -> Dataset:
+        """Only the values that a row shows; one stays where a modality was never recorded."""
+        values, index = {}, {}
+        for column, name in enumerate(self.names):
+            used = np.unique(self.index[name][self.present[:, column]])
+            used = used if len(used) else np.zeros(1, np.int64)
+            place = np.zeros(len(self.values[name]), np.int64)
+            place[used] = np.arange(len(used))
+            values[name], index[name] = self.values[name][used], place[self.index[name]]
+        return replace(self, values=values, index=index)
+
+    def complete(self) -> Dataset:
+        """Only the rows in which every modality was recorded."""
+        return self.subset(np.flatnonzero(self.present.all(axis=1)))
+
     def only(self, name: str) -> Dataset:
         """Only one modality."""
         column = self.names.index(name)

@@ -14,12 +14,13 @@ def label_indices(dataset: Dataset, spec: ModelSpec) -> np.ndarray | None:
     """
     Label index of every row, from the first modality that has labels and a one-hot array.
 
-    :returns: ``int64[N]``, or None if no modality carries labels.
+    :returns: ``int64[N]``, -1 where that modality was not recorded; None if none carries labels.
     """
     for modality in spec.modalities:
         if modality.kind == 'symbol':
             values = np.argmax(dataset.values[modality.name], axis=1)
-            return values[dataset.index[modality.name]]
+            present = dataset.present[:, dataset.names.index(modality.name)]
+            return np.where(present, values[dataset.index[modality.name]], -1)
     return None
 
 
@@ -27,13 +28,14 @@ def labels_of_unique(dataset: Dataset, spec: ModelSpec, name: str) -> tuple[np.n
     """
     Label index of every unique value of a modality, and the number of labels.
 
-    :returns: ``int64[U]`` and the count.
+    :returns: ``int64[U]``, -1 where no row tells it, and the count.
     :raises DataError: if no modality carries labels.
     """
     rows = label_indices(dataset, spec)
     if rows is None:
         raise DataError('the dataset has no symbol modality; labels are needed here')
-    unique = np.zeros(len(dataset.values[name]), np.int64)
-    unique[dataset.index[name]] = rows
+    unique = np.full(len(dataset.values[name]), -1)
+    known = dataset.present[:, dataset.names.index(name)] & (rows >= 0)
+    unique[dataset.index[name][known]] = rows[known]
     labels = next(build_modality(m).labels for m in spec.modalities if m.kind == 'symbol')
     return unique, len(labels)

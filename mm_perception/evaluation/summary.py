@@ -27,7 +27,8 @@ def evaluate_bundle(
     """
     Measure coherence for every subset of inputs and every target, on every test split.
 
-    :param dataset: folder of the dataset; its splits named ``test*`` are used.
+    :param dataset: folder of the dataset; of its splits named ``test*`` the rows in which every
+        modality was recorded are used.
     :param estimator: ``mean`` or ``sample`` of the latents.
     :returns: per split: ``n``, ``classifier_accuracy``, ``by_observed`` and ``rows`` (fields
         of :class:`Row`); empty where the bundle carries no classifiers.
@@ -39,7 +40,9 @@ def evaluate_bundle(
     for split in splits(dataset):
         if not split.startswith('test'):
             continue
-        data = load_dataset(dataset, split)
+        data = load_dataset(dataset, split).complete()
+        if not len(data):
+            continue
         labels = label_indices(data, bundle.spec)
         assert labels is not None  # classifiers exist only where labels do
         observed = subsets(data.names)[:-1]

@@ -59,6 +59,8 @@ def measure_everything(evaluation: Evaluation) -> dict[str, list[Row]]:
     """
     Measure Frechet distance, probe, calibration, reconstruction error and contradictions.
 
+    Of every split the rows are used in which every modality was recorded.
+
     On every other test split, the rows ``auroc`` say whether the published std is larger there
     than on ``test``.
 
@@ -68,17 +70,17 @@ def measure_everything(evaluation: Evaluation) -> dict[str, list[Row]]:
     :returns: rows by split.
     """
     bundle = evaluation.bundle
-    training = load_dataset(evaluation.dataset, 'train')
+    training = load_dataset(evaluation.dataset, 'train').complete()
     labelled = label_indices(training, bundle.spec) is not None
     rows = {}
-    tests = [name for name in splits(evaluation.dataset) if name.startswith(KNOWN)]
-    for split in tests:
-        test = load_dataset(evaluation.dataset, split)
+    names = [name for name in splits(evaluation.dataset) if name.startswith(KNOWN)]
+    found = {name: load_dataset(evaluation.dataset, name).complete() for name in names}
+    tests = {name: test for name, test in found.items() if len(test)}
+    for split, test in tests.items():
         rows[split] = _without_labels(evaluation, test)
         if split != KNOWN and KNOWN in tests:
             engine = reference_engine(evaluation.bundle, evaluation.device)
-            known = load_dataset(evaluation.dataset, KNOWN)
-            rows[split] += measure_novelty(engine, known, test, subsets(test.names))
+            rows[split] += measure_novelty(engine, tests[KNOWN], test, subsets(test.names))
         if labelled:
             rows[split] += _with_labels(evaluation, training, test)
     return rows

@@ -83,7 +83,7 @@ class Fusion:
             spec.name: build_modality(spec) for spec in bundle.spec.modalities
         }
         self._session = InferenceSession(engine, bundle.spec, bundle.health)
-        self._supervision = Supervision(self.modalities, bundle, self._session)
+        self._supervision = Supervision(self.modalities, bundle.statistics, self._session)
         self._fallback = Fallback(engine, bundle.spec.joint_latent_dim)
         self._newest_ns = 0
 

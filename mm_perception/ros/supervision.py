@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from mm_perception.bundle import Bundle
 from mm_perception.errors import InvalidInput
-from mm_perception.inference import InferenceSession
+from mm_perception.inference.agreement import Judgement
 from mm_perception.modalities import Modality, Stamped
 from mm_perception.modalities.quality import Fault
 from mm_perception.ros.checks import FLAPPING, MALFORMED, UNREADABLE, Checks, Limits
@@ -46,22 +45,35 @@ class _Prepared:
     fault: Fault | None
 
 
+class Consumer(Protocol):
+    """Where new values go: a session, or what gathers a dataset."""
+
+    def update(self, name: str, array: np.ndarray) -> None:
+        """Take new data of a modality."""
+
+    def judge(self, present: Collection[str]) -> Judgement | None:
+        """Say whether the present modalities agree; None if that is not known."""
+
+
 class Supervision:
     """
     Watches the modalities from tick to tick; used by one thread at a time.
 
     :param modalities: of the bundle.
-    :param bundle: knows the statistics of the training data.
+    :param statistics: of the training data, per modality; empty if they are not known.
     :param session: takes the new data, and compares the modalities.
     """
 
     def __init__(
-        self, modalities: Mapping[str, Modality[Any]], bundle: Bundle, session: InferenceSession
+        self,
+        modalities: Mapping[str, Modality[Any]],
+        statistics: Mapping[str, Any],
+        session: Consumer,
     ) -> None:
         self._modalities = modalities
         self._session = session
         self._usual_std = {
-            name: float(bundle.statistics.get(name, {}).get('std', 0.25)) for name in modalities
+            name: float(statistics.get(name, {}).get('std', 0.25)) for name in modalities
         }
         self._prepared: dict[str, _Prepared] = {}
         self.forget()

@@ -145,7 +145,14 @@ def _load(spec: TrainingSpec, split: str) -> Dataset:
                 f'{spec.dataset}: {modality.name} has shape {found}, its preprocessing gives'
                 f' {expected}; build the dataset again'
             )
-    return dataset
+    recorded = dataset.present.sum(axis=0)
+    never = [name for name, count in zip(dataset.names, recorded.tolist()) if not count]
+    if never:
+        raise ConfigError(
+            f'{spec.dataset}: split {split} has no row with {", ".join(never)}; record it, or'
+            ' leave it out of the configuration'
+        )
+    return dataset.shown()
 
 
 Trained = tuple[MultimodalModel, Posteriors, dict[str, Fitted]]
@@ -195,10 +202,12 @@ def _finish_levels(
 
 
 def train_classifiers(run: Run, dataset: Dataset) -> tuple[TorchClassifiers, dict[str, Fitted]]:
-    """Train an independent classifier per modality; none where nothing carries labels."""
-    names = [m.name for m in run.spec.model.modalities if not build_modality(m).labels]
-    if label_indices(dataset, run.spec.model) is None:
+    """Train an independent classifier per modality; none where no row tells its labels."""
+    spec = run.spec.model
+    if label_indices(dataset, spec) is None:
         return TorchClassifiers({}), {}
+    names = [m.name for m in spec.modalities if not build_modality(m).labels]
+    names = [name for name in names if (labels_of_unique(dataset, spec, name)[0] >= 0).any()]
     judged = side_by_side({name: partial(_fit_classifier, run, name) for name in names}, run.jobs)
     source = TensorSource(dataset, torch.device(run.device))
     readers = {}

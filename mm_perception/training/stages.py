@@ -48,16 +48,18 @@ def classifier_stage(
     """
     Train an independent classifier on one modality's unique values.
 
-    :param labels: label index of every unique value, ``int64[U]``.
+    :param labels: label index of every unique value, ``int64[U]``; negative ones are left out.
     """
+    labelled = torch.nonzero(labels >= 0)[:, 0]
     seed_weights(spec, f'{name}.classifier')
     module = Classifier(spec.model.modality(name), classes).to(source.present.device)
     augment = _augmentation(spec, name)
 
     def loss(positions: Tensor, _: float) -> tuple[Tensor, dict[str, Tensor]]:
-        data = source.values(name, positions)
+        known = labelled[positions]
+        data = source.values(name, known)
         logits = module(augment(data) if module.training else data).float()
-        truth = labels[positions]
+        truth = labels[known]
         accuracy = (logits.argmax(1) == truth).float().mean()
         return functional.cross_entropy(logits, truth), {'accuracy': accuracy}
 
@@ -70,7 +72,7 @@ def classifier_stage(
         module,
         spec.classifiers,
         loss,
-        source.unique(name),
+        len(labelled),
         source,
         identity,
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import MISSING, fields
 from functools import partial
@@ -16,6 +17,7 @@ pytest.importorskip('rclpy', reason='rclpy is not installed')
 from mm_perception.cli.main import COMMANDS
 from mm_perception.config import load_training, to_plain
 from mm_perception.modalities import build_modality, kinds
+from mm_perception.modalities.base import _KINDS
 from mm_perception.model.build import FAMILIES, build_model
 from mm_perception.model.distributions import LIKELIHOODS
 from mm_perception.model.hmvae import HMVAEOptions
@@ -41,6 +43,7 @@ REFERENCE = (ROOT / 'docs' / 'reference.md').read_text()
 PAGES = ['README.md', *(f'docs/{page.name}' for page in ROOT.glob('docs/*.md'))]
 README = (ROOT / 'README.md').read_text()
 SPEC = load_training(ROOT / 'config' / 'mhd.yaml').model
+OPTIONS = {name: kind.options_type for name, kind in _KINDS.items()}
 
 
 def documented(row: Row) -> str:
@@ -128,6 +131,16 @@ def test_options_of_kinds_that_the_tutorial_names_exist() -> None:
         line = next(x for x in tutorial.splitlines() if x.startswith(f'| {modality.kind} |'))
         named = re.findall(r'\w+', re.sub(r'\(.*?\)', '', line.split('|')[3]))
         assert set(named) <= set(build_modality(modality).plain_options())
+
+
+def test_every_option_of_preprocessing_is_documented() -> None:
+    documented = {tuple(cell.strip('`') for cell in row[:3]) for row in section('Preprocessing')}
+    expected = set()
+    for kind in kinds():
+        for option in fields(OPTIONS[kind]):
+            default = 'needed' if option.default is MISSING else json.dumps(option.default)
+            expected.add((kind, option.name, default.strip('"')))
+    assert documented == expected
 
 
 def section(heading: str) -> list[list[str]]:
