@@ -30,7 +30,7 @@ from mm_perception.demo.processes import free_domain, ros_environment
 
 RATE_HZ = 10.0
 TICK_S = 1.0 / RATE_HZ
-START_S, QUIET_S, MARGIN_S = 60.0, 10.0, 0.5
+START_S, QUIET_S, MARGIN_S, AFTER_STALL_S = 60.0, 10.0, 0.5, 2.0
 MEMORY_PERIOD_S = 1.0
 WARM_UP = 1 / 3
 GROWTH, RATE_ERROR = 0.01, 0.02
@@ -152,15 +152,19 @@ def judge(
     codes: list[int],
 ) -> dict[str, Any]:
     """Compare what was seen with what was injected."""
+    # A machine that stands still for a moment can report nothing in it; that is told apart.
     missed, late_back = [], []
     found_s: dict[str, list[float]] = defaultdict(list)
     for fault in planned:
         seen_s = watcher.first(fault.sensor, fault.start_s, fault.end_s, fault.state)
-        if seen_s is None or seen_s - fault.start_s > fault.within_s:
+        stalled_s = watcher.stalled_s(fault.start_s, fault.end_s)
+        if seen_s is None or seen_s - fault.start_s > fault.within_s + stalled_s:
             missed.append({**asdict(fault), 'seen_s': seen_s})
         else:
             found_s[f'{fault.sensor} {fault.fault}'].append(seen_s - fault.start_s)
-        back_s = watcher.first(fault.sensor, fault.end_s, fault.end_s + fault.back_s, 'ok')
+        limit_s = fault.end_s + fault.back_s
+        limit_s += watcher.stalled_s(fault.end_s, limit_s + AFTER_STALL_S)
+        back_s = watcher.first(fault.sensor, fault.end_s, limit_s, 'ok')
         if back_s is None:
             late_back.append(asdict(fault))
     warm = memory_mib[int(len(memory_mib) * WARM_UP) :]
@@ -181,6 +185,7 @@ def judge(
         'faults': len(planned),
         'latent_rate_hz': round(rate_hz, 3),
         'latents': len(watcher.latents_s),
+        'stalled_s': round(watcher.stalled_s(QUIET_S, seconds), 2),
         'memory_mib': {'after_warm_up': round(before_mib, 1), 'end': round(after_mib, 1)},
         'memory_series_mib': [
             round(value) for value in memory_mib[:: max(len(memory_mib) // 30, 1)]

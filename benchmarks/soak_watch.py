@@ -54,6 +54,9 @@ class Process:
         return [line for line in lines if 'Traceback' in line or 'defect' in line]
 
 
+STALL_S = 0.35  # more than three ticks
+
+
 class Watcher:
     """
     Notes when latents came, and when the state of a sensor changed.
@@ -67,6 +70,8 @@ class Watcher:
     def __init__(self, domain_id: int, names: Sequence[str]) -> None:
         self.start_s: float | None = None
         self.latents_s: list[float] = []
+        self._stalls_s: list[tuple[float, float]] = []
+        self._status_s = 0.0
         self._changes: dict[str, list[tuple[float, str]]] = {name: [] for name in names}
         self._context = Context()
         rclpy.init(context=self._context, domain_id=domain_id)
@@ -118,6 +123,11 @@ class Watcher:
                 return max(change_s, begin_s)
         return None
 
+    def stalled_s(self, begin_s: float, end_s: float) -> float:
+        """For how long of a time no status came at all, as when the machine stands still."""
+        cut = ((max(a_s, begin_s), min(b_s, end_s)) for a_s, b_s in self._stalls_s)
+        return sum(max(b_s - a_s, 0.0) for a_s, b_s in cut)
+
     def latent_rate_hz(self, begin_s: float, end_s: float) -> float:
         """Latents per second within a time."""
         first, last = (bisect_left(self.latents_s, at_s) for at_s in (begin_s, end_s))
@@ -131,6 +141,9 @@ class Watcher:
 
     def _take_status(self, message: DiagnosticArray) -> None:
         now_s = self.elapsed_s()
+        if now_s - self._status_s > STALL_S:
+            self._stalls_s.append((self._status_s, now_s))
+        self._status_s = now_s
         for entry in message.status:
             state = next(value.value for value in entry.values if value.key == 'state')
             changes = self._changes[entry.name]

@@ -26,6 +26,7 @@ from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
+from mm_perception.demo.processes import free_domain
 from mm_perception.modalities import Motion
 from mm_perception.ros.codecs import audio_message, image_message, trajectory_message
 from mm_perception.ros.transport import transport_environment
@@ -33,6 +34,7 @@ from mm_perception.ros.transport import transport_environment
 ROOT = Path(__file__).parents[1]
 RATE_HZ = 8000
 CHUNK_S = 0.05
+WINDOWS_S = 30.0
 TOPICS = {'image': Image, 'trajectory': JointTrajectory, 'audio': PointCloud2, 'symbol': String}
 SENSORS = {'image': 'image', 'trajectory': 'trajectory', 'sound': 'audio', 'symbol': 'symbol'}
 
@@ -161,6 +163,18 @@ class Robot:
             self.step()
         raise AssertionError(f'{what}: not within {timeout_s} s; status: {self.status()}')
 
+    def until_window(
+        self, topic: str, seconds: float, good: Callable[[list[Any]], Any], what: str
+    ) -> None:
+        """Go on until what came on a topic in some window of a length is as it should be."""
+
+        def window() -> Any:
+            self.received[topic].clear()
+            self.run(seconds)
+            return good(self.received[topic])
+
+        self.until(window, what, WINDOWS_S)
+
     def fresh(self, topic: str, what: str = '', timeout_s: float = 15.0) -> Any:
         """Next message of a topic."""
         self.received[topic].clear()
@@ -192,6 +206,7 @@ class Robot:
         client = self.node.create_client(kind, name)
         try:
             self.until(client.service_is_ready, f'service {name}', timeout_s)
+            self.run(0.1)  # a server that does not know the client yet drops its answer
             future = client.call_async(request)
             self.until(future.done, f'answer of {name}', timeout_s)
             return future.result()
@@ -232,11 +247,11 @@ class Robot:
         self.publishers['symbol'].publish(String(data='3'))
 
     def _send_sound(self) -> None:
-        """Send 0.3 s of sound, then 0.3 s of silence, and so on."""
+        """Send 0.14 s of sound, then 0.26 s of silence, and so on: one utterance in 0.4 s."""
         count = int(RATE_HZ * CHUNK_S)
         index = self._audio_phase * count + np.arange(count)
         self._audio_phase += 1
-        loud = (index // int(0.3 * RATE_HZ)) % 2 == 0
+        loud = index % int(0.4 * RATE_HZ) < int(0.14 * RATE_HZ)
         samples = np.where(loud, 0.5 * np.sin(index * 0.4), 0.0).astype(np.float32)
         stamp_ns = self.now_ns() - int(CHUNK_S * 1e9)
         self.publishers['audio'].publish(audio_message(samples, RATE_HZ, stamp_ns))
@@ -253,6 +268,6 @@ def robots(namespace: str = '') -> Iterator[Robot]:
 
 def isolate() -> None:
     """Keep the tests' nodes among themselves: a domain of their own, this machine only."""
-    os.environ.setdefault('ROS_DOMAIN_ID', str(20 + os.getpid() % 80))
+    os.environ.setdefault('ROS_DOMAIN_ID', str(free_domain()))
     os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
     os.environ.update(transport_environment())

@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -97,7 +98,8 @@ class RemoteContestants:
 
     def close(self) -> None:
         """End the process."""
-        self._process.stdin.close()  # type: ignore[union-attr]
+        with suppress(BrokenPipeError):  # it ended with a request unread
+            self._process.stdin.close()  # type: ignore[union-attr]
         try:
             self._process.wait(STOP_S)
         except subprocess.TimeoutExpired:

@@ -55,7 +55,7 @@ def run(args: argparse.Namespace) -> int:
     if args.rate <= 0:
         raise DataError(f'--rate is {args.rate:g}; give ticks per second, more than 0')
     spec = load_training(args.config)
-    dataset, accounts = import_bags(spec.model, args.bags, args.rate, args.namespace)
+    dataset, accounts = import_bags(spec.model, args.bags, args.rate, args.namespace, print)
     out = args.out or Path(spec.dataset)
     save_dataset(out, args.split, dataset)
     table = Table('modality', 'messages', 'refused', 'values', 'rows', 'last reason not to use it')

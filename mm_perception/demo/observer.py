@@ -72,20 +72,20 @@ class Observer:
         self,
         message_type: type,
         topic: str,
-        take: Callable[[Any], None],
+        take: Callable[..., None],
         qos: QoSProfile | int = DEPTH,
     ) -> None:
         self._node.create_subscription(message_type, topic, take, qos)
 
-    def _keep(self, entries: list[Received]) -> Callable[[Any], None]:
-        def keep(message: Any) -> None:
+    def _keep(self, entries: list[Received]) -> Callable[[Any, dict[str, int]], None]:
+        def keep(message: Any, info: dict[str, int]) -> None:
             header = getattr(message, 'header', None)
-            entries.append(Received(time.time_ns(), _stamp_ns(header), message))
+            entries.append(Received(_receipt_ns(info), _stamp_ns(header), message))
 
         return keep
 
-    def _take_status(self, message: DiagnosticArray) -> None:
-        now_ns = time.time_ns()
+    def _take_status(self, message: DiagnosticArray, info: dict[str, int]) -> None:
+        now_ns = _receipt_ns(info)
         entries = {e.name: {v.key: v.value for v in e.values} for e in message.status}
         self.log.statuses.append(
             Status(
@@ -106,6 +106,11 @@ class Observer:
 
     def _take_model_info(self, message: String) -> None:
         self.log.model_info = json.loads(message.data)
+
+
+def _receipt_ns(info: Mapping[str, int]) -> int:
+    """When the middleware took a message; it may wait for this thread then."""
+    return info['received_timestamp'] or time.time_ns()
 
 
 def _stamp_ns(header: Any) -> int | None:

@@ -101,8 +101,9 @@ class Demo:
         with ExitStack() as stack:
             cmi = self._start(stack, 'cmi_node', self._cmi_parameters())
             replay = self._start(stack, 'replay_node', self._replay_parameters())
-            observer = Observer(self.modalities, domain)
-            stack.callback(observer.close)
+            with interruptions_deferred():
+                observer = Observer(self.modalities, domain)
+                stack.callback(observer.close)
             reader = Reader(self._bundle, self.modalities)
             self._console.print(f'ROS_DOMAIN_ID={domain}; starting the nodes', style='dim')
             _wait(lambda: bool(observer.log.statuses), cmi, 'cmi_node published no status')

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,12 +17,13 @@ from mm_perception.inference.agreement import Judgement
 from mm_perception.modalities import Modality, build_modality
 from mm_perception.modalities.raw import Array
 from mm_perception.ros.checks import Checks, Limits
-from mm_perception.ros.codecs import InputCodec, input_codec
+from mm_perception.ros.codecs import InputCodec, input_codec, stamp_of
 from mm_perception.ros.slots import Hooks, InputSlot
 from mm_perception.ros.supervision import Supervision
 from mm_perception.spec import ModelSpec
 
 FUTURE_S = 0.5
+SAME_CLOCK_S = 10.0
 CHECKS = Checks(agreement=False)
 
 
@@ -102,27 +103,36 @@ class _Player:
         self._limits = {n: Limits(True, age_s, False, FUTURE_S) for n, age_s in ages_s.items()}
         self._supervision = Supervision(kinds, {}, rows)
 
-    def play(self, path: Path, number: int, period_ns: int) -> None:
+    def play(self, path: Path, number: int, period_ns: int, say: Callable[[str], None]) -> None:
         """Take every message in its order, and a row at every tick."""
-        tick_ns = None
-        for name, stamp_ns, data in _messages(path, self._topics, self._codecs):
-            tick_ns = stamp_ns + period_ns if tick_ns is None else tick_ns
-            while tick_ns <= stamp_ns:
+        away_s = next((s for _, r, m in self._read(path) if (s := _clocks_apart_s(r, m))), 0.0)
+        own_clock, now_ns, tick_ns = abs(away_s) > SAME_CLOCK_S, 0, None
+        if own_clock:
+            say(
+                f'{path}: stamps are {away_s:.3g} s before the time of recording, so of another'
+                ' clock (a simulation?); theirs is used'
+            )
+        for name, receipt_ns, message in self._read(path):
+            now_ns = max(now_ns, _stamp_ns(message)) if own_clock else receipt_ns
+            tick_ns = now_ns + period_ns if tick_ns is None else tick_ns
+            while tick_ns <= now_ns:
                 self._tick(tick_ns, number)
                 tick_ns += period_ns
-            self._take(name, stamp_ns, data)
+            self._now_ns = now_ns
+            self._accounts[name].messages += 1
+            self._slots[name].add(message)
         if tick_ns is not None:
             self._tick(tick_ns, number)
 
-    def _take(self, name: str, stamp_ns: int, data: bytes) -> None:
-        self._now_ns = stamp_ns
-        self._accounts[name].messages += 1
-        try:
-            message = deserialize_message(data, self._codecs[name].message_type)
-        except RuntimeError as error:
-            self._refuse(name, str(error))
-            return
-        self._slots[name].add(message)
+    def _read(self, path: Path) -> Iterator[tuple[str, int, Any]]:
+        """Modality, time of receipt (ns) and message, of all that can be read."""
+        for name, receipt_ns, data in _messages(path, self._topics, self._codecs):
+            try:
+                message = deserialize_message(data, self._codecs[name].message_type)
+            except RuntimeError as error:
+                self._refuse(name, str(error))
+            else:
+                yield name, receipt_ns, message
 
     def _tick(self, now_ns: int, bag: int) -> None:
         self._now_ns = now_ns
@@ -144,7 +154,11 @@ class _Player:
 
 
 def import_bags(
-    spec: ModelSpec, bags: Sequence[Path], rate_hz: float = 10.0, namespace: str = ''
+    spec: ModelSpec,
+    bags: Sequence[Path],
+    rate_hz: float = 10.0,
+    namespace: str = '',
+    say: Callable[[str], None] = lambda text: None,
 ) -> tuple[Dataset, dict[str, Account]]:
     """
     Read bags as the node would have heard them.
@@ -157,6 +171,7 @@ def import_bags(
         ``recording``.
     :param rate_hz: ticks per second of recorded time.
     :param namespace: that relative topics were recorded in.
+    :param say: takes what is worth a line.
     :returns: the rows, and per modality what became of its messages.
     :raises DataError: if a bag cannot be read, a topic is of another type, or no row results.
     :raises ConfigError: if no such modality can come in such a message.
@@ -168,7 +183,7 @@ def import_bags(
     rows = _Rows(spec.names)
     for number, path in enumerate(bags):
         player = _Player(spec, kinds, codecs, topics, rows, accounts)
-        player.play(path, number, round(1e9 / rate_hz))
+        player.play(path, number, round(1e9 / rate_hz), say)
     for name, account in accounts.items():
         if not account.messages:
             account.reason = f'no messages on {topics[name]}'
@@ -184,6 +199,18 @@ def import_bags(
 def _resolve(topic: str, namespace: str) -> str:
     prefix = '' if topic.startswith('/') else namespace.strip('/')
     return '/'.join(('', prefix, topic) if prefix else ('', topic.lstrip('/')))
+
+
+def _stamp_ns(message: Any) -> int:
+    """Time of a message's header; 0 if it has none or its sender left it out."""
+    header = getattr(message, 'header', None)
+    return 0 if header is None else stamp_of(header, 0)
+
+
+def _clocks_apart_s(receipt_ns: int, message: Any) -> float:
+    """How long before its receipt a message was stamped; 0 if it was not."""
+    stamp_ns = _stamp_ns(message)
+    return (receipt_ns - stamp_ns) * 1e-9 if stamp_ns else 0.0
 
 
 def _messages(
@@ -210,4 +237,7 @@ def _messages(
             for connection, stamp_ns, data in reader.messages(chosen):
                 yield wanted[connection.topic], stamp_ns, bytes(data)
     except (ReaderError, OSError) as error:
-        raise DataError(f'{path}: not a readable bag of ROS 2 ({error})') from error
+        raise DataError(
+            f'{path}: not a readable bag ({error}); give the folder that ros2 bag record wrote,'
+            ' or mend it with ros2 bag reindex'
+        ) from error

@@ -10,7 +10,7 @@ from contextlib import ExitStack
 from typing import Any
 
 import rclpy
-from rclpy.exceptions import ParameterException
+from rclpy.exceptions import NotInitializedException, ParameterException
 from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
@@ -182,7 +182,7 @@ def run_node(
     except (MMPerceptionError, ParameterException) as error:
         print(f'error: {error}', file=sys.stderr)
         return 1
-    except RuntimeError:
+    except (RuntimeError, NotInitializedException):
         if rclpy.ok():
             raise
         # A signal came while the node was busy: without its context rclpy can only fail.

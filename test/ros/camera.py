@@ -30,7 +30,7 @@ def main() -> None:
     due_s = time.monotonic()
     for number in range(1, count + 1):
         publisher.publish(image_message(pixels, number))
-        due_s += 1.0 / RATE_HZ
+        due_s = max(due_s + 1.0 / RATE_HZ, time.monotonic())
         time.sleep(max(0.0, due_s - time.monotonic()))
     rclpy.spin(node)  # a reliable publisher repeats what is missing as long as it lives
 

@@ -2,11 +2,13 @@
 Sends to every sensor's topic at given rates and never reads what comes back.
 
 A program for test_endurance.py: `flood.py NAMESPACE SECONDS {"image": 300, ...}`.
+SIGINT ends it sooner.
 """
 
 from __future__ import annotations
 
 import json
+import signal
 import sys
 import time
 
@@ -20,7 +22,9 @@ def main(namespace: str, seconds: float, rates_hz: dict[str, float]) -> None:
     time.sleep(1.0)
     begin_s = time.monotonic()
     sent = dict.fromkeys(rates_hz, 0)
-    while (elapsed_s := time.monotonic() - begin_s) < seconds:
+    ended: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, frame: ended.append(number))
+    while not ended and (elapsed_s := time.monotonic() - begin_s) < seconds:
         behind = {name: elapsed_s * rate_hz - sent[name] for name, rate_hz in rates_hz.items()}
         name = max(behind, key=lambda n: behind[n] / rates_hz[n])
         if behind[name] < 1.0:

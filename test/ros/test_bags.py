@@ -1,6 +1,7 @@
 """Bags of a robot as training data."""
 
 import json
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from mm_perception.data.recordings import load_recordings
 from mm_perception.errors import DataError
 from mm_perception.modalities import build_modality
 from mm_perception.ros.bags import import_bags
+from mm_perception.spec import ModalitySpec, ModelSpec
 
 ROOT = Path(__file__).parents[2]
 SPEC = load_training(ROOT / 'config' / 'mhd.yaml').model
@@ -161,7 +163,7 @@ def test_bad_bags_are_one_clear_line(healthy, tmp_path, capsys):
     other = replace(SPEC.modality('image'), message='sensor_msgs/msg/CompressedImage')
     compressed = replace(SPEC, modalities=(other, *SPEC.modalities[1:]))
     for spec, bag, what in (
-        (SPEC, tmp_path / 'nothing', 'nothing: not a readable bag of ROS 2'),
+        (SPEC, tmp_path / 'nothing', 'nothing: not a readable bag .*reindex'),
         (elsewhere, path, 'none of the topics /far/image.*; it has .*/image.*; set topic'),
         (compressed, path, '/image is sensor_msgs/msg/Image, not .*CompressedImage; set message'),
     ):
@@ -181,3 +183,58 @@ def test_bag_of_nothing_usable_says_why(recordings, tmp_path):
         DataError, match=r'nothing in it can be used \(image: .*smell.*no messages on /audio'
     ):
         import_bags(SPEC, [tmp_path / 'bag'])
+
+
+# --- bags that others recorded
+
+REAL = Path(os.environ.get('MM_PERCEPTION_DATA', ROOT.parent / 'shared' / 'data')) / 'bags'
+real = pytest.mark.skipif(not REAL.is_dir(), reason=f'no recorded bags in {REAL}')
+
+
+def vectors(**sensors):
+    """A model of vectors: topic, message type, elements and half their range by name."""
+    return ModelSpec(
+        modalities=tuple(
+            ModalitySpec(
+                name,
+                'vector',
+                4,
+                preprocessing={'low': (-span,) * size, 'high': (span,) * size},
+                topic=topic,
+                message=message,
+            )
+            for name, (topic, message, size, span) in sensors.items()
+        )
+    )
+
+
+ARM = ('/joint_states', 'sensor_msgs/msg/JointState', 6, 6.3)
+IMU = ('imu/data', 'sensor_msgs/msg/Imu', 6, 40.0)
+
+
+@real
+def test_bag_of_a_simulated_arm_keeps_the_time_of_its_stamps():
+    said = []
+    dataset, accounts = import_bags(vectors(arm=ARM), [REAL / 'ur3_joint_states'], say=said.append)
+    assert len(said) == 1 and 'of another clock' in said[0]
+    assert accounts['arm'].messages == 1052
+    assert len(dataset) == pytest.approx(10 * 21.0, abs=5) and dataset.present.all()
+    moved = np.ptp(dataset.values['arm'], axis=0)
+    assert 0.0 <= dataset.values['arm'].min() <= dataset.values['arm'].max() <= 1.0
+    assert moved.max() > 0.1, 'the arm moves'
+
+
+@real
+def test_mcap_bag_tells_what_does_not_fit():
+    spec = vectors(arm=ARM, imu=IMU)
+    dataset, accounts = import_bags(spec, [REAL / 'joint_states_imu_mcap'], 20.0)
+    assert {n: a.messages for n, a in accounts.items()} == {'arm': 1866, 'imu': 4712}
+    assert dataset.present.all(0).tolist() == [False, True]
+    assert accounts['arm'].rows == 0 and '10 elements; expected 6' in accounts['arm'].reason
+    assert accounts['imu'].values == len(dataset) == pytest.approx(20 * 94, rel=0.02)
+
+
+@real
+def test_bag_without_its_metadata_is_one_clear_line():
+    with pytest.raises(DataError, match=r'camera_single_frame: not a readable bag .*reindex'):
+        import_bags(vectors(imu=IMU), [REAL / 'camera_single_frame'])
