@@ -9,21 +9,22 @@ from typing import Any
 
 import numpy as np
 from rclpy.serialization import deserialize_message
-from rosbags.rosbag2 import Reader, ReaderError
 
 from mm_perception.data.dataset import Dataset
 from mm_perception.errors import DataError
 from mm_perception.inference.agreement import Judgement
 from mm_perception.modalities import Modality, build_modality
 from mm_perception.modalities.raw import Array
+from mm_perception.ros.bag_messages import read_messages, resolve, stamp_ns_of
 from mm_perception.ros.checks import Checks, Limits
-from mm_perception.ros.codecs import InputCodec, input_codec, stamp_of
+from mm_perception.ros.codecs import InputCodec, input_codec
 from mm_perception.ros.slots import Hooks, InputSlot
 from mm_perception.ros.supervision import Supervision
 from mm_perception.spec import ModelSpec
 
 FUTURE_S = 0.5
 SAME_CLOCK_S = 10.0
+GAP_NS = 60_000_000_000
 CHECKS = Checks(agreement=False)
 
 
@@ -105,16 +106,14 @@ class _Player:
 
     def play(self, path: Path, number: int, period_ns: int, say: Callable[[str], None]) -> None:
         """Take every message in its order, and a row at every tick."""
-        away_s = next((s for _, r, m in self._read(path) if (s := _clocks_apart_s(r, m))), 0.0)
-        own_clock, now_ns, tick_ns = abs(away_s) > SAME_CLOCK_S, 0, None
-        if own_clock:
-            say(
-                f'{path}: stamps are {away_s:.3g} s before the time of recording, so of another'
-                ' clock (a simulation?); theirs is used'
-            )
+        own_ns = self._own_time_ns(path, say)
+        now_ns, tick_ns = own_ns, None
         for name, receipt_ns, message in self._read(path):
-            now_ns = max(now_ns, _stamp_ns(message)) if own_clock else receipt_ns
+            now_ns = max(now_ns, stamp_ns_of(message)) if own_ns else receipt_ns
             tick_ns = now_ns + period_ns if tick_ns is None else tick_ns
+            if now_ns - tick_ns > GAP_NS:
+                self._tick(tick_ns, number)
+                tick_ns = now_ns
             while tick_ns <= now_ns:
                 self._tick(tick_ns, number)
                 tick_ns += period_ns
@@ -124,9 +123,24 @@ class _Player:
         if tick_ns is not None:
             self._tick(tick_ns, number)
 
+    def _own_time_ns(self, path: Path, say: Callable[[str], None]) -> int:
+        """First stamp of a bag whose stamps are of another clock than its recorder; else 0."""
+        for _, receipt_ns, message in self._read(path):
+            stamp_ns = stamp_ns_of(message)
+            away_s = (receipt_ns - stamp_ns) * 1e-9
+            if stamp_ns and abs(away_s) > SAME_CLOCK_S:
+                say(
+                    f'{path}: stamps are {away_s:.3g} s before the time of recording, so of'
+                    ' another clock (a simulation?); theirs is used'
+                )
+                return stamp_ns
+            if stamp_ns:
+                break
+        return 0
+
     def _read(self, path: Path) -> Iterator[tuple[str, int, Any]]:
         """Modality, time of receipt (ns) and message, of all that can be read."""
-        for name, receipt_ns, data in _messages(path, self._topics, self._codecs):
+        for name, receipt_ns, data in read_messages(path, self._topics, self._codecs):
             try:
                 message = deserialize_message(data, self._codecs[name].message_type)
             except RuntimeError as error:
@@ -178,7 +192,7 @@ def import_bags(
     """
     kinds = {m.name: build_modality(m) for m in spec.modalities}
     codecs = {m.name: input_codec(m.kind, m.message) for m in spec.modalities}
-    topics = {m.name: _resolve(m.topic or m.name, namespace) for m in spec.modalities}
+    topics = {m.name: resolve(m.topic or m.name, namespace) for m in spec.modalities}
     accounts = {name: Account() for name in spec.names}
     rows = _Rows(spec.names)
     for number, path in enumerate(bags):
@@ -194,50 +208,3 @@ def import_bags(
     for name, account in accounts.items():
         account.values = len(dataset.values[name]) if account.rows else 0
     return dataset, accounts
-
-
-def _resolve(topic: str, namespace: str) -> str:
-    prefix = '' if topic.startswith('/') else namespace.strip('/')
-    return '/'.join(('', prefix, topic) if prefix else ('', topic.lstrip('/')))
-
-
-def _stamp_ns(message: Any) -> int:
-    """Time of a message's header; 0 if it has none or its sender left it out."""
-    header = getattr(message, 'header', None)
-    return 0 if header is None else stamp_of(header, 0)
-
-
-def _clocks_apart_s(receipt_ns: int, message: Any) -> float:
-    """How long before its receipt a message was stamped; 0 if it was not."""
-    stamp_ns = _stamp_ns(message)
-    return (receipt_ns - stamp_ns) * 1e-9 if stamp_ns else 0.0
-
-
-def _messages(
-    path: Path, topics: Mapping[str, str], codecs: Mapping[str, InputCodec]
-) -> Iterator[tuple[str, int, bytes]]:
-    """Modality, time of receipt (ns) and content of the messages of a bag, in their order."""
-    wanted = {topic: name for name, topic in topics.items()}
-    try:
-        with Reader(path) as reader:
-            known = {c.topic: c for c in reader.connections}
-            if not wanted.keys() & known.keys():
-                raise DataError(
-                    f'{path}: has none of the topics {", ".join(wanted)}; it has'
-                    f' {", ".join(known) or "none"}; set topic in the configuration'
-                )
-            chosen = [known[topic] for topic in wanted if topic in known]
-            for connection in chosen:
-                expected = codecs[wanted[connection.topic]].name
-                if connection.msgtype != expected:
-                    raise DataError(
-                        f'{path}: {connection.topic} is {connection.msgtype}, not {expected};'
-                        ' set message in the configuration'
-                    )
-            for connection, stamp_ns, data in reader.messages(chosen):
-                yield wanted[connection.topic], stamp_ns, bytes(data)
-    except (ReaderError, OSError) as error:
-        raise DataError(
-            f'{path}: not a readable bag ({error}); give the folder that ros2 bag record wrote,'
-            ' or mend it with ros2 bag reindex'
-        ) from error

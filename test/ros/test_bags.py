@@ -2,6 +2,7 @@
 
 import json
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +13,12 @@ import yaml
 pytest.importorskip('rclpy', reason='rclpy is not installed')
 pytest.importorskip('rosbags', reason='rosbags is not installed')
 
+from rclpy.serialization import serialize_message
 from recorded_bag import write_bag
+from rosbags.rosbag2 import Writer
+from rosbags.typesys import Stores, get_typestore
 from sensor_msgs.msg import Image
+from std_msgs.msg import String
 
 from mm_perception.bundle import load_bundle
 from mm_perception.cli.main import main
@@ -23,6 +28,7 @@ from mm_perception.data.recordings import load_recordings
 from mm_perception.errors import DataError
 from mm_perception.modalities import build_modality
 from mm_perception.ros.bags import import_bags
+from mm_perception.ros.codecs import image_message, message_name
 from mm_perception.spec import ModalitySpec, ModelSpec
 
 ROOT = Path(__file__).parents[2]
@@ -185,6 +191,27 @@ def test_bag_of_nothing_usable_says_why(recordings, tmp_path):
         import_bags(SPEC, [tmp_path / 'bag'])
 
 
+def test_bag_of_another_clock_with_a_long_pause_takes_no_time(tmp_path):
+    store = get_typestore(Stores.ROS2_JAZZY)
+    day_s, begin_s = 86_400, 1_700_000_000
+    picture = np.random.default_rng(0).integers(0, 255, (28, 28), np.uint8)
+    with Writer(tmp_path / 'bag', version=9) as writer:
+        topics = {'/symbol': String, '/image': Image}
+        to = {t: writer.add_connection(t, message_name(k), typestore=store)
+              for t, k in topics.items()}  # fmt: skip
+        writer.write(to['/symbol'], 5 * 10**9, serialize_message(String(data='3')))
+        for number, at_s in enumerate((0, 1, day_s, day_s + 1)):
+            message = image_message(picture + number, (begin_s + at_s) * 10**9)
+            writer.write(to['/image'], (6 + at_s) * 10**9, serialize_message(message))
+    began_s, said = time.monotonic(), []
+    dataset, accounts = import_bags(SPEC, [tmp_path / 'bag'], say=said.append)
+    assert time.monotonic() - began_s < 30
+    assert 'of another clock' in said[0]
+    assert accounts['image'].values == 4
+    shown = {name for name, row in zip(dataset.names, dataset.present.T) if row.any()}
+    assert shown == {'image', 'symbol'}
+
+
 # --- bags that others recorded
 
 REAL = Path(os.environ.get('MM_PERCEPTION_DATA', ROOT.parent / 'shared' / 'data')) / 'bags'
@@ -219,6 +246,9 @@ def test_bag_of_a_simulated_arm_keeps_the_time_of_its_stamps():
     assert len(said) == 1 and 'of another clock' in said[0]
     assert accounts['arm'].messages == 1052
     assert len(dataset) == pytest.approx(10 * 21.0, abs=5) and dataset.present.all()
+    both, _ = import_bags(vectors(arm=ARM, same=ARM), [REAL / 'ur3_joint_states'])
+    np.testing.assert_array_equal(both.values['arm'], both.values['same'])  # one topic for two
+    assert both.present.all()
     moved = np.ptp(dataset.values['arm'], axis=0)
     assert 0.0 <= dataset.values['arm'].min() <= dataset.values['arm'].max() <= 1.0
     assert moved.max() > 0.1, 'the arm moves'
