@@ -47,6 +47,7 @@ def run(args: argparse.Namespace) -> int:
     """Import; returns the exit code."""
     from rich.console import Console
     from rich.table import Table
+    from tqdm import tqdm
 
     from mm_perception.config import load_training
     from mm_perception.data.dataset import save_dataset
@@ -55,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     if args.rate <= 0:
         raise DataError(f'--rate is {args.rate:g}; give ticks per second, more than 0')
     spec = load_training(args.config)
-    dataset, accounts = import_bags(spec.model, args.bags, args.rate, args.namespace, print)
+    dataset, accounts = import_bags(spec.model, args.bags, args.rate, args.namespace, tqdm.write)
     out = args.out or Path(spec.dataset)
     save_dataset(out, args.split, dataset)
     table = Table('modality', 'messages', 'refused', 'values', 'rows', 'last reason not to use it')

@@ -8,6 +8,7 @@ from typing import Any
 
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader, ReaderError
+from tqdm import tqdm
 
 from mm_perception.errors import DataError
 from mm_perception.ros.codecs import InputCodec, stamp_of
@@ -29,7 +30,7 @@ def read_messages(
     path: Path, topics: Mapping[str, str], codecs: Mapping[str, InputCodec]
 ) -> Iterator[tuple[str, int, bytes]]:
     """
-    Read what a bag holds of some modalities.
+    Read what a bag holds of some modalities, with a progress bar.
 
     :param topics: full name of the topic per modality; several may share one.
     :param codecs: of the modalities, which say what type of message is expected.
@@ -39,7 +40,9 @@ def read_messages(
     try:
         with Reader(path) as reader:
             chosen = _find(reader.connections, path, topics, codecs)
-            for connection, receipt_ns, data in reader.messages(chosen):
+            count = sum(connection.msgcount for connection in chosen)
+            bar = {'desc': path.name, 'total': count, 'unit': 'message', 'leave': False}
+            for connection, receipt_ns, data in tqdm(reader.messages(chosen), **bar):
                 for name, topic in topics.items():
                     if topic == connection.topic:
                         yield name, receipt_ns, bytes(data)
