@@ -58,6 +58,7 @@ def main(bundle: str, cycles: int) -> None:
                     now_ns = node.get_clock().now().nanoseconds
                     camera.publish(image_message(rng.integers(0, 255, (48, 64), np.uint8), now_ns))
                     executor.spin_once(timeout_sec=0.01)
+                    time.sleep(0.005)  # or the worker hardly ever gets its turn
                 assert node._reporter.latents, 'no latent'
         seen.append(footprint(node))
     print(json.dumps(seen))
