@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from mm_perception.bundle import Bundle, save_bundle
-from mm_perception.data.dataset import Dataset, load_dataset
+from mm_perception.data.dataset import Dataset
 from mm_perception.errors import ConfigError, EngineUnavailable
 from mm_perception.evaluation.labels import label_indices, labels_of_unique
 from mm_perception.evaluation.summary import evaluate_bundle, versions
@@ -29,7 +29,7 @@ from mm_perception.training.export import with_graphs
 from mm_perception.training.loop import Fitted, Logging, Stage, fit
 from mm_perception.training.refinement import refinement_stage
 from mm_perception.training.side_by_side import side_by_side
-from mm_perception.training.source import TensorSource
+from mm_perception.training.source import TensorSource, load_split
 from mm_perception.training.stages import (
     Posteriors,
     cache_posteriors,
@@ -92,7 +92,7 @@ def train(run: Run, out: Path, command: str) -> Bundle:
     :raises ConfigError: if dataset and configuration do not fit.
     """
     train_model = _train_apart if trains_apart(run.spec) else _train_jointly
-    dataset = _load(run.spec, 'train')
+    dataset = load_split(run.spec, 'train')
     source = TensorSource(dataset, torch.device(run.device))
     model, posteriors, fitted = train_model(run, source)
     if isinstance(model, Nexus):
@@ -129,30 +129,6 @@ def trains_apart(spec: TrainingSpec) -> bool:
             ' modality apart: give it one, or set joint: true'
         )
     return apart
-
-
-def _load(spec: TrainingSpec, split: str) -> Dataset:
-    dataset = load_dataset(Path(spec.dataset), split)
-    if dataset.names != spec.model.names:
-        raise ConfigError(
-            f'{spec.dataset} has modalities {", ".join(dataset.names)}, the configuration'
-            f' {", ".join(spec.model.names)}; list them in that order'
-        )
-    for modality in spec.model.modalities:
-        found, expected = dataset.values[modality.name].shape[1:], build_modality(modality).shape
-        if found != expected:
-            raise ConfigError(
-                f'{spec.dataset}: {modality.name} has shape {found}, its preprocessing gives'
-                f' {expected}; build the dataset again'
-            )
-    recorded = dataset.present.sum(axis=0)
-    never = [name for name, count in zip(dataset.names, recorded.tolist()) if not count]
-    if never:
-        raise ConfigError(
-            f'{spec.dataset}: split {split} has no row with {", ".join(never)}; record it, or'
-            ' leave it out of the configuration'
-        )
-    return dataset.shown()
 
 
 Trained = tuple[MultimodalModel, Posteriors, dict[str, Fitted]]
@@ -228,14 +204,14 @@ def _classifier_stage(
 
 def fit_unimodal(run: Run, name: str, position: int = 0) -> Fitted:
     """Train the autoencoder of one modality, to a checkpoint in the work folder."""
-    source = TensorSource(_load(run.spec, 'train').only(name), torch.device(run.device))
+    source = TensorSource(load_split(run.spec, 'train').only(name), torch.device(run.device))
     stage = unimodal_stage(run.spec, name, source)
     logging = replace(run.logging, bar_position=position)
     return fit(stage, checkpoint(run, stage.name), run.resume, logging)
 
 
 def _fit_classifier(run: Run, name: str, position: int) -> Fitted:
-    dataset = _load(run.spec, 'train')
+    dataset = load_split(run.spec, 'train')
     source = TensorSource(dataset.only(name), torch.device(run.device))
     stage = _classifier_stage(run.spec, name, dataset, source)
     logging = replace(run.logging, bar_position=position)

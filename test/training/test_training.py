@@ -86,6 +86,14 @@ def test_training_on_rows_with_missing_modalities_works(tmp_path: Path) -> None:
         assert sizes['2'] > 0.95, target
 
 
+def test_a_modality_that_was_never_recorded_is_explained(tmp_path: Path) -> None:
+    whole = recordings(0)
+    never = replace(whole, present=whole.present & np.array([True, False, True]))
+    save_dataset(tmp_path / 'data', 'train', never)
+    with pytest.raises(ConfigError, match='split train has no row with arm; record it, or leave'):
+        train(run(tmp_path, configuration(tmp_path)), tmp_path / 'bundle', 'test')
+
+
 def test_an_interrupted_stage_resumes_to_the_same_weights(folder: Path) -> None:
     spec = configuration(folder)
     source = TensorSource(load_dataset(folder / 'data', 'train'), torch.device('cpu'))
