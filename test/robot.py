@@ -24,6 +24,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import String
+from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from mm_perception.demo.processes import free_domain
@@ -35,6 +36,7 @@ ROOT = Path(__file__).parents[1]
 RATE_HZ = 8000
 CHUNK_S = 0.05
 WINDOWS_S = 30.0
+REPEAT_S, SETTLE_S = 5.0, 0.4
 TOPICS = {'image': Image, 'trajectory': JointTrajectory, 'audio': PointCloud2, 'symbol': String}
 SENSORS = {'image': 'image', 'trajectory': 'trajectory', 'sound': 'audio', 'symbol': 'symbol'}
 
@@ -94,6 +96,7 @@ class Robot:
 
     def __init__(self, namespace: str = '') -> None:
         self.live: set[str] = set()
+        self._clients: dict[str, Any] = {}
         self.received: dict[str, deque[Any]] = defaultdict(lambda: deque(maxlen=500))
         self.context = Context()
         rclpy.init(context=self.context)
@@ -202,16 +205,31 @@ class Robot:
         return {name for name, values in self.status().items() if values['used'] == 'true'}
 
     def call(self, kind: type, name: str, request: Any, timeout_s: float = 20.0) -> Any:
-        """Call a service of the node while the sensors go on."""
-        client = self.node.create_client(kind, name)
-        try:
-            self.until(client.service_is_ready, f'service {name}', timeout_s)
-            self.run(0.1)  # a server that does not know the client yet drops its answer
+        """
+        Call a service of the node while the sensors go on.
+
+        A server that does not know the client yet drops its answer (rmw_fastrtps waits for it
+        0.1 s): what may be asked twice is asked again.
+        """
+        client = self._client(kind, name, timeout_s)
+        repeat_s = timeout_s if kind in (ChangeState, Trigger) else REPEAT_S
+        for left_s in np.arange(timeout_s, 0.0, -repeat_s):
             future = client.call_async(request)
-            self.until(future.done, f'answer of {name}', timeout_s)
-            return future.result()
-        finally:
-            self.node.destroy_client(client)
+            try:
+                self.until(future.done, f'answer of {name}', min(repeat_s, left_s))
+                return future.result()
+            except AssertionError:
+                if left_s <= repeat_s:
+                    raise
+        raise AssertionError(name)
+
+    def _client(self, kind: type, name: str, timeout_s: float) -> Any:
+        if name not in self._clients:
+            self._clients[name] = self.node.create_client(kind, name)
+            self.until(self._clients[name].service_is_ready, f'service {name}', timeout_s)
+            self.run(SETTLE_S)
+        self.until(self._clients[name].service_is_ready, f'service {name}', timeout_s)
+        return self._clients[name]
 
     def change_state(self, transition: int, node: str = 'cmi') -> bool:
         """Ask for a lifecycle transition; whether it succeeded."""
