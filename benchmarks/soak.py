@@ -152,7 +152,7 @@ def judge(
     codes: list[int],
 ) -> dict[str, Any]:
     """Compare what was seen with what was injected."""
-    # A machine that stands still for a moment can report nothing in it; that is told apart.
+    # While the machine stands still nothing can be reported; a node that does is no excuse.
     missed, late_back = [], []
     found_s: dict[str, list[float]] = defaultdict(list)
     for fault in planned:

@@ -54,7 +54,7 @@ class Process:
         return [line for line in lines if 'Traceback' in line or 'defect' in line]
 
 
-STALL_S = 0.35  # more than three ticks
+STALL_S = 0.35  # this process wakes every 0.05 s
 
 
 class Watcher:
@@ -71,7 +71,7 @@ class Watcher:
         self.start_s: float | None = None
         self.latents_s: list[float] = []
         self._stalls_s: list[tuple[float, float]] = []
-        self._status_s = 0.0
+        self._awake_s = 0.0
         self._changes: dict[str, list[tuple[float, str]]] = {name: [] for name in names}
         self._context = Context()
         rclpy.init(context=self._context, domain_id=domain_id)
@@ -97,7 +97,11 @@ class Watcher:
         return -1.0 if self.start_s is None else time.time() - self.start_s
 
     def spin_once(self) -> None:
-        """Take what has come."""
+        """Take what has come; note for how long this process stood still before."""
+        now_s = self.elapsed_s()
+        if now_s - self._awake_s > STALL_S:
+            self._stalls_s.append((self._awake_s, now_s))
+        self._awake_s = now_s
         self._executor.spin_once(timeout_sec=0.05)
 
     def spin_until(self, condition: Callable[[], bool], seconds: float) -> None:
@@ -124,7 +128,7 @@ class Watcher:
         return None
 
     def stalled_s(self, begin_s: float, end_s: float) -> float:
-        """For how long of a time no status came at all, as when the machine stands still."""
+        """For how long of a time this process stood still too, and so the machine."""
         cut = ((max(a_s, begin_s), min(b_s, end_s)) for a_s, b_s in self._stalls_s)
         return sum(max(b_s - a_s, 0.0) for a_s, b_s in cut)
 
@@ -141,9 +145,6 @@ class Watcher:
 
     def _take_status(self, message: DiagnosticArray) -> None:
         now_s = self.elapsed_s()
-        if now_s - self._status_s > STALL_S:
-            self._stalls_s.append((self._status_s, now_s))
-        self._status_s = now_s
         for entry in message.status:
             state = next(value.value for value in entry.values if value.key == 'state')
             changes = self._changes[entry.name]
