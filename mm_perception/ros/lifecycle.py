@@ -15,8 +15,8 @@ from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedE
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 
 from mm_perception.errors import ConfigError, MMPerceptionError
+from mm_perception.ros import shared_memory
 from mm_perception.ros.memory import collect_memory
-from mm_perception.ros.transport import remove_orphans
 
 EXECUTORS = ('auto', 'single', 'events')
 SUCCESS = TransitionCallbackReturn.SUCCESS
@@ -167,7 +167,7 @@ def run_node(
     """
     # Until rclpy is there a signal just ends the process; then its own handlers end the spinning.
     _on_signals(signal.SIG_DFL)
-    remove_orphans()
+    shared_memory.clean_up()
     rclpy.init(args=args)
     node = None
     try:

@@ -19,10 +19,8 @@ from mm_perception.errors import ConfigError
 from mm_perception.resources import share_directory
 from mm_perception.ros.transport import (
     OLD_VARIABLE,
-    SEGMENTS,
     VARIABLE,
     profile_variables,
-    remove_orphans,
     transport_environment,
 )
 
@@ -127,46 +125,3 @@ def test_transport_names_a_profile(monkeypatch, tmp_path: Path) -> None:
     assert list(transport_environment(str(own)).values()) == [str(own)]
     with pytest.raises(ConfigError, match='no transport profile'):
         transport_environment(str(tmp_path / 'absent.xml'))
-
-
-def start_reader() -> subprocess.Popen[str]:
-    """A process with a node that sleeps."""
-    program = (
-        'import rclpy, time; rclpy.init(); node = rclpy.create_node("reader");'
-        'print(flush=True); time.sleep(60)'
-    )
-    reader = subprocess.Popen([sys.executable, '-c', program], stdout=subprocess.PIPE, text=True)
-    assert reader.stdout is not None
-    reader.stdout.readline()
-    return reader
-
-
-def segments_of(reader: subprocess.Popen[str]) -> set[Path]:
-    """Shared-memory segments that a process owns: it holds their locks, which lie beside them."""
-    files = {Path(os.readlink(link)) for link in Path(f'/proc/{reader.pid}/fd').iterdir()}
-    locks = {f for f in files if f.parent == SEGMENTS and f.name.endswith('_el')}
-    return {
-        path
-        for lock in locks
-        if '_port' not in lock.name
-        for path in (lock, lock.with_name(lock.name.removesuffix('_el')))
-    }
-
-
-def test_transport_removes_what_a_killed_process_left_and_nothing_else() -> None:
-    killed, alive = start_reader(), start_reader()
-    try:
-        orphans, kept = segments_of(killed), segments_of(alive)
-        assert orphans and kept, 'segments of both'
-        killed.kill()
-        killed.wait()
-        assert all(path.exists() for path in orphans), 'left behind'
-        for path in orphans | kept:
-            os.utime(path, (0, 0))
-        assert remove_orphans() >= 1
-        assert not any(path.exists() for path in orphans)
-        assert all(path.exists() for path in kept)
-    finally:
-        for reader in (killed, alive):
-            reader.kill()
-            reader.wait()
