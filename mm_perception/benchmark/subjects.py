@@ -27,7 +27,13 @@ from mm_perception.modalities import build_modality
 from mm_perception.modalities.raw import Array
 from mm_perception.spec import ModelSpec
 
-ENGINES = (('onnx', 'cpu'), ('torch', 'cpu'), ('onnx', 'cuda'), ('torch', 'cuda'))
+ENGINES = (
+    ('onnx', 'cpu'),
+    ('torch', 'cpu'),
+    ('tensorrt', 'cuda'),
+    ('onnx', 'cuda'),
+    ('torch', 'cuda'),
+)
 GPU_GRAPH = 'torch-cuda-graph'
 Contestants = dict[Case, Contestant]
 Made = tuple[Contestants, dict[str, Any]]
@@ -168,7 +174,7 @@ def available_engines(bundle: Bundle, threads: int) -> tuple[dict[str, Engine], 
     if GPU_GRAPH in engines:
         from mm_perception.inference.torch_engine import TorchEngine
 
-        engines['torch-cuda'] = TorchEngine(bundle, 'cuda', threads)  # the eager one, beside it
+        engines['torch-cuda'] = TorchEngine(bundle, 'cuda', threads, eager=True)
     return engines, missing
 
 

@@ -13,9 +13,9 @@ from mm_perception.inference.graphs import (
     CLASSIFIERS,
     Graph,
     folded_weights,
-    has_onnxruntime,
     names_of,
 )
+from mm_perception.inference.providers import has_onnxruntime
 from mm_perception.modalities.raw import Array
 
 Reader = Callable[[Array], Array]

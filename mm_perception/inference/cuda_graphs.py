@@ -63,7 +63,8 @@ class _Captured:
             torch.cuda.synchronize()
             self._made = [torch.empty(o.shape, pin_memory=True) for o in outputs]
             self._graph = torch.cuda.CUDAGraph()
-            with torch.cuda.graph(self._graph):
+            # Another thread may run another model meanwhile, as while a node reloads.
+            with torch.cuda.graph(self._graph, capture_error_mode='thread_local'):
                 for made, output in zip(self._made, work()):
                     made.copy_(output, non_blocking=True)
 

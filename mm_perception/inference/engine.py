@@ -10,13 +10,21 @@ import numpy as np
 
 from mm_perception.bundle import Bundle
 from mm_perception.errors import EngineUnavailable
-from mm_perception.inference.graphs import has_onnxruntime, has_provider, no_graphs
+from mm_perception.inference.graphs import no_graphs
+from mm_perception.inference.providers import has_onnxruntime, has_provider
 from mm_perception.modalities.raw import Array
 
 DEVICES = ('auto', 'cpu', 'cuda')
-ENGINES = ('auto', 'onnx', 'torch')
+ENGINES = ('auto', 'onnx', 'tensorrt', 'torch')
 NO_GPU = 'no CUDA GPU is usable here'
-_FASTEST_FIRST = (('torch', 'cuda'), ('onnx', 'cuda'), ('onnx', 'cpu'), ('torch', 'cpu'))
+_FASTEST_FIRST = (
+    ('torch', 'cuda'),
+    ('onnx', 'cuda'),
+    ('onnx', 'cpu'),
+    ('torch', 'cpu'),
+)
+_ONLY_WHEN_ASKED = (('tensorrt', 'cuda'),)
+"""TensorRT takes minutes to build its engines for a bundle."""
 
 
 class Engine(Protocol):
@@ -82,7 +90,7 @@ def build_engine(
     Build the fastest engine that is there, or the one asked for.
 
     :param device: ``auto`` (CUDA where it is, else the CPU), ``cpu`` or ``cuda``.
-    :param engine: ``auto``, ``onnx`` or ``torch``.
+    :param engine: ``auto``, ``onnx``, ``tensorrt`` (never chosen by ``auto``) or ``torch``.
     :param threads: of the processor, for one call; 0 for what suits small models.
     :raises EngineUnavailable: if the device or the engine is not there.
     :raises BundleError: if the bundle's weights do not fit its spec.
@@ -91,47 +99,65 @@ def build_engine(
         if asked not in known:
             raise EngineUnavailable(f'unknown {what} "{asked}"; known: {", ".join(known)}')
     obstacles: list[str] = []
-    for kind, where in _FASTEST_FIRST:
+    candidates = _FASTEST_FIRST if engine == 'auto' else (*_FASTEST_FIRST, *_ONLY_WHEN_ASKED)
+    for kind, where in candidates:
         if engine in ('auto', kind) and device in ('auto', where):
             obstacle = _obstacle(bundle, kind, where)
             if not obstacle:
                 chosen = f'{kind} on {where}: '
                 reason = chosen + ('; '.join(dict.fromkeys(obstacles)) or 'the fastest allowed')
-                return _build(bundle, kind, where, threads, reason)
+                try:
+                    return _build(bundle, kind, where, threads, reason)
+                except EngineUnavailable as error:
+                    if where == 'cpu':
+                        raise
+                    obstacle = str(error)
             obstacles.append(obstacle)
     reasons = '; '.join(dict.fromkeys(obstacles))
     raise EngineUnavailable(f'engine {engine} on device {device}: {reasons}')
 
 
 def reference_engine(bundle: Bundle, device: str = 'auto') -> Engine:
-    """Build the engine that evaluation uses: torch, with samples, on all its threads."""
+    """
+    Build the engine that evaluation uses: eager torch, with samples, on all its threads.
+
+    :raises EngineUnavailable: if the device is not there.
+    """
     import torch
 
-    return build_engine(bundle, device, 'torch', torch.get_num_threads())
+    from mm_perception.inference.torch_engine import TorchEngine
+
+    return TorchEngine(bundle, device, torch.get_num_threads(), 'the reference', eager=True)
 
 
 def _build(bundle: Bundle, kind: str, device: str, threads: int, reason: str) -> Engine:
-    if kind == 'onnx':
+    if kind != 'torch':
         from mm_perception.inference.onnx_engine import OnnxEngine
 
-        return OnnxEngine(bundle, device, threads, reason)
+        return OnnxEngine(bundle, _provider(kind, device), threads, reason)
     from mm_perception.inference.torch_engine import TorchEngine
 
     return TorchEngine(bundle, device, threads, reason)
+
+
+def _provider(kind: str, device: str) -> str:
+    return kind if kind == 'tensorrt' else device
 
 
 def _obstacle(bundle: Bundle, kind: str, device: str) -> str:
     """Why an engine cannot run on a device; empty if it can."""
     if device == 'cuda' and not _has_driver():
         return NO_GPU
-    return _onnx_obstacle(bundle, device) if kind == 'onnx' else _torch_obstacle(device)
+    if kind == 'torch':
+        return _torch_obstacle(device)
+    return _onnx_obstacle(bundle, _provider(kind, device))
 
 
-def _onnx_obstacle(bundle: Bundle, device: str) -> str:
+def _onnx_obstacle(bundle: Bundle, provider: str) -> str:
     if not has_onnxruntime():
         return 'onnxruntime is not installed; pip install onnxruntime'
-    if not has_provider(device):
-        return 'this ONNX Runtime has no CUDA provider; pip install onnxruntime-gpu'
+    if not has_provider(provider):
+        return f'this ONNX Runtime has no {provider} provider; pip install onnxruntime-gpu'
     return '' if bundle.graphs else no_graphs(bundle)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Mapping
-from importlib.util import find_spec
 from typing import Any
 
 import numpy as np
@@ -14,6 +13,7 @@ from mm_perception.bundle import Bundle
 from mm_perception.errors import BundleError, EngineUnavailable
 from mm_perception.inference.folding import Fold, fold
 from mm_perception.inference.graph_check import check_graph
+from mm_perception.inference.providers import PROVIDERS, remedy, with_options
 from mm_perception.modalities.raw import Array
 
 INDEX = 'index'
@@ -25,18 +25,6 @@ MODEL, CLASSIFIERS = 'model', 'classifiers'
 SMALL_MODEL_THREADS = 2
 ONLY_ERRORS = 3
 _pool_threads: int | None = None
-
-
-def has_onnxruntime() -> bool:
-    """Whether ONNX Runtime is installed."""
-    return find_spec('onnxruntime') is not None
-
-
-def has_provider(device: str) -> bool:
-    """Whether the installed ONNX Runtime can run on ``cpu`` or ``cuda``."""
-    import onnxruntime
-
-    return f'{device.upper()}ExecutionProvider' in onnxruntime.get_available_providers()
 
 
 def read_index(bundle: Bundle) -> dict[str, Any]:
@@ -91,11 +79,12 @@ class Graph:
     :param bundle: that it is of.
     :param name: of the graph.
     :param weights: that it takes its own from, see :func:`folded_weights`.
-    :param device: ``cpu`` or ``cuda``.
+    :param provider: one of :data:`~mm_perception.inference.providers.PROVIDERS`.
     :param threads: of the processor; 0 for what suits small models. More than one are shared
         by all graphs of the process, which have to agree on the number.
     :raises BundleError: if the graph is broken or does not fit the weights.
-    :raises EngineUnavailable: if graphs of this process use another number of threads.
+    :raises EngineUnavailable: if the provider does not work here, or graphs of this process use
+        another number of threads.
     """
 
     def __init__(
@@ -103,7 +92,7 @@ class Graph:
         bundle: Bundle,
         name: str,
         weights: Mapping[str, np.ndarray],
-        device: str = 'cpu',
+        provider: str = 'cpu',
         threads: int = 0,
     ) -> None:
         import onnxruntime
@@ -123,17 +112,17 @@ class Graph:
         options = _options(threads)
         options.add_external_initializers(needed, values)
         try:
-            self._session = onnxruntime.InferenceSession(content, options, _providers(device))
+            self._session = onnxruntime.InferenceSession(
+                content, options, with_options(provider, bundle.hash), enable_fallback=0
+            )
         except _failures() as error:
             reason = ' '.join(str(error).split())[:200]
+            if provider != 'cpu':
+                raise EngineUnavailable(f'{remedy(provider)} ({reason})') from error
             raise BundleError(f'{where}: does not fit the weights: {reason}') from error
+        if self._session.get_providers()[0] != PROVIDERS[provider]:  # on the CPU, in silence
+            raise EngineUnavailable(remedy(provider))
         self._outputs = [output.name for output in self._session.get_outputs()]
-
-    @property
-    def device(self) -> str:
-        """Where it runs: ``cpu`` or ``cuda``."""
-        provider: str = self._session.get_providers()[0]
-        return provider.removesuffix('ExecutionProvider').lower()
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> list[Array]:
         """Outputs for a batch of inputs."""
@@ -168,10 +157,6 @@ def _share_pool(threads: int) -> None:
             f'engine onnx: {threads} threads asked for, but this process began with'
             f' {_pool_threads}; use that number, or another process'
         )
-
-
-def _providers(device: str) -> list[str]:
-    return ['CPUExecutionProvider'] if device == 'cpu' else ['CUDAExecutionProvider']
 
 
 def _failures() -> tuple[type[Exception], ...]:

@@ -16,27 +16,27 @@ class OnnxEngine:
     """
     The graphs of a bundle on ONNX Runtime.
 
-    :param device: ``cpu`` or ``cuda``.
+    :param provider: one of :data:`~mm_perception.inference.providers.PROVIDERS`.
     :param threads: of the processor, see :class:`~mm_perception.inference.graphs.Graph`.
     :param reason: why this engine and device.
     :raises BundleError: if the bundle has no graphs, or broken ones.
+    :raises EngineUnavailable: if the provider does not work here.
     """
 
-    name = 'onnx'
-
     def __init__(
-        self, bundle: Bundle, device: str = 'cpu', threads: int = 0, reason: str = ''
+        self, bundle: Bundle, provider: str = 'cpu', threads: int = 0, reason: str = ''
     ) -> None:
         index = read_index(bundle)
         weights = folded_weights(bundle, MODEL)
+        self.name = 'tensorrt' if provider == 'tensorrt' else 'onnx'
+        self.device = 'cpu' if provider == 'cpu' else 'cuda'
         self.reason = reason
         self._graphs = {
-            name: Graph(bundle, name, weights, device, threads)
+            name: Graph(bundle, name, weights, provider, threads)
             for name in index['weights']
             if not name.startswith('classify.')
         }
         self._fuse = self._graphs['fuse']
-        self.device = self._fuse.device
         self.fuses: bool = index['fuses']
         self.draws: bool = index['draws']
         self.own_latents: bool = index['own_latents']

@@ -29,10 +29,16 @@ class TorchEngine:
     :param device: ``auto``, ``cpu`` or ``cuda``.
     :param threads: of the processor, for the whole process; 0 for what suits small models.
     :param reason: why this engine and device.
+    :param eager: whether a GPU too captures nothing.
     """
 
     def __init__(
-        self, bundle: Bundle, device: str = 'auto', threads: int = 0, reason: str = ''
+        self,
+        bundle: Bundle,
+        device: str = 'auto',
+        threads: int = 0,
+        reason: str = '',
+        eager: bool = False,
     ) -> None:
         cuda = torch.cuda.is_available()
         if device == 'cuda' and not cuda:
@@ -40,9 +46,10 @@ class TorchEngine:
         self.device = 'cuda' if cuda and device != 'cpu' else 'cpu'
         self.reason = reason
         torch.set_num_threads(threads or min(SMALL_MODEL_THREADS, torch.get_num_threads()))
-        self.name = 'torch-cuda-graph' if self.device == 'cuda' else 'torch'
+        captures = self.device == 'cuda' and not eager
+        self.name = 'torch-cuda-graph' if captures else 'torch'
         self._device = torch.device(self.device)
-        self._graphs = CudaGraphs(self._device) if self.device == 'cuda' else None
+        self._graphs = CudaGraphs(self._device) if captures else None
         self._model = load_model(bundle).to(self._device)
         self.fuses = self._model.fuses
         self.draws = True
