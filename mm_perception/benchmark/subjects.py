@@ -27,13 +27,7 @@ from mm_perception.modalities import build_modality
 from mm_perception.modalities.raw import Array
 from mm_perception.spec import ModelSpec
 
-ENGINES = (
-    ('onnx', 'cpu'),
-    ('torch', 'cpu'),
-    ('tensorrt', 'cuda'),
-    ('onnx', 'cuda'),
-    ('torch', 'cuda'),
-)
+ENGINES = (('onnx', 'cpu'), ('torch', 'cpu'), ('onnx', 'cuda'), ('torch', 'cuda'))
 GPU_GRAPH = 'torch-cuda-graph'
 Contestants = dict[Case, Contestant]
 Made = tuple[Contestants, dict[str, Any]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import threading
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -12,14 +14,15 @@ from mm_perception.modalities.raw import Array
 
 Function = Callable[..., tuple[Tensor, ...]]
 _WARM_UP_RUNS = 3
+_ONE_CAPTURE = threading.Lock()
+"""Of a process at a time."""
 
 
 class CudaGraphs:
     """
     Runs functions as CUDA graphs, captured at the first call with inputs of that shape.
 
-    A graph holds the copies to and from the GPU, through pinned memory, too. Convolutions are
-    captured in full float32.
+    A graph holds the copies to and from the GPU, through pinned memory, too.
     """
 
     def __init__(self, device: torch.device) -> None:
@@ -39,6 +42,12 @@ class CudaGraphs:
         return self._captured[shape](inputs)
 
 
+def release_memory() -> None:
+    """Give the GPU back what graphs and tensors that are gone took."""
+    with _ONE_CAPTURE:
+        torch.cuda.empty_cache()
+
+
 class _Captured:
     """One function for inputs of one shape."""
 
@@ -46,27 +55,28 @@ class _Captured:
         self, function: Function, inputs: Sequence[np.ndarray], device: torch.device
     ) -> None:
         self._given = [torch.from_numpy(np.array(array)).pin_memory() for array in inputs]
-        static = [torch.empty_like(given, device=device) for given in self._given]
-
-        def work() -> list[Tensor]:
-            for there, here in zip(static, self._given):
-                there.copy_(here, non_blocking=True)
-            return [output.float() for output in function(*static)]
-
-        with torch.cuda.device(device), torch.backends.cudnn.flags(allow_tf32=False):
-            side = torch.cuda.Stream()
-            side.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(side):
+        # A graph keeps addresses, not tensors.
+        self._static = [torch.empty_like(given, device=device) for given in self._given]
+        self._made: list[Tensor] = []
+        stream = _side_stream(device)
+        with _ONE_CAPTURE, torch.cuda.device(device):
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
                 for _ in range(_WARM_UP_RUNS):
-                    outputs = work()
-            torch.cuda.current_stream().wait_stream(side)
-            torch.cuda.synchronize()
-            self._made = [torch.empty(o.shape, pin_memory=True) for o in outputs]
+                    self._work(function)
+            stream.synchronize()
             self._graph = torch.cuda.CUDAGraph()
             # Another thread may run another model meanwhile, as while a node reloads.
-            with torch.cuda.graph(self._graph, capture_error_mode='thread_local'):
-                for made, output in zip(self._made, work()):
-                    made.copy_(output, non_blocking=True)
+            with torch.cuda.graph(self._graph, stream=stream, capture_error_mode='thread_local'):
+                self._work(function)
+
+    def _work(self, function: Function) -> None:
+        for there, here in zip(self._static, self._given):
+            there.copy_(here, non_blocking=True)
+        outputs = [output.float() for output in function(*self._static)]
+        self._made = self._made or [torch.empty(o.shape, pin_memory=True) for o in outputs]
+        for made, output in zip(self._made, outputs):
+            made.copy_(output, non_blocking=True)
 
     def __call__(self, inputs: Sequence[np.ndarray]) -> list[Array]:
         for given, array in zip(self._given, inputs):
@@ -74,3 +84,9 @@ class _Captured:
         self._graph.replay()
         torch.cuda.current_stream().synchronize()
         return [made.numpy().copy() for made in self._made]
+
+
+@functools.cache
+def _side_stream(device: torch.device) -> torch.cuda.Stream:
+    """One for all captures: cuBLAS keeps a workspace for every stream that it has seen."""
+    return torch.cuda.Stream(device)

@@ -15,7 +15,7 @@ from mm_perception.inference.providers import has_onnxruntime, has_provider
 from mm_perception.modalities.raw import Array
 
 DEVICES = ('auto', 'cpu', 'cuda')
-ENGINES = ('auto', 'onnx', 'tensorrt', 'torch')
+ENGINES = ('auto', 'onnx', 'torch')
 NO_GPU = 'no CUDA GPU is usable here'
 _FASTEST_FIRST = (
     ('torch', 'cuda'),
@@ -23,8 +23,6 @@ _FASTEST_FIRST = (
     ('onnx', 'cpu'),
     ('torch', 'cpu'),
 )
-_ONLY_WHEN_ASKED = (('tensorrt', 'cuda'),)
-"""TensorRT takes minutes to build its engines for a bundle."""
 
 
 class Engine(Protocol):
@@ -90,7 +88,7 @@ def build_engine(
     Build the fastest engine that is there, or the one asked for.
 
     :param device: ``auto`` (CUDA where it is, else the CPU), ``cpu`` or ``cuda``.
-    :param engine: ``auto``, ``onnx``, ``tensorrt`` (never chosen by ``auto``) or ``torch``.
+    :param engine: ``auto``, ``onnx`` or ``torch``.
     :param threads: of the processor, for one call; 0 for what suits small models.
     :raises EngineUnavailable: if the device or the engine is not there.
     :raises BundleError: if the bundle's weights do not fit its spec.
@@ -99,8 +97,7 @@ def build_engine(
         if asked not in known:
             raise EngineUnavailable(f'unknown {what} "{asked}"; known: {", ".join(known)}')
     obstacles: list[str] = []
-    candidates = _FASTEST_FIRST if engine == 'auto' else (*_FASTEST_FIRST, *_ONLY_WHEN_ASKED)
-    for kind, where in candidates:
+    for kind, where in _FASTEST_FIRST:
         if engine in ('auto', kind) and device in ('auto', where):
             obstacle = _obstacle(bundle, kind, where)
             if not obstacle:
@@ -134,14 +131,10 @@ def _build(bundle: Bundle, kind: str, device: str, threads: int, reason: str) ->
     if kind != 'torch':
         from mm_perception.inference.onnx_engine import OnnxEngine
 
-        return OnnxEngine(bundle, _provider(kind, device), threads, reason)
+        return OnnxEngine(bundle, device, threads, reason)
     from mm_perception.inference.torch_engine import TorchEngine
 
     return TorchEngine(bundle, device, threads, reason)
-
-
-def _provider(kind: str, device: str) -> str:
-    return kind if kind == 'tensorrt' else device
 
 
 def _obstacle(bundle: Bundle, kind: str, device: str) -> str:
@@ -150,14 +143,14 @@ def _obstacle(bundle: Bundle, kind: str, device: str) -> str:
         return NO_GPU
     if kind == 'torch':
         return _torch_obstacle(device)
-    return _onnx_obstacle(bundle, _provider(kind, device))
+    return _onnx_obstacle(bundle, device)
 
 
-def _onnx_obstacle(bundle: Bundle, provider: str) -> str:
+def _onnx_obstacle(bundle: Bundle, device: str) -> str:
     if not has_onnxruntime():
         return 'onnxruntime is not installed; pip install onnxruntime'
-    if not has_provider(provider):
-        return f'this ONNX Runtime has no {provider} provider; pip install onnxruntime-gpu'
+    if not has_provider(device):
+        return 'this ONNX Runtime has no CUDA provider; pip install onnxruntime-gpu'
     return '' if bundle.graphs else no_graphs(bundle)
 
 

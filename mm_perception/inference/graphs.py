@@ -13,7 +13,7 @@ from mm_perception.bundle import Bundle
 from mm_perception.errors import BundleError, EngineUnavailable
 from mm_perception.inference.folding import Fold, fold
 from mm_perception.inference.graph_check import check_graph
-from mm_perception.inference.providers import PROVIDERS, remedy, with_options
+from mm_perception.inference.providers import PROVIDERS, REMEDY, with_options
 from mm_perception.modalities.raw import Array
 
 INDEX = 'index'
@@ -79,11 +79,11 @@ class Graph:
     :param bundle: that it is of.
     :param name: of the graph.
     :param weights: that it takes its own from, see :func:`folded_weights`.
-    :param provider: one of :data:`~mm_perception.inference.providers.PROVIDERS`.
+    :param device: ``cpu`` or ``cuda``.
     :param threads: of the processor; 0 for what suits small models. More than one are shared
         by all graphs of the process, which have to agree on the number.
     :raises BundleError: if the graph is broken or does not fit the weights.
-    :raises EngineUnavailable: if the provider does not work here, or graphs of this process use
+    :raises EngineUnavailable: if the device does not work here, or graphs of this process use
         another number of threads.
     """
 
@@ -92,7 +92,7 @@ class Graph:
         bundle: Bundle,
         name: str,
         weights: Mapping[str, np.ndarray],
-        provider: str = 'cpu',
+        device: str = 'cpu',
         threads: int = 0,
     ) -> None:
         import onnxruntime
@@ -113,15 +113,15 @@ class Graph:
         options.add_external_initializers(needed, values)
         try:
             self._session = onnxruntime.InferenceSession(
-                content, options, with_options(provider, bundle.hash), enable_fallback=0
+                content, options, with_options(device), enable_fallback=0
             )
         except _failures() as error:
             reason = ' '.join(str(error).split())[:200]
-            if provider != 'cpu':
-                raise EngineUnavailable(f'{remedy(provider)} ({reason})') from error
+            if device != 'cpu':
+                raise EngineUnavailable(f'{REMEDY} ({reason})') from error
             raise BundleError(f'{where}: does not fit the weights: {reason}') from error
-        if self._session.get_providers()[0] != PROVIDERS[provider]:  # on the CPU, in silence
-            raise EngineUnavailable(remedy(provider))
+        if self._session.get_providers()[0] != PROVIDERS[device]:  # on the CPU, in silence
+            raise EngineUnavailable(REMEDY)
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> list[Array]:

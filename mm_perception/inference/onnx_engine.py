@@ -16,23 +16,24 @@ class OnnxEngine:
     """
     The graphs of a bundle on ONNX Runtime.
 
-    :param provider: one of :data:`~mm_perception.inference.providers.PROVIDERS`.
+    :param device: ``cpu`` or ``cuda``.
     :param threads: of the processor, see :class:`~mm_perception.inference.graphs.Graph`.
     :param reason: why this engine and device.
     :raises BundleError: if the bundle has no graphs, or broken ones.
-    :raises EngineUnavailable: if the provider does not work here.
+    :raises EngineUnavailable: if the device does not work here.
     """
 
+    name = 'onnx'
+
     def __init__(
-        self, bundle: Bundle, provider: str = 'cpu', threads: int = 0, reason: str = ''
+        self, bundle: Bundle, device: str = 'cpu', threads: int = 0, reason: str = ''
     ) -> None:
         index = read_index(bundle)
         weights = folded_weights(bundle, MODEL)
-        self.name = 'tensorrt' if provider == 'tensorrt' else 'onnx'
-        self.device = 'cpu' if provider == 'cpu' else 'cuda'
+        self.device = device
         self.reason = reason
         self._graphs = {
-            name: Graph(bundle, name, weights, provider, threads)
+            name: Graph(bundle, name, weights, device, threads)
             for name in index['weights']
             if not name.startswith('classify.')
         }

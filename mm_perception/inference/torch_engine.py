@@ -49,6 +49,9 @@ class TorchEngine:
         captures = self.device == 'cuda' and not eager
         self.name = 'torch-cuda-graph' if captures else 'torch'
         self._device = torch.device(self.device)
+        if self.device == 'cuda':
+            _check_gpu(self._device)
+            torch.backends.cudnn.allow_tf32 = False  # float32 as on the CPU
         self._graphs = CudaGraphs(self._device) if captures else None
         self._model = load_model(bundle).to(self._device)
         self.fuses = self._model.fuses
@@ -94,12 +97,11 @@ class TorchEngine:
 
     def _run(self, key: str, function: Function, *inputs: np.ndarray) -> list[Array]:
         if self._graphs is not None and len(inputs[0]) <= CAPTURED_ROWS:
-            return self._graphs(key, function, inputs)
+            return self._graphs(key, function, [_plain(array) for array in inputs])
         return [_numpy(output) for output in function(*map(self._tensor, inputs))]
 
     def _tensor(self, array: np.ndarray) -> torch.Tensor:
-        kind = np.bool_ if array.dtype == np.bool_ else np.float32
-        return torch.from_numpy(np.ascontiguousarray(array, kind)).to(self._device)
+        return torch.from_numpy(_plain(array)).to(self._device)
 
 
 def fuse_statistics(
@@ -121,6 +123,20 @@ def load_model(bundle: Bundle) -> MultimodalModel:
     weights = {name: torch.from_numpy(np.array(array)) for name, array in bundle.weights.items()}
     model.load_state_dict(weights, strict=True)
     return model.eval()
+
+
+def _plain(array: np.ndarray) -> np.ndarray:
+    kind = np.bool_ if array.dtype == np.bool_ else np.float32
+    return np.ascontiguousarray(array, kind)
+
+
+def _check_gpu(device: torch.device) -> None:
+    """Run something: a PyTorch that was not built for a GPU finds out only then."""
+    try:
+        torch.ones(1, device=device).add(1.0).item()
+    except RuntimeError as error:
+        reason = ' '.join(str(error).split())[:200]
+        raise EngineUnavailable(f'device cuda: PyTorch cannot use this GPU: {reason}') from error
 
 
 def _check_present(present: np.ndarray) -> None:

@@ -193,9 +193,14 @@ def log_likelihoods(level: Level, batch: Batch, joint: Tensor, wanted: Tensor) -
     return torch.stack(columns, dim=1)
 
 
-def weights_of(level: Level, device: torch.device) -> Tensor:
-    """Weights of the log likelihoods, ``float[M]``."""
-    return torch.tensor([level.weight(name) for name in level.spec.names], device=device)
+def weighted(level: Level, found: Tensor) -> Tensor:
+    """
+    Weighted sum of log likelihoods ``float[..., M]`` over the modalities, ``float[...]``.
+
+    Not a matrix product: that would be one of 16 bits in mixed precision, and lose nats.
+    """
+    weights = [level.weight(name) for name in level.spec.names]
+    return (found * torch.tensor(weights, device=found.device)).sum(-1)
 
 
 def _alone(present: Tensor) -> list[Tensor]:
@@ -228,7 +233,7 @@ def _elbo_of_subsets(
     found = log_likelihoods(level, batch, joint.sample(batch.generator), wanted)
     rows = len(batch.present)
     kl = (joint.kl_to_prior() * wanted.any(1)).sum() / rows
-    likelihood = (found @ weights_of(level, found.device)).sum() / rows
+    likelihood = weighted(level, found).sum() / rows
     means = found.sum(0) / wanted.sum(0).clamp_min(1)
     terms = {'kl': kl, **dict(zip(level.spec.names, means))}
     return experts, level.spec.alpha * batch.warm_up * kl - likelihood, terms

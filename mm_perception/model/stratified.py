@@ -11,7 +11,7 @@ from torch import Tensor
 from mm_perception.errors import ConfigError
 from mm_perception.model.distributions import mapped
 from mm_perception.model.experts import ExpertEncoder
-from mm_perception.model.objectives import Batch, Level, Loss, log_likelihoods, weights_of
+from mm_perception.model.objectives import Batch, Level, Loss, log_likelihoods, weighted
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def stratified_elbo(level: Level, batch: Batch, options: StratifiedOptions) -> L
     drawn = present.t().expand(count, modalities, rows)
     wanted = (present & drawn[..., None]).flatten(0, 2)
     found = log_likelihoods(level, batch, sample.flatten(0, 2), wanted)
-    likelihood = (found @ weights_of(level, found.device)).view(count, modalities, rows)
+    likelihood = weighted(level, found).view(count, modalities, rows)
     factor = level.spec.alpha * batch.warm_up
     bound = ESTIMATORS[options.estimator](likelihood + factor * (log_prior - log_density), sample)
     shares = present.t() / present.sum(1)  # a stratum per present expert

@@ -112,11 +112,15 @@ class Fusion:
 
     def warm_up(self) -> None:
         """Run everything once, so that the first tick is as fast as the others."""
-        session = InferenceSession(self.engine, self.bundle.spec, self.bundle.health)
-        for name, modality in self.modalities.items():
-            session.update(name, np.zeros(modality.shape, np.float32))
-        session.judge(self.modalities)
-        session.infer(self.modalities, self.modalities)
+        names = list(self.modalities)
+        for count in range(1, len(names) + 1):  # as many rows are judged at once as are new
+            session = InferenceSession(self.engine, self.bundle.spec, self.bundle.health)
+            present = names[:count]
+            for name in present:
+                session.update(name, np.zeros(self.modalities[name].shape, np.float32))
+            session.judge(present)
+            session.infer(present, names)
+        session.reconstruction_std(names)
 
     def forget(self) -> None:
         """Forget how the modalities were, and the last latent."""

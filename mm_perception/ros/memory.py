@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import sys
 import threading
 from contextlib import suppress
 
@@ -22,6 +23,11 @@ def trim_memory_soon(delay_s: float = 1.0) -> None:
 
 
 def trim_memory() -> None:
-    """Give memory that is free back to the system, which glibc keeps for later."""
+    """Give memory that is free back, which glibc, and torch of a GPU's, keep for later."""
+    torch = sys.modules.get('torch')
+    if torch is not None and torch.cuda.is_initialized():
+        from mm_perception.inference.cuda_graphs import release_memory
+
+        release_memory()
     with suppress(OSError, AttributeError):  # another C library
         ctypes.CDLL(None).malloc_trim(0)

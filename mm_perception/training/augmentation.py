@@ -185,6 +185,8 @@ def build_augmentation(options: Mapping[str, Any], path: str) -> Augmentation:
     """
     Build an augmentation from ``type`` and its options; without a type, none.
 
+    It computes in float32 where training is in mixed precision, too.
+
     :raises ConfigError: on an unknown type or option, or a value out of range.
     """
     if not options:
@@ -195,9 +197,15 @@ def build_augmentation(options: Mapping[str, Any], path: str) -> Augmentation:
         known = ', '.join(AUGMENTATIONS)
         raise ConfigError(f'{path}.type: unknown augmentation "{name}"; known: {known}')
     try:
-        return from_plain(AUGMENTATIONS[name], values, path)
+        augmentation = from_plain(AUGMENTATIONS[name], values, path)
     except ValueError as error:
         raise ConfigError(f'{path}.{error}') from error
+
+    def exactly(data: Tensor) -> Tensor:
+        with torch.autocast(data.device.type, enabled=False):
+            return augmentation(data)
+
+    return exactly
 
 
 def _uniform(data: Tensor, limit: float) -> Tensor:

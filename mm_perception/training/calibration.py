@@ -59,15 +59,15 @@ def calibration_stage(
     module, top = model.uncertainty, model.top
     assert module is not None
     device = source.present.device
+    module.to(device)
     codes = {}
     held = cache_posteriors({name: model.vae(name) for name in spec.model.names}, source)
     for name in spec.model.names:
         scale = top.scale_of(name).to(device)
         variance = posteriors[name].log_variance.exp().mean(0) / scale.std.square()
         codes[name] = scale(held[name].mean)
-        novelty = module.novelty_of(name).to(device)
         seen = codes[name][source.index[name].unique()]
-        novelty.fit(scale(posteriors[name].mean), variance, seen)
+        module.novelty_of(name).fit(scale(posteriors[name].mean), variance, seen)
     _fit_spreads(model, codes, source)
 
     def loss(rows: Tensor, _: float) -> tuple[Tensor, dict[str, Tensor]]:
@@ -101,4 +101,4 @@ def _fit_spreads(model: Nexus, codes: dict[str, Tensor], source: TensorSource) -
             latents = {other: codes[other][source.index[other][part]] for other in codes}
             joint = model.top.joint(latents, source.present[part]).sample()
             errors.append(latents[name] - model.top.conditional(name, joint).mean)
-        model.uncertainty.spread_of(name).to(joint.device).fit(torch.cat(errors))
+        model.uncertainty.spread_of(name).fit(torch.cat(errors))

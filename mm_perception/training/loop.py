@@ -162,7 +162,7 @@ def use_bfloat16(precision: str, device: torch.device) -> bool:
     if precision != 'auto':
         return precision == 'bfloat16'
     if device.type == 'cuda':
-        return torch.cuda.is_bf16_supported()
+        return torch.cuda.is_bf16_supported(including_emulation=False)
     able: dict[str, Any] = getattr(torch.cpu, 'get_capabilities', dict)()
     return any(able.get(name, False) for name in ('avx512_bf16', 'amx_bf16'))
 

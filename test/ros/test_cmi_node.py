@@ -41,7 +41,8 @@ TICK_S = 1.0 / RATE_HZ
 def node(bundle: Bundle, tmp_path_factory: pytest.TempPathFactory) -> Iterator[NodeProcess]:
     """One active node for the tests that do not change its life."""
     log = tmp_path_factory.mktemp('node') / 'log'
-    process = NodeProcess(log, f'bundle:={bundle.path}', 'autostart:=true', f'rate_hz:={RATE_HZ}')
+    parameters = f'bundle:={bundle.path}', 'autostart:=true', f'rate_hz:={RATE_HZ}', 'device:=cpu'
+    process = NodeProcess(log, *parameters)
     yield process
     assert process.stop() == 0
     assert 'Traceback' not in process.log

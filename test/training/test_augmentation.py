@@ -50,6 +50,14 @@ def speech(count: int = 64) -> Tensor:
 DATA = {'affine': bar, 'spectral': speech, 'stroke': strokes}
 
 
+@pytest.mark.parametrize('kind', STRONG)
+def test_augmentation_is_the_same_in_mixed_precision(kind: str) -> None:
+    data = DATA[kind]()
+    with torch.autocast('cpu', dtype=torch.bfloat16):
+        mixed = augmented(data, kind, **STRONG[kind])
+    assert torch.equal(mixed, augmented(data, kind, **STRONG[kind]))
+
+
 @pytest.mark.parametrize('kind', AUGMENTATIONS)
 def test_augmentation_without_strength_changes_nothing(kind: str) -> None:
     data = DATA[kind]()

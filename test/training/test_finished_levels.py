@@ -26,6 +26,8 @@ from mm_perception.training.run import Run, train
 from mm_perception.training.source import TensorSource
 from mm_perception.training.stages import cache_posteriors, unimodal_stage
 
+NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA GPU')
+
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -70,14 +72,17 @@ def test_refinement_changes_the_top_decoder_alone_and_helps_the_data(folder: Pat
     assert changed and all(name.startswith('top.decoders.camera.') for name in changed)
 
 
-def test_refined_and_calibrated_training_publishes_a_std_that_holds(folder: Path) -> None:
+@pytest.mark.parametrize('device', ['cpu', pytest.param('cuda', marks=NEEDS_GPU)])
+def test_refined_and_calibrated_training_publishes_a_std_that_holds(
+    folder: Path, device: str
+) -> None:
     spec = replace(
         refined(folder),
         refinement=StageSpec(epochs=4, batch_size=64),
         calibration=StageSpec(epochs=60, batch_size=128, learning_rate=2e-3),
     )
     spec = replace(spec, model=replace(spec.model, calibrated=True))
-    train(Run(spec, folder / 'work', quiet=True), folder / 'bundle', 'test')
+    train(Run(spec, folder / 'work', device, quiet=True), folder / 'bundle', 'test')
     bundle = load_bundle(folder / 'bundle')
     assert {'refinement', 'calibration'} <= set(bundle.training['seconds'])
     assert min(bundle.metrics['test']['by_observed']['word'].values()) > 0.95
