@@ -17,12 +17,7 @@ from mm_perception.modalities.raw import Array
 DEVICES = ('auto', 'cpu', 'cuda')
 ENGINES = ('auto', 'onnx', 'torch')
 NO_GPU = 'no CUDA GPU is usable here'
-_FASTEST_FIRST = (
-    ('torch', 'cuda'),
-    ('onnx', 'cuda'),
-    ('onnx', 'cpu'),
-    ('torch', 'cpu'),
-)
+_FASTEST_FIRST = (('torch', 'cuda'), ('onnx', 'cuda'), ('onnx', 'cpu'), ('torch', 'cpu'))
 
 
 class Engine(Protocol):

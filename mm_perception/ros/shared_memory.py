@@ -26,9 +26,10 @@ def clean_up(folder: Path = SEGMENTS) -> int:
 
     A segment, 33 MB with our profile, would lie there until the machine restarts: it is removed,
     as ``fastdds shm clean`` does. A port is marked as broken, so that who writes to it opens it
-    anew. Fast DDS finds out by itself only where the reader was killed while it waited: else a
-    process that takes over the port, such as the killed node respawned, receives nothing from
-    writers that knew the port before (Fast DDS issue 5469).
+    anew. Fast DDS finds out by itself, after a second or two, where the reader was killed while it
+    waited for a message or worked on one: else a process that takes over the port, such as the
+    killed node respawned, receives nothing from writers that knew the port before (Fast DDS issue
+    5469, pull request 4728).
 
     An owner that lives holds a lock on the file beside it; what belongs to others stays.
 
