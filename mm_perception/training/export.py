@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from itertools import pairwise
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from mm_perception.bundle import Bundle
 from mm_perception.evaluation.classifier_modules import load_modules
@@ -23,9 +24,17 @@ from mm_perception.inference.graphs import CLASSIFIERS, INDEX, MODEL
 from mm_perception.inference.torch_engine import fuse_statistics, load_model
 from mm_perception.modalities import build_modality
 from mm_perception.model.base import MultimodalModel
+from mm_perception.model.joint import MeanAggregator
+from mm_perception.model.nexus import Nexus
 
 OPSET = 18
-_OUTPUT_AXES = {nn.Linear: 0, nn.Conv2d: 0, nn.ConvTranspose2d: 1}
+_OUTPUT_AXES = {
+    nn.Linear: 0,
+    nn.Conv1d: 0,
+    nn.Conv2d: 0,
+    nn.ConvTranspose1d: 1,
+    nn.ConvTranspose2d: 1,
+}
 
 
 @dataclass(frozen=True)
@@ -56,6 +65,7 @@ def with_graphs(bundle: Bundle) -> Bundle:
     model = load_model(bundle)
     readers = nn.ModuleDict(load_modules(bundle))
     folds = {MODEL: _fold_norms(model), CLASSIFIERS: _fold_norms(readers)}
+    _merge_messages(model)
     fusing = fold(bundle.weights, folds[MODEL])
     reading = fold(bundle.classifiers, folds[CLASSIFIERS])
     parts = [(stage, fusing) for stage in _model_stages(model)]
@@ -91,9 +101,43 @@ def _fold_norms(module: nn.Module) -> list[Fold]:
                 continue
             folds.append(Fold(f'{prefix}.{name}', f'{prefix}.{following}', axis, norm.eps))
             if layer.bias is None:
-                layer.bias = nn.Parameter(torch.zeros(norm.num_features))
+                # Its value comes with the folded weights; the exporter would merge equal ones.
+                layer.bias = nn.Parameter(torch.full([norm.num_features], float(len(folds))))
             sequence[int(following)] = nn.Identity()
     return folds
+
+
+class _Shift(nn.Module):
+    """What is left of a linear layer whose weight the layers before it have taken."""
+
+    def __init__(self, layer: nn.Linear) -> None:
+        super().__init__()
+        self.weight, self.bias = layer.weight, layer.bias
+
+    def forward(self, inputs: Tensor) -> Tensor:
+        return inputs + self.bias
+
+
+def _merge_messages(model: MultimodalModel) -> None:
+    """
+    Put the first layer after a mean of messages into the layers that make the messages.
+
+    All of them are linear: a tick has one layer less, an encoder none more.
+    """
+    if not isinstance(model, Nexus):
+        return
+    joint = cast(MeanAggregator, model.top.joint)
+    if type(joint) is not MeanAggregator or not joint.hidden:
+        return
+    first = cast(nn.Linear, joint.hidden[0])
+
+    def message(name: str, code: Tensor) -> Tensor:
+        mapping = cast(nn.Linear, joint.mapping[name])
+        return functional.linear(code, first.weight @ mapping.weight, first.weight @ mapping.bias)
+
+    joint.message = message  # type: ignore[method-assign]
+    joint.message_dim = first.out_features
+    joint.hidden[0] = _Shift(first)
 
 
 def _model_stages(model: MultimodalModel) -> Iterator[Stage]:
