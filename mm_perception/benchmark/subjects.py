@@ -23,11 +23,20 @@ from mm_perception.benchmark.timing import Contestant, clocked
 from mm_perception.bundle import Bundle, load_bundle
 from mm_perception.errors import EngineUnavailable
 from mm_perception.inference import Engine, InferenceSession, build_engine
+from mm_perception.inference.proof import FLOAT32
 from mm_perception.modalities import build_modality
 from mm_perception.modalities.raw import Array
 from mm_perception.spec import ModelSpec
 
-ENGINES = (('onnx', 'cpu'), ('torch', 'cpu'), ('onnx', 'cuda'), ('torch', 'cuda'))
+ENGINES = (
+    ('onnx', 'cpu', FLOAT32),
+    ('torch', 'cpu', FLOAT32),
+    ('onnx', 'cuda', FLOAT32),
+    ('torch', 'cuda', FLOAT32),
+    ('torch', 'cuda', 'bfloat16'),
+    ('tensorrt', 'cuda', FLOAT32),
+    ('tensorrt', 'cuda', 'float16'),
+)
 GPU_GRAPH = 'torch-cuda-graph'
 Contestants = dict[Case, Contestant]
 Made = tuple[Contestants, dict[str, Any]]
@@ -157,14 +166,15 @@ def available_engines(bundle: Bundle, threads: int) -> tuple[dict[str, Engine], 
     """Engines that can be built here, by the names of their rows, and why the others cannot."""
     engines: dict[str, Engine] = {}
     missing = []
-    for kind, device in ENGINES:
+    for kind, device, precision in ENGINES:
         try:
-            engine = build_engine(bundle, device, kind, threads)
+            engine = build_engine(bundle, device, kind, threads, precision)
         except EngineUnavailable as error:
             missing.append(str(error))
             continue
         plain = device == 'cpu' or device in engine.name
-        engines[engine.name if plain else f'{engine.name}-{device}'] = engine
+        label = engine.name if plain else f'{engine.name}-{device}'
+        engines[label if precision == FLOAT32 else f'{label}-{precision}'] = engine
     if GPU_GRAPH in engines:
         from mm_perception.inference.torch_engine import TorchEngine
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Mapping
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from mm_perception.bundle import Bundle
 from mm_perception.errors import EngineUnavailable
-from mm_perception.inference.graphs import no_graphs
-from mm_perception.inference.providers import has_onnxruntime, has_provider
+from mm_perception.inference.obstacles import ONNX, TORCH, obstacle
+from mm_perception.inference.proof import BOUNDS, FLOAT32, prove
+from mm_perception.inference.providers import CPU, CUDA, TENSORRT
 from mm_perception.modalities.raw import Array
 
-DEVICES = ('auto', 'cpu', 'cuda')
-ENGINES = ('auto', 'onnx', 'torch')
-NO_GPU = 'no CUDA GPU is usable here'
-_FASTEST_FIRST = (('torch', 'cuda'), ('onnx', 'cuda'), ('onnx', 'cpu'), ('torch', 'cpu'))
+AUTO = 'auto'
+DEVICES = (AUTO, CPU, CUDA)
+ENGINES = (AUTO, ONNX, TORCH, TENSORRT)
+PRECISIONS = tuple(BOUNDS)
+_FASTEST_FIRST = ((TORCH, CUDA), (ONNX, CUDA), (ONNX, CPU), (TORCH, CPU))
+_ONLY_ASKED_FOR = ((TENSORRT, CUDA),)
+"""Builds for minutes."""
 
 
 class Engine(Protocol):
@@ -77,39 +80,47 @@ class Engine(Protocol):
 
 
 def build_engine(
-    bundle: Bundle, device: str = 'auto', engine: str = 'auto', threads: int = 0
+    bundle: Bundle,
+    device: str = AUTO,
+    engine: str = AUTO,
+    threads: int = 0,
+    precision: str = FLOAT32,
 ) -> Engine:
     """
     Build the fastest engine that is there, or the one asked for.
 
+    Any but float32 on the CPU is compared with that before it is given out.
+
     :param device: ``auto`` (CUDA where it is, else the CPU), ``cpu`` or ``cuda``.
-    :param engine: ``auto``, ``onnx`` or ``torch``.
+    :param engine: ``auto``, ``onnx``, ``torch``, or ``tensorrt``, which ``auto`` never takes.
     :param threads: of the processor, for one call; 0 for what suits small models.
-    :raises EngineUnavailable: if the device or the engine is not there.
+    :param precision: of matrix products and convolutions: ``float32``, ``float16`` or
+        ``bfloat16``.
+    :raises EngineUnavailable: if the device or the engine is not there, or not that precise.
     :raises BundleError: if the bundle's weights do not fit its spec.
     """
-    for what, asked, known in (('device', device, DEVICES), ('engine', engine, ENGINES)):
-        if asked not in known:
-            raise EngineUnavailable(f'unknown {what} "{asked}"; known: {", ".join(known)}')
+    _check('device', device, DEVICES)
+    _check('engine', engine, ENGINES)
+    _check('precision', precision, PRECISIONS)
     obstacles: list[str] = []
-    for kind, where in _FASTEST_FIRST:
-        if engine in ('auto', kind) and device in ('auto', where):
-            obstacle = _obstacle(bundle, kind, where)
-            if not obstacle:
-                chosen = f'{kind} on {where}: '
-                reason = chosen + ('; '.join(dict.fromkeys(obstacles)) or 'the fastest allowed')
+    for kind, where in _ONLY_ASKED_FOR if engine == TENSORRT else _FASTEST_FIRST:
+        if engine in (AUTO, kind) and device in (AUTO, where):
+            choice = _Choice(kind, where, threads, precision)
+            found = obstacle(bundle, kind, where, precision)
+            if not found:
+                reason = '; '.join(dict.fromkeys(obstacles)) or 'the fastest allowed'
                 try:
-                    return _build(bundle, kind, where, threads, reason)
+                    return _build(bundle, choice, f'{kind} on {where}: {reason}')
                 except EngineUnavailable as error:
-                    if where == 'cpu':
+                    if where == CPU:
                         raise
-                    obstacle = str(error)
-            obstacles.append(obstacle)
-    reasons = '; '.join(dict.fromkeys(obstacles))
+                    found = str(error)
+            obstacles.append(found)
+    reasons = '; '.join(dict.fromkeys(obstacles)) or 'it does not run there'
     raise EngineUnavailable(f'engine {engine} on device {device}: {reasons}')
 
 
-def reference_engine(bundle: Bundle, device: str = 'auto') -> Engine:
+def reference_engine(bundle: Bundle, device: str = AUTO) -> Engine:
     """
     Build the engine that evaluation uses: eager torch, with samples, on all its threads.
 
@@ -119,48 +130,36 @@ def reference_engine(bundle: Bundle, device: str = 'auto') -> Engine:
 
     from mm_perception.inference.torch_engine import TorchEngine
 
-    return TorchEngine(bundle, device, torch.get_num_threads(), 'the reference', eager=True)
+    return TorchEngine(bundle, device, torch.get_num_threads(), reason='the reference', eager=True)
 
 
-def _build(bundle: Bundle, kind: str, device: str, threads: int, reason: str) -> Engine:
-    if kind != 'torch':
-        from mm_perception.inference.onnx_engine import OnnxEngine
-
-        return OnnxEngine(bundle, device, threads, reason)
-    from mm_perception.inference.torch_engine import TorchEngine
-
-    return TorchEngine(bundle, device, threads, reason)
+class _Choice(NamedTuple):
+    kind: str
+    device: str
+    threads: int
+    precision: str
 
 
-def _obstacle(bundle: Bundle, kind: str, device: str) -> str:
-    """Why an engine cannot run on a device; empty if it can."""
-    if device == 'cuda' and not _has_driver():
-        return NO_GPU
-    if kind == 'torch':
-        return _torch_obstacle(device)
-    return _onnx_obstacle(bundle, device)
+def _check(what: str, asked: str, known: tuple[str, ...]) -> None:
+    if asked not in known:
+        raise EngineUnavailable(f'unknown {what} "{asked}"; known: {", ".join(known)}')
 
 
-def _onnx_obstacle(bundle: Bundle, device: str) -> str:
-    if not has_onnxruntime():
-        return 'onnxruntime is not installed; pip install onnxruntime'
-    if not has_provider(device):
-        return 'this ONNX Runtime has no CUDA provider; pip install onnxruntime-gpu'
-    return '' if bundle.graphs else no_graphs(bundle)
+def _build(bundle: Bundle, choice: _Choice, reason: str) -> Engine:
+    engine = _create(bundle, choice, reason)
+    if choice.device != CPU or choice.precision != FLOAT32:
+        reference = build_engine(bundle, CPU, AUTO, choice.threads)
+        engine.reason += '; ' + prove(engine, reference, bundle.spec, choice.precision)
+    return engine
 
 
-def _torch_obstacle(device: str) -> str:
-    try:
-        import torch
-    except ImportError:
-        return 'torch is not installed; pip install torch'
-    return NO_GPU if device == 'cuda' and not torch.cuda.is_available() else ''
+def _create(bundle: Bundle, choice: _Choice, reason: str) -> Engine:
+    kind, device, threads, precision = choice
+    if kind == TORCH:
+        from mm_perception.inference.torch_engine import TorchEngine
 
+        return TorchEngine(bundle, device, threads, precision, reason)
+    from mm_perception.inference.onnx_engine import OnnxEngine
 
-def _has_driver() -> bool:
-    """Whether NVIDIA's driver is there; asking torch would load it in vain on most robots."""
-    try:
-        ctypes.CDLL('libcuda.so.1')
-    except OSError:
-        return False
-    return True
+    provider = TENSORRT if kind == TENSORRT else device
+    return OnnxEngine(bundle, provider, threads, precision, reason)

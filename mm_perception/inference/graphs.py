@@ -13,7 +13,8 @@ from mm_perception.bundle import Bundle
 from mm_perception.errors import BundleError, EngineUnavailable
 from mm_perception.inference.folding import Fold, fold
 from mm_perception.inference.graph_check import check_graph
-from mm_perception.inference.providers import PROVIDERS, REMEDY, with_options
+from mm_perception.inference.proof import FLOAT32
+from mm_perception.inference.providers import CPU, NAMES, remedy, with_options
 from mm_perception.modalities.raw import Array
 
 INDEX = 'index'
@@ -79,11 +80,12 @@ class Graph:
     :param bundle: that it is of.
     :param name: of the graph.
     :param weights: that it takes its own from, see :func:`folded_weights`.
-    :param device: ``cpu`` or ``cuda``.
     :param threads: of the processor; 0 for what suits small models. More than one are shared
         by all graphs of the process, which have to agree on the number.
+    :param provider: ``cpu``, ``cuda`` or ``tensorrt``.
+    :param precision: see :func:`~mm_perception.inference.providers.with_options`.
     :raises BundleError: if the graph is broken or does not fit the weights.
-    :raises EngineUnavailable: if the device does not work here, or graphs of this process use
+    :raises EngineUnavailable: if the provider does not work here, or graphs of this process use
         another number of threads.
     """
 
@@ -92,8 +94,9 @@ class Graph:
         bundle: Bundle,
         name: str,
         weights: Mapping[str, np.ndarray],
-        device: str = 'cpu',
         threads: int = 0,
+        provider: str = CPU,
+        precision: str = FLOAT32,
     ) -> None:
         import onnxruntime
 
@@ -111,17 +114,18 @@ class Graph:
             raise BundleError(f'{where}: {error}; not one of this package') from error
         options = _options(threads)
         options.add_external_initializers(needed, values)
+        providers = with_options(provider, precision, content, arrays)
         try:
             self._session = onnxruntime.InferenceSession(
-                content, options, with_options(device), enable_fallback=0
+                content, options, providers, enable_fallback=0
             )
         except _failures() as error:
             reason = ' '.join(str(error).split())[:200]
-            if device != 'cpu':
-                raise EngineUnavailable(f'{REMEDY} ({reason})') from error
+            if provider != CPU:
+                raise EngineUnavailable(f'{remedy(provider)} ({reason})') from error
             raise BundleError(f'{where}: does not fit the weights: {reason}') from error
-        if self._session.get_providers()[0] != PROVIDERS[device]:  # on the CPU, in silence
-            raise EngineUnavailable(REMEDY)
+        if self._session.get_providers()[0] != NAMES[provider]:  # on another one, in silence
+            raise EngineUnavailable(remedy(provider))
         self._outputs = [output.name for output in self._session.get_outputs()]
 
     def __call__(self, inputs: Mapping[str, np.ndarray]) -> list[Array]:

@@ -1,4 +1,4 @@
-"""The fast engine: ONNX Runtime, without torch."""
+"""The fast engines: ONNX Runtime, with TensorRT where asked for, without torch."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import numpy as np
 from mm_perception.bundle import Bundle
 from mm_perception.errors import EngineUnavailable, NothingObserved
 from mm_perception.inference.graphs import MODEL, Graph, folded_weights, read_index
+from mm_perception.inference.proof import FLOAT32
+from mm_perception.inference.providers import CPU, CUDA, TENSORRT
 from mm_perception.modalities.raw import Array
 
 
@@ -16,24 +18,28 @@ class OnnxEngine:
     """
     The graphs of a bundle on ONNX Runtime.
 
-    :param device: ``cpu`` or ``cuda``.
-    :param threads: of the processor, see :class:`~mm_perception.inference.graphs.Graph`.
+    :param provider: of ONNX Runtime, ``cpu``, ``cuda`` or ``tensorrt``; and ``threads``,
+        ``precision``: see :class:`~mm_perception.inference.graphs.Graph`.
     :param reason: why this engine and device.
     :raises BundleError: if the bundle has no graphs, or broken ones.
-    :raises EngineUnavailable: if the device does not work here.
+    :raises EngineUnavailable: if the provider does not work here.
     """
 
-    name = 'onnx'
-
     def __init__(
-        self, bundle: Bundle, device: str = 'cpu', threads: int = 0, reason: str = ''
+        self,
+        bundle: Bundle,
+        provider: str = CPU,
+        threads: int = 0,
+        precision: str = FLOAT32,
+        reason: str = '',
     ) -> None:
         index = read_index(bundle)
         weights = folded_weights(bundle, MODEL)
-        self.device = device
+        self.name = TENSORRT if provider == TENSORRT else 'onnx'
+        self.device = CPU if provider == CPU else CUDA
         self.reason = reason
         self._graphs = {
-            name: Graph(bundle, name, weights, device, threads)
+            name: Graph(bundle, name, weights, threads, provider, precision)
             for name in index['weights']
             if not name.startswith('classify.')
         }
@@ -61,7 +67,9 @@ class OnnxEngine:
 
         :raises EngineUnavailable: always.
         """
-        raise EngineUnavailable('engine onnx: draws no samples of a posterior; use engine torch')
+        raise EngineUnavailable(
+            f'engine {self.name}: draws no samples of a posterior; use engine torch'
+        )
 
     def decode(self, name: str, joint: Array) -> Array:
         """Expected data of one modality, see :class:`Engine`."""
@@ -77,7 +85,7 @@ class OnnxEngine:
         """
         if not self.draws:
             raise EngineUnavailable(
-                'engine onnx: draws no samples of this family; use engine torch'
+                f'engine {self.name}: draws no samples of this family; use engine torch'
             )
         size = self.noise_dims.get(name)
         shape = len(joint), size or 0

@@ -1,19 +1,38 @@
-"""What of ONNX Runtime can run graphs: the CPU, CUDA."""
+"""What of ONNX Runtime can run graphs: the CPU, CUDA, TensorRT."""
 
 from __future__ import annotations
 
 import functools
+import hashlib
+import importlib
 import io
+import os
+from collections.abc import Iterable
 from contextlib import redirect_stdout
 from importlib.util import find_spec
+from pathlib import Path
 
-PROVIDERS = {'cpu': 'CPUExecutionProvider', 'cuda': 'CUDAExecutionProvider'}
-"""By device, the names that ONNX Runtime has for them."""
-REMEDY = (
-    'ONNX Runtime cannot load its CUDA provider; install CUDA and cuDNN'
-    ' (pip install onnxruntime-gpu[cuda,cudnn])'
-)
+import numpy as np
+
+from mm_perception.errors import EngineUnavailable
+
+CPU, CUDA, TENSORRT = 'cpu', 'cuda', 'tensorrt'
+NAMES = {
+    CPU: 'CPUExecutionProvider',
+    CUDA: 'CUDAExecutionProvider',
+    TENSORRT: 'TensorrtExecutionProvider',
+}
+"""The names that ONNX Runtime has for providers."""
+LABELS = {CUDA: 'CUDA', TENSORRT: 'TensorRT'}
+_PACKAGES = {
+    CUDA: 'CUDA and cuDNN (pip install onnxruntime-gpu[cuda,cudnn])',
+    TENSORRT: 'CUDA, cuDNN and TensorRT (pip install onnxruntime-gpu[cuda,cudnn] tensorrt)',
+}
+_SIXTEEN_BITS = {'float16': 'trt_fp16_enable', 'bfloat16': 'trt_bf16_enable'}
 _ONLY_FATAL = 4
+# ONNX Runtime from PyPI reports to its makers, under an identifier that it keeps on the machine;
+# a robot does not. It looks when it is imported; somebody who wants it sets 0.
+os.environ.setdefault('ORT_DISABLE_TELEMETRY', '1')
 
 
 def has_onnxruntime() -> bool:
@@ -21,26 +40,81 @@ def has_onnxruntime() -> bool:
     return find_spec('onnxruntime') is not None
 
 
-def has_provider(device: str) -> bool:
-    """Whether the installed ONNX Runtime was built for ``cpu`` or ``cuda``."""
+def has_provider(provider: str) -> bool:
+    """Whether the installed ONNX Runtime was built for one of :data:`NAMES`."""
     import onnxruntime
 
-    return PROVIDERS[device] in onnxruntime.get_available_providers()
+    return NAMES[provider] in onnxruntime.get_available_providers()
 
 
-def with_options(device: str) -> list[tuple[str, dict[str, str]]]:
-    """Give the provider of a device, with its options; on a GPU float32 is float32."""
-    if device == 'cpu':
-        return [(PROVIDERS['cpu'], {})]
-    _load_libraries()
-    return [(PROVIDERS['cuda'], {'use_tf32': '0'})]
+def remedy(provider: str) -> str:
+    """What to do if a provider cannot be loaded."""
+    return (
+        f'ONNX Runtime cannot load its {LABELS[provider]} provider; install {_PACKAGES[provider]}'
+    )
+
+
+def with_options(
+    provider: str, precision: str, content: bytes, weights: Iterable[np.ndarray]
+) -> list[tuple[str, dict[str, str]]]:
+    """
+    Providers that run one graph, the wanted one first, with their options.
+
+    On a GPU float32 is float32, not TF32.
+
+    :param provider: one of :data:`NAMES`.
+    :param precision: ``float32``, or with TensorRT ``float16`` or ``bfloat16``.
+    :param content: of the graph, and its ``weights``: what TensorRT builds is kept for them
+        in the user's cache folder.
+    :raises EngineUnavailable: if that folder cannot be made.
+    """
+    if provider == CPU:
+        return [(NAMES[CPU], {})]
+    _load_libraries(provider)
+    cuda = NAMES[CUDA], {'use_tf32': '0'}
+    if provider == CUDA:
+        return [cuda]
+    return [(NAMES[TENSORRT], _tensorrt_options(precision, content, weights)), cuda]
+
+
+def _tensorrt_options(
+    precision: str, content: bytes, weights: Iterable[np.ndarray]
+) -> dict[str, str]:
+    options: dict[str, str] = {
+        'trt_engine_cache_enable': '1',
+        'trt_engine_cache_path': str(_cache_folder(precision, content, weights)),
+    }
+    if precision in _SIXTEEN_BITS:
+        options[_SIXTEEN_BITS[precision]] = '1'
+    else:  # the only switch that TensorRT has for TF32
+        os.environ['NVIDIA_TF32_OVERRIDE'] = '0'
+    return options
+
+
+def _cache_folder(precision: str, content: bytes, weights: Iterable[np.ndarray]) -> Path:
+    """One per graph, weights and precision: files in it are named by the graph's nodes alone."""
+    digest = hashlib.sha256(content)
+    for array in weights:
+        digest.update(np.ascontiguousarray(array).data)
+    root = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
+    folder = Path(root, 'mm_perception', 'tensorrt', f'{digest.hexdigest()[:32]}-{precision}')
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise EngineUnavailable(
+            f'{folder}: cannot be made ({error.strerror}); name another cache folder in'
+            ' XDG_CACHE_HOME'
+        ) from error
+    return folder
 
 
 @functools.cache
-def _load_libraries() -> None:
-    """CUDA and cuDNN as pip installs them; what is missing is told in one line by a graph."""
+def _load_libraries(provider: str) -> None:
+    """What pip installs of NVIDIA; what is missing is told in one line by a graph."""
     import onnxruntime
 
     onnxruntime.set_default_logger_severity(_ONLY_FATAL)
     with redirect_stdout(io.StringIO()):
         onnxruntime.preload_dlls()
+    if provider == TENSORRT and find_spec('tensorrt') is not None:
+        importlib.import_module('tensorrt')  # loads its libraries

@@ -38,6 +38,7 @@ from mm_perception.ros.slots import Reading
 from mm_perception.ros.worker import Worker
 
 Readings = Mapping[str, Reading | None]
+_ENGINE_CHOICES = ('device', 'engine', 'threads', 'precision')
 
 
 class CmiNode(ManagedNode):
@@ -95,8 +96,7 @@ class CmiNode(ManagedNode):
 
     def _load(self) -> Fusion:
         bundle = load_bundle(self.parameters['bundle'])
-        choices = (self.parameters[name] for name in ('device', 'engine', 'threads'))
-        engine = build_engine(bundle, *choices)
+        engine = build_engine(bundle, **{name: self.parameters[name] for name in _ENGINE_CHOICES})
         fusion = Fusion(bundle, engine)
         fusion.warm_up()
         trim_memory()  # no collection: it would hold up the ticks

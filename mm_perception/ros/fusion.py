@@ -115,11 +115,10 @@ class Fusion:
         names = list(self.modalities)
         for count in range(1, len(names) + 1):  # as many rows are judged at once as are new
             session = InferenceSession(self.engine, self.bundle.spec, self.bundle.health)
-            present = names[:count]
-            for name in present:
+            for name in names[:count]:
                 session.update(name, np.zeros(self.modalities[name].shape, np.float32))
-            session.judge(present)
-            session.infer(present, names)
+            session.judge(names[:count])
+        session.infer(names, names)
         session.reconstruction_std(names)
 
     def forget(self) -> None:

@@ -10,7 +10,7 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from mm_perception.inference.engine import DEVICES, ENGINES
+from mm_perception.inference.engine import DEVICES, ENGINES, PRECISIONS
 from mm_perception.ros.checks import WHEN_NOTHING, WHEN_SILENT, Checks, Limits
 from mm_perception.ros.codecs import input_codec
 from mm_perception.ros.health_parameters import HEALTH_ROWS, read_checks
@@ -24,7 +24,22 @@ TRIGGER_TIMER, TRIGGER_ANY = 'timer', 'any'
 NODE_ROWS = (
     Row('bundle', 'mhd', 'Trained bundle: a name under models/, or a folder.', True),
     Row('device', 'auto', 'Where inference runs.', True, choices=DEVICES),
-    Row('engine', 'auto', 'What runs the model; auto: the fastest.', True, choices=ENGINES),
+    Row(
+        'engine',
+        'auto',
+        'What runs the model; auto: the fastest; tensorrt, which builds for minutes the first'
+        ' time, only if asked for.',
+        True,
+        choices=ENGINES,
+    ),
+    Row(
+        'precision',
+        'float32',
+        'Of matrix products and convolutions. 16 bits are for GPUs; at configure the engine is'
+        ' compared with float32 on the CPU, and refused if it differs too much.',
+        True,
+        choices=PRECISIONS,
+    ),
     Row(
         'threads',
         1,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -177,12 +178,9 @@ def test_cuda_is_never_replaced_in_silence(engine: str) -> None:
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason='there is a CUDA GPU')
-def test_a_provider_that_does_not_load_is_not_replaced_in_silence(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.mark.usefixtures('pretended_gpu')
+def test_a_provider_that_does_not_load_is_not_replaced_in_silence() -> None:
     """ONNX Runtime itself goes on with the CPU."""
-    for name in ('_has_driver', 'has_provider'):
-        monkeypatch.setattr(f'mm_perception.inference.engine.{name}', lambda *_: True)
     bundle = with_graphs(make_bundle())
     with pytest.raises(EngineUnavailable, match='cannot load its CUDA provider; install') as error:
         build_engine(bundle, 'cuda', 'onnx')
@@ -249,6 +247,27 @@ readers = load_classifiers(bundle)
 read = {name: readers.read(name, values).tolist() for name, values in data.items()}
 print(json.dumps({'engine': engine.name, 'mean': result.mean.tolist(), 'read': read}))
 """
+
+
+def test_nothing_is_kept_on_the_machine_or_reported(tmp_path: Path) -> None:
+    """ONNX Runtime from PyPI would keep an identifier, and upload what runs where."""
+    bundle = judged_bundle(tmp_path / 'small')
+    code = (
+        'import sys; from mm_perception.bundle import load_bundle\n'
+        'from mm_perception.inference import build_engine\n'
+        'print(build_engine(load_bundle(sys.argv[1]), "cpu", "onnx").name)'
+    )
+    home = tmp_path / 'home'
+    kept = {name: value for name, value in os.environ.items() if name in ('PATH', 'PYTHONPATH')}
+    done = subprocess.run(
+        [sys.executable, '-c', code, str(bundle.path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        env={**kept, 'HOME': str(home), 'XDG_CACHE_HOME': str(home / 'cache')},
+    )
+    assert done.stdout.strip() == 'onnx', done.stderr
+    assert not list(home.rglob('*'))
 
 
 def test_everything_that_runs_does_without_torch(tmp_path: Path) -> None:

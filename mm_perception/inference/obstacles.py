@@ -1,0 +1,60 @@
+"""Why an engine cannot run here, if so."""
+
+from __future__ import annotations
+
+import ctypes
+
+from mm_perception.bundle import Bundle
+from mm_perception.inference.graphs import no_graphs
+from mm_perception.inference.proof import FLOAT32
+from mm_perception.inference.providers import (
+    CPU,
+    CUDA,
+    LABELS,
+    TENSORRT,
+    has_onnxruntime,
+    has_provider,
+)
+
+ONNX, TORCH = 'onnx', 'torch'
+NO_GPU = 'no CUDA GPU is usable here'
+
+
+def obstacle(bundle: Bundle, kind: str, device: str, precision: str) -> str:
+    """
+    Why an engine cannot run on a device, as far as that is known before it is built.
+
+    :returns: one line; empty if it can.
+    """
+    if device == CUDA and not has_driver():
+        return NO_GPU
+    if kind == TORCH:
+        return _torch_obstacle(device)
+    if kind == ONNX and precision != FLOAT32:
+        return f'onnx computes in {FLOAT32} only'
+    return _onnx_obstacle(bundle, TENSORRT if kind == TENSORRT else device)
+
+
+def has_driver() -> bool:
+    """Whether NVIDIA's driver is there; asking torch would load it in vain on most robots."""
+    try:
+        ctypes.CDLL('libcuda.so.1')
+    except OSError:
+        return False
+    return True
+
+
+def _onnx_obstacle(bundle: Bundle, provider: str) -> str:
+    if not has_onnxruntime():
+        return 'onnxruntime is not installed; pip install onnxruntime'
+    if provider != CPU and not has_provider(provider):
+        return f'this ONNX Runtime has no {LABELS[provider]} provider; pip install onnxruntime-gpu'
+    return '' if bundle.graphs else no_graphs(bundle)
+
+
+def _torch_obstacle(device: str) -> str:
+    try:
+        import torch
+    except ImportError:
+        return 'torch is not installed; pip install torch'
+    return NO_GPU if device == CUDA and not torch.cuda.is_available() else ''
