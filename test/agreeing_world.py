@@ -43,7 +43,7 @@ def world(count: int, seed: int = 0, names: tuple[str, ...] = NAMES) -> Dataset:
 class AveragingEngine:
     """The joint posterior's mean is that of the present data; nothing is random."""
 
-    name, device, reason = 'averaging', 'cpu', 'a test'
+    name, device, precision, reason = 'averaging', 'cpu', 'float32', 'a test'
     own_latents, fuses, draws = False, True, True
 
     def __init__(self, names: tuple[str, ...] = NAMES) -> None:

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 from small_bundle import small_spec
 
+from mm_perception.model.build import FAMILIES
 from mm_perception.spec import ModalitySpec, ModelSpec
 
 LABELS = tuple('0123456789')
@@ -70,6 +71,18 @@ def arm_spec() -> ModelSpec:
         ),
     )
     return ModelSpec(modalities, joint_latent_dim=8, message_dim=32, joint_hidden=(32,))
+
+
+def every_kind() -> dict[str, ModelSpec]:
+    """A small model of every family, joint encoder and posterior, and of another robot."""
+    return {family: family_spec(family) for family in FAMILIES} | {
+        'calibrated': family_spec('nexus', calibrated=True),
+        'attention': family_spec('nexus', joint_encoder='attention'),
+        'surrogates': family_spec('nexus', joint_encoder='surrogates'),
+        'laplace': family_spec('mmvae', options={'posterior': 'laplace'}),
+        'deep': family_spec('hmvae', options={'depth': 3}),
+        'arm': arm_spec(),
+    }
 
 
 PAIRS = ('avae', 'jmvae')

@@ -23,19 +23,20 @@ from mm_perception.benchmark.timing import Contestant, clocked
 from mm_perception.bundle import Bundle, load_bundle
 from mm_perception.errors import EngineUnavailable
 from mm_perception.inference import Engine, InferenceSession, build_engine
-from mm_perception.inference.proof import FLOAT32
+from mm_perception.inference.proof import FLOAT32, INT8
 from mm_perception.modalities import build_modality
 from mm_perception.modalities.raw import Array
 from mm_perception.spec import ModelSpec
 
 ENGINES = (
     ('onnx', 'cpu', FLOAT32),
+    ('onnx', 'cpu', INT8),
     ('torch', 'cpu', FLOAT32),
     ('onnx', 'cuda', FLOAT32),
     ('torch', 'cuda', FLOAT32),
     ('torch', 'cuda', 'bfloat16'),
-    ('tensorrt', 'cuda', FLOAT32),
     ('tensorrt', 'cuda', 'float16'),
+    ('tensorrt', 'cuda', FLOAT32),  # last: it turns TF32 off for good
 )
 GPU_GRAPH = 'torch-cuda-graph'
 Contestants = dict[Case, Contestant]

@@ -11,11 +11,13 @@ from typing import Any
 
 from mm_perception.errors import ConfigError
 from mm_perception.evaluation.generation import ESTIMATORS
+from mm_perception.inference.proof import BOUNDS, FLOAT32
 
 EXAMPLES = """examples:
   mm-perception evaluate mhd
   mm-perception evaluate models/my_robot --dataset data/my_robot --estimator sample
   mm-perception evaluate mhd --full --json metrics.json
+  mm-perception evaluate mhd --precision int8
   mm-perception evaluate --table hierarchy --markdown hierarchy.md
   mm-perception evaluate --table likelihood --scale full --device cuda
 
@@ -66,6 +68,12 @@ def _add_bundle_options(group: Any) -> None:
         help='means of the latents, a sample of the joint one, or of all (default: %(default)s)',
     )
     group.add_argument('--seed', type=int, default=0, help='of the samples (default: 0)')
+    group.add_argument(
+        '--precision',
+        default=FLOAT32,
+        choices=tuple(BOUNDS),
+        help='that a robot would run with (default: %(default)s; the others without --full)',
+    )
     group.add_argument(
         '--full',
         action='store_true',
@@ -133,9 +141,13 @@ def _run_bundle(args: argparse.Namespace) -> dict[str, Any]:
         versions,
     )
 
+    if args.full and args.precision != FLOAT32:
+        raise ConfigError(f'--full measures in {FLOAT32} only; leave out --precision')
     began = time.monotonic()
     bundle, dataset = load_bundle(args.bundle), args.dataset or Path('data/mhd')
-    figures = evaluate_bundle(bundle, dataset, args.device, args.estimator, args.seed)
+    figures = evaluate_bundle(
+        bundle, dataset, args.device, args.estimator, args.seed, args.precision
+    )
     for split, result in figures.items():
         print('\n'.join(coherence_table(split, result)), end='\n\n')
     if not figures:

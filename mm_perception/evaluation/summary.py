@@ -18,11 +18,17 @@ from mm_perception.evaluation.coherence import classifier_accuracy, measure_cohe
 from mm_perception.evaluation.generation import subsets
 from mm_perception.evaluation.labels import label_indices
 from mm_perception.evaluation.rows import Row
-from mm_perception.inference.engine import reference_engine
+from mm_perception.inference.engine import build_engine, reference_engine
+from mm_perception.inference.proof import FLOAT32
 
 
 def evaluate_bundle(
-    bundle: Bundle, dataset: Path, device: str = 'cpu', estimator: str = 'mean', seed: int = 0
+    bundle: Bundle,
+    dataset: Path,
+    device: str = 'cpu',
+    estimator: str = 'mean',
+    seed: int = 0,
+    precision: str = FLOAT32,
 ) -> dict[str, Any]:
     """
     Measure coherence for every subset of inputs and every target, on every test split.
@@ -30,12 +36,17 @@ def evaluate_bundle(
     :param dataset: folder of the dataset; of its splits named ``test*`` the rows in which every
         modality was recorded are used.
     :param estimator: ``mean`` or ``sample`` of the latents.
+    :param precision: with another than ``float32``, what a robot would run measures.
     :returns: per split: ``n``, ``classifier_accuracy``, ``by_observed`` and ``rows`` (fields
         of :class:`Row`); empty where the bundle carries no classifiers.
     """
     if not bundle.classifiers:
         return {}
-    engine, classifiers = reference_engine(bundle, device), load_classifiers(bundle)
+    classifiers = load_classifiers(bundle)
+    if precision == FLOAT32:
+        engine = reference_engine(bundle, device)
+    else:
+        engine = build_engine(bundle, device, precision=precision)
     result: dict[str, Any] = {}
     for split in splits(dataset):
         if not split.startswith('test'):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 
 import numpy as np
 import torch
@@ -44,7 +45,7 @@ class CudaGraphs:
 
 def release_memory() -> None:
     """Give the GPU back what graphs and tensors that are gone took."""
-    with _ONE_CAPTURE:
+    with _ONE_CAPTURE, suppress(RuntimeError):  # of a GPU that has failed
         torch.cuda.empty_cache()
 
 

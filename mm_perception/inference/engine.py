@@ -10,7 +10,7 @@ import numpy as np
 from mm_perception.bundle import Bundle
 from mm_perception.errors import EngineUnavailable
 from mm_perception.inference.obstacles import ONNX, TORCH, obstacle
-from mm_perception.inference.proof import BOUNDS, FLOAT32, prove
+from mm_perception.inference.proof import BOUNDS, FLOAT32, SIXTEEN_BITS, prove, refused
 from mm_perception.inference.providers import CPU, CUDA, TENSORRT
 from mm_perception.modalities.raw import Array
 
@@ -19,8 +19,7 @@ DEVICES = (AUTO, CPU, CUDA)
 ENGINES = (AUTO, ONNX, TORCH, TENSORRT)
 PRECISIONS = tuple(BOUNDS)
 _FASTEST_FIRST = ((TORCH, CUDA), (ONNX, CUDA), (ONNX, CPU), (TORCH, CPU))
-_ONLY_ASKED_FOR = ((TENSORRT, CUDA),)
-"""Builds for minutes."""
+_ONLY_ASKED_FOR = ((TENSORRT, CUDA),)  # builds for minutes
 
 
 class Engine(Protocol):
@@ -34,6 +33,7 @@ class Engine(Protocol):
 
     name: str
     device: str
+    precision: str
     reason: str
     """Why this engine and this device."""
     draws: bool
@@ -95,7 +95,7 @@ def build_engine(
     :param engine: ``auto``, ``onnx``, ``torch``, or ``tensorrt``, which ``auto`` never takes.
     :param threads: of the processor, for one call; 0 for what suits small models.
     :param precision: of matrix products and convolutions: ``float32``, ``float16`` or
-        ``bfloat16``.
+        ``bfloat16``; or ``int8`` for large dense layers.
     :raises EngineUnavailable: if the device or the engine is not there, or not that precise.
     :raises BundleError: if the bundle's weights do not fit its spec.
     """
@@ -107,13 +107,13 @@ def build_engine(
         if engine in (AUTO, kind) and device in (AUTO, where):
             choice = _Choice(kind, where, threads, precision)
             found = obstacle(bundle, kind, where, precision)
+            if not found and device == AUTO and where == CPU and precision in SIXTEEN_BITS:
+                found = f'on a CPU {precision} is no faster: only with device cpu'
             if not found:
                 reason = '; '.join(dict.fromkeys(obstacles)) or 'the fastest allowed'
                 try:
                     return _build(bundle, choice, f'{kind} on {where}: {reason}')
                 except EngineUnavailable as error:
-                    if where == CPU:
-                        raise
                     found = str(error)
             obstacles.append(found)
     reasons = '; '.join(dict.fromkeys(obstacles)) or 'it does not run there'
@@ -146,10 +146,13 @@ def _check(what: str, asked: str, known: tuple[str, ...]) -> None:
 
 
 def _build(bundle: Bundle, choice: _Choice, reason: str) -> Engine:
-    engine = _create(bundle, choice, reason)
-    if choice.device != CPU or choice.precision != FLOAT32:
-        reference = build_engine(bundle, CPU, AUTO, choice.threads)
-        engine.reason += '; ' + prove(engine, reference, bundle.spec, choice.precision)
+    if choice.device == CPU and choice.precision == FLOAT32:
+        return _create(bundle, choice, reason)
+    with refused(f'{choice.kind} on {choice.device}: cannot be built'):
+        engine = _create(bundle, choice, reason)
+    kind = TORCH if choice.kind == TORCH else ONNX
+    reference = build_engine(bundle, CPU, kind, choice.threads)
+    engine.reason += '; ' + prove(engine, reference, bundle.spec)
     return engine
 
 

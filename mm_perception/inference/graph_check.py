@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 DOMAINS = {b'', b'ai.onnx'}
+CONTRIBUTED, IN_BLOCKS = 'com.microsoft', 'MatMulNBits'
+"""The one operator outside ONNX that a graph may hold, and its domain."""
 WEIGHTS_LOCATION = b'weights'
 EXTERNAL = 1
 # Numbers of the fields in onnx.proto.
@@ -43,12 +45,12 @@ def check_graph(content: bytes, weights: Collection[str]) -> None:
 
 
 def _check_node(node: memoryview) -> None:
-    operator = b''
+    operator = domain = b''
     for number, value in _fields(node):
         if number == OPERATOR:
             operator = bytes(_bytes(value))
-        elif number == DOMAIN and bytes(_bytes(value)) not in DOMAINS:
-            raise ValueError(f'operator of the domain {bytes(_bytes(value))[:40]!r}')
+        elif number == DOMAIN:
+            domain = bytes(_bytes(value))
         elif number == ATTRIBUTE:
             for part, content in _fields(_bytes(value)):
                 if part in (SUBGRAPH, SUBGRAPHS):
@@ -57,6 +59,9 @@ def _check_node(node: memoryview) -> None:
                     raise ValueError('holds sparse arrays')
                 if part in (TENSOR, TENSORS):
                     _check_tensor(_bytes(content), ())
+    contributed = (domain, operator) == (CONTRIBUTED.encode(), IN_BLOCKS.encode())
+    if domain not in DOMAINS and not contributed:
+        raise ValueError(f'operator of the domain {domain[:40]!r}')
 
 
 def _check_tensor(tensor: memoryview, weights: Collection[str]) -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from mm_perception.inference.folding import Fold, fold
 from mm_perception.inference.graph_check import check_graph
 from mm_perception.inference.proof import FLOAT32
 from mm_perception.inference.providers import CPU, NAMES, remedy, with_options
+from mm_perception.inference.quantization import with_quantized
 from mm_perception.modalities.raw import Array
 
 INDEX = 'index'
@@ -22,6 +24,7 @@ INDEX = 'index'
 Entry of the graphs in JSON: ``fuses``, ``draws``, ``own_latents``, ``code_dims``, ``noise_dims``,
 the ``weights`` of each graph, and the ``folds`` of model and classifiers.
 """
+EXPORT = 'run mm-perception export'
 MODEL, CLASSIFIERS = 'model', 'classifiers'
 SMALL_MODEL_THREADS = 2
 ONLY_ERRORS = 3
@@ -49,15 +52,18 @@ def read_index(bundle: Bundle) -> dict[str, Any]:
     return index
 
 
-def folded_weights(bundle: Bundle, part: str) -> dict[str, Array]:
+def folded_weights(bundle: Bundle, part: str, graphs: Iterable[str] = ()) -> dict[str, Array]:
     """
     Weights as the graphs of a part, ``model`` or ``classifiers``, take them.
 
+    :param graphs: names of those of them that may take weights in 8 bits.
     :raises BundleError: if they do not fit the graphs.
     """
     weights = bundle.weights if part == MODEL else bundle.classifiers
+    index = read_index(bundle)
     try:
-        return fold(weights, [Fold(**each) for each in read_index(bundle)['folds'][part]])
+        folded = fold(weights, [Fold(**each) for each in index['folds'][part]])
+        return with_quantized(folded, chain.from_iterable(index['weights'][g] for g in graphs))
     except (KeyError, TypeError, ValueError) as error:
         raise BundleError(f'{bundle.path}: graphs: lack {error}; export again') from error
 
@@ -70,7 +76,7 @@ def names_of(bundle: Bundle, stage: str) -> list[str]:
 
 def no_graphs(bundle: Bundle) -> str:
     """The line that says what to do about a bundle without graphs."""
-    return f'{bundle.path}: has no ONNX graphs; run mm-perception export {bundle.path}'
+    return f'{bundle.path}: has no ONNX graphs; {EXPORT} {bundle.path}'
 
 
 class Graph:

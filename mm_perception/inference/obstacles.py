@@ -5,8 +5,8 @@ from __future__ import annotations
 import ctypes
 
 from mm_perception.bundle import Bundle
-from mm_perception.inference.graphs import no_graphs
-from mm_perception.inference.proof import FLOAT32
+from mm_perception.inference.graphs import EXPORT, no_graphs
+from mm_perception.inference.proof import FLOAT32, INT8, SIXTEEN_BITS
 from mm_perception.inference.providers import (
     CPU,
     CUDA,
@@ -15,8 +15,17 @@ from mm_perception.inference.providers import (
     has_onnxruntime,
     has_provider,
 )
+from mm_perception.inference.quantization import PREFIX
 
 ONNX, TORCH = 'onnx', 'torch'
+_SIXTEEN_BITS_TOO = (FLOAT32, *SIXTEEN_BITS)
+_PRECISIONS = {
+    (ONNX, CPU): (FLOAT32, INT8),
+    (ONNX, CUDA): (FLOAT32,),
+    (TORCH, CPU): _SIXTEEN_BITS_TOO,
+    (TORCH, CUDA): _SIXTEEN_BITS_TOO,
+    (TENSORRT, CUDA): _SIXTEEN_BITS_TOO,
+}
 NO_GPU = 'no CUDA GPU is usable here'
 
 
@@ -28,11 +37,18 @@ def obstacle(bundle: Bundle, kind: str, device: str, precision: str) -> str:
     """
     if device == CUDA and not has_driver():
         return NO_GPU
+    offered = _PRECISIONS[kind, device]
+    if precision not in offered:
+        return f'{kind} on {device} computes in {" or ".join(offered)}, not {precision}'
     if kind == TORCH:
         return _torch_obstacle(device)
-    if kind == ONNX and precision != FLOAT32:
-        return f'onnx computes in {FLOAT32} only'
-    return _onnx_obstacle(bundle, TENSORRT if kind == TENSORRT else device)
+    found = _onnx_obstacle(bundle, TENSORRT if kind == TENSORRT else device)
+    if not found and precision == INT8 and not any(n.startswith(PREFIX) for n in bundle.graphs):
+        return (
+            f'{bundle.path}: has no graph with a large layer in 8 bits; for a bundle from before'
+            f' there were, {EXPORT} {bundle.path}'
+        )
+    return found
 
 
 def has_driver() -> bool:

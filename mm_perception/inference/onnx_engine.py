@@ -9,8 +9,9 @@ import numpy as np
 from mm_perception.bundle import Bundle
 from mm_perception.errors import EngineUnavailable, NothingObserved
 from mm_perception.inference.graphs import MODEL, Graph, folded_weights, read_index
-from mm_perception.inference.proof import FLOAT32
+from mm_perception.inference.proof import FLOAT32, INT8
 from mm_perception.inference.providers import CPU, CUDA, TENSORRT
+from mm_perception.inference.quantization import PREFIX
 from mm_perception.modalities.raw import Array
 
 
@@ -34,14 +35,21 @@ class OnnxEngine:
         reason: str = '',
     ) -> None:
         index = read_index(bundle)
-        weights = folded_weights(bundle, MODEL)
+        found = set(index['weights'])
+        prefix = PREFIX if precision == INT8 else ''
+        graphs = {
+            name: prefix + name if prefix + name in found else name
+            for name in found
+            if not name.startswith(('classify.', PREFIX))
+        }
+        weights = folded_weights(bundle, MODEL, graphs.values())
         self.name = TENSORRT if provider == TENSORRT else 'onnx'
         self.device = CPU if provider == CPU else CUDA
+        self.precision = precision
         self.reason = reason
         self._graphs = {
-            name: Graph(bundle, name, weights, threads, provider, precision)
-            for name in index['weights']
-            if not name.startswith('classify.')
+            name: Graph(bundle, graph, weights, threads, provider, precision)
+            for name, graph in graphs.items()
         }
         self._fuse = self._graphs['fuse']
         self.fuses: bool = index['fuses']

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from mm_perception.errors import EngineUnavailable
+from mm_perception.errors import EngineUnavailable, MMPerceptionError
 from mm_perception.modalities import build_modality
 from mm_perception.modalities.raw import Array
 from mm_perception.spec import ModelSpec
@@ -15,32 +16,41 @@ from mm_perception.spec import ModelSpec
 if TYPE_CHECKING:
     from mm_perception.inference.engine import Engine
 
-FLOAT32 = 'float32'
-BOUNDS = {FLOAT32: 1e-3, 'float16': 1e-2, 'bfloat16': 1e-1}
+FLOAT32, INT8 = 'float32', 'int8'
+SIXTEEN_BITS = FLOAT16, BFLOAT16 = 'float16', 'bfloat16'
+BOUNDS = {FLOAT32: 1e-3, FLOAT16: 1e-2, BFLOAT16: 1e-1, INT8: 5e-2}
 """By precision: how far an engine may be from float32 on the CPU, see :func:`difference`."""
 
 
-def prove(engine: Engine, reference: Engine, spec: ModelSpec, precision: str) -> str:
+@contextmanager
+def refused(what: str) -> Iterator[None]:
+    """Turn whatever a driver or a library raises into one line: another engine may work."""
+    try:
+        yield
+    except MMPerceptionError:
+        raise
+    except Exception as error:
+        reason = ' '.join(str(error).split()) or repr(error)
+        raise EngineUnavailable(f'{what}: {reason[:200]}') from error
+
+
+def prove(engine: Engine, reference: Engine, spec: ModelSpec) -> str:
     """
     Run an engine once, and compare what it gives.
 
     :param reference: the same bundle in float32 on the CPU.
-    :param precision: key of :data:`BOUNDS`.
     :returns: the difference, in words.
     :raises EngineUnavailable: if the engine fails, or differs by more than its bound.
     """
-    where = f'engine {engine.name} on {engine.device}, {precision}'
-    try:
+    where = f'{engine.name} on {engine.device}, {engine.precision}'
+    bound = BOUNDS[engine.precision]
+    with refused(f'{where}: fails at its first call'):
         found = difference(engine, reference, spec)
-    except Exception as error:
-        reason = ' '.join(str(error).split())[:200]
-        raise EngineUnavailable(f'{where}: fails at its first call: {reason}') from error
-    if not found <= BOUNDS[precision]:  # nor if it is not a number
+    if not found <= bound:  # nor if it is not a number
         raise EngineUnavailable(
-            f'{where}: differs by {found:.2g} from float32 on the CPU;'
-            f' {BOUNDS[precision]:g} is allowed'
+            f'{where}: differs by {found:.2g} from float32 on the CPU; {bound:g} is allowed'
         )
-    return f'{precision}, differs by {found:.1g} from float32 on the CPU'
+    return f'{engine.precision}, differs by {found:.1g} from float32 on the CPU'
 
 
 def difference(engine: Engine, reference: Engine, spec: ModelSpec) -> float:

@@ -9,12 +9,14 @@ import io
 import os
 from collections.abc import Iterable
 from contextlib import redirect_stdout
+from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 
 from mm_perception.errors import EngineUnavailable
+from mm_perception.inference.proof import BFLOAT16, FLOAT16
 
 CPU, CUDA, TENSORRT = 'cpu', 'cuda', 'tensorrt'
 NAMES = {
@@ -24,11 +26,9 @@ NAMES = {
 }
 """The names that ONNX Runtime has for providers."""
 LABELS = {CUDA: 'CUDA', TENSORRT: 'TensorRT'}
-_PACKAGES = {
-    CUDA: 'CUDA and cuDNN (pip install onnxruntime-gpu[cuda,cudnn])',
-    TENSORRT: 'CUDA, cuDNN and TensorRT (pip install onnxruntime-gpu[cuda,cudnn] tensorrt)',
-}
-_SIXTEEN_BITS = {'float16': 'trt_fp16_enable', 'bfloat16': 'trt_bf16_enable'}
+_RUNTIME = "CUDA and cuDNN (pip install 'onnxruntime-gpu[cuda,cudnn]'"
+_PACKAGES = {CUDA: f'{_RUNTIME})', TENSORRT: f"TensorRT 10, {_RUNTIME} 'tensorrt<11')"}
+_SIXTEEN_BITS = {FLOAT16: 'trt_fp16_enable', BFLOAT16: 'trt_bf16_enable'}
 _ONLY_FATAL = 4
 # ONNX Runtime from PyPI reports to its makers, under an identifier that it keeps on the machine;
 # a robot does not. It looks when it is imported; somebody who wants it sets 0.
@@ -60,7 +60,7 @@ def with_options(
     """
     Providers that run one graph, the wanted one first, with their options.
 
-    On a GPU float32 is float32, not TF32.
+    On a GPU float32 is not TF32.
 
     :param provider: one of :data:`NAMES`.
     :param precision: ``float32``, or with TensorRT ``float16`` or ``bfloat16``.
@@ -70,6 +70,9 @@ def with_options(
     """
     if provider == CPU:
         return [(NAMES[CPU], {})]
+    if provider == TENSORRT and precision not in _SIXTEEN_BITS:
+        # The only switch that TensorRT has for TF32; read once, before anything is built.
+        os.environ['NVIDIA_TF32_OVERRIDE'] = '0'
     _load_libraries(provider)
     cuda = NAMES[CUDA], {'use_tf32': '0'}
     if provider == CUDA:
@@ -86,14 +89,13 @@ def _tensorrt_options(
     }
     if precision in _SIXTEEN_BITS:
         options[_SIXTEEN_BITS[precision]] = '1'
-    else:  # the only switch that TensorRT has for TF32
-        os.environ['NVIDIA_TF32_OVERRIDE'] = '0'
     return options
 
 
 def _cache_folder(precision: str, content: bytes, weights: Iterable[np.ndarray]) -> Path:
-    """One per graph, weights and precision: files in it are named by the graph's nodes alone."""
+    """One per graph, weights, precision and versions: files in it are named by nodes alone."""
     digest = hashlib.sha256(content)
+    digest.update(' '.join(map(_version, ('onnxruntime-gpu', 'tensorrt'))).encode())
     for array in weights:
         digest.update(np.ascontiguousarray(array).data)
     root = os.environ.get('XDG_CACHE_HOME') or Path.home() / '.cache'
@@ -106,6 +108,13 @@ def _cache_folder(precision: str, content: bytes, weights: Iterable[np.ndarray])
             ' XDG_CACHE_HOME'
         ) from error
     return folder
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:  # installed in another way
+        return ''
 
 
 @functools.cache

@@ -51,6 +51,7 @@ class TorchEngine:
         if device == 'cuda' and not cuda:
             raise EngineUnavailable('device cuda: no CUDA GPU is usable here; use device cpu')
         self.device = 'cuda' if cuda and device != 'cpu' else 'cpu'
+        self.precision = precision
         self.reason = reason
         torch.set_num_threads(threads or min(SMALL_MODEL_THREADS, torch.get_num_threads()))
         captures = self.device == 'cuda' and not eager
@@ -60,10 +61,9 @@ class TorchEngine:
             _check_gpu(self._device)
             torch.backends.cudnn.allow_tf32 = False  # float32 as on the CPU
         self._graphs = CudaGraphs(self._device) if captures else None
-        self._precise = precision == FLOAT32
         self._type: torch.dtype = getattr(torch, precision)
         self._model = load_model(bundle).to(self._device)
-        if not self._precise:
+        if precision != FLOAT32:
             _narrow(self._model, self._type)
         self.fuses = self._model.fuses
         self.draws = True
@@ -113,7 +113,7 @@ class TorchEngine:
             return self._run_in_type(key, function, *inputs)
 
     def _autocast(self) -> AbstractContextManager[None]:
-        if self._precise:
+        if self.precision == FLOAT32:
             return nullcontext()
         # Weights are narrow already: nothing of them to keep between calls, or in a graph.
         return torch.autocast(self.device, self._type, cache_enabled=False)

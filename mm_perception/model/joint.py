@@ -144,7 +144,7 @@ class Attention(MeanAggregator):
 
     def aggregate(self, messages: Tensor, present: Tensor) -> Tensor:
         """Weigh and add, see :class:`MeanAggregator`."""
-        scores = self.score(messages).masked_fill(~present[:, :, None], -1e9)
+        scores = self.score(messages).float().masked_fill(~present[:, :, None], -1e9)
         weights = scores.softmax(1).masked_fill(~present[:, :, None], 0.0)
         return (messages * weights).sum(1)
 

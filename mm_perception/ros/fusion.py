@@ -97,6 +97,7 @@ class Fusion:
             'labels': list(self.bundle.labels),
             'engine': self.engine.name,
             'device': self.engine.device,
+            'precision': self.engine.precision,
             'modalities': [
                 {
                     'name': name,

@@ -35,8 +35,9 @@ NODE_ROWS = (
     Row(
         'precision',
         'float32',
-        'Of matrix products and convolutions. 16 bits are for GPUs; at configure the engine is'
-        ' compared with float32 on the CPU, and refused if it differs too much.',
+        'What matrix products are computed in: int8 (large layers, engine onnx) makes a CPU'
+        ' faster, 16 bits are for GPUs. At configure the engine is compared with float32 on the'
+        ' CPU, and refused if it differs too much.',
         True,
         choices=PRECISIONS,
     ),

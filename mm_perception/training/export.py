@@ -21,11 +21,13 @@ from mm_perception.bundle import Bundle
 from mm_perception.evaluation.classifier_modules import load_modules
 from mm_perception.inference.folding import Fold, fold
 from mm_perception.inference.graphs import CLASSIFIERS, INDEX, MODEL
+from mm_perception.inference.quantization import PREFIX
 from mm_perception.inference.torch_engine import fuse_statistics, load_model
 from mm_perception.modalities import build_modality
 from mm_perception.model.base import MultimodalModel
 from mm_perception.model.joint import MeanAggregator
 from mm_perception.model.nexus import Nexus
+from mm_perception.training.quantized_graphs import quantized_graph, reference
 
 OPSET = 18
 _OUTPUT_AXES = {
@@ -76,6 +78,9 @@ def with_graphs(bundle: Bundle) -> Bundle:
     graphs, needed = {}, {}
     for stage, weights in parts:
         graphs[stage.name], needed[stage.name] = _without_weights(_export(stage), weights)
+        in_blocks = quantized_graph(graphs[stage.name], weights)
+        if in_blocks and weights is fusing:
+            graphs[PREFIX + stage.name], needed[PREFIX + stage.name] = in_blocks
     index = {
         'fuses': model.fuses,
         'draws': _draws_by_noise(model),
@@ -202,12 +207,8 @@ def _without_weights(content: bytes, weights: Mapping[str, np.ndarray]) -> tuple
         name = tensor.name.removeprefix('held.')
         if name in weights:
             renamed[tensor.name] = name
-            reference = onnx.TensorProto(
-                name=name, dims=weights[name].shape or (1,), data_type=tensor.data_type
-            )
-            reference.data_location = onnx.TensorProto.EXTERNAL
-            reference.external_data.add(key='location', value='weights')
-            tensor.CopyFrom(reference)
+            shape = weights[name].shape or (1,)
+            tensor.CopyFrom(reference(name, shape, weights[name].dtype.type))
     for node in model.graph.node:
         node.ClearField('doc_string')
         node.ClearField('metadata_props')

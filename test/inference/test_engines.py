@@ -11,9 +11,10 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import torch
-from model_specs import arm_spec, family_spec
+from model_specs import every_kind
 from small_bundle import make_bundle
 
 from mm_perception.bundle import Bundle, load_bundle, save_bundle
@@ -24,21 +25,13 @@ from mm_perception.inference import Engine, build_engine
 from mm_perception.inference.providers import has_provider
 from mm_perception.modalities import build_modality
 from mm_perception.modalities.raw import Array
-from mm_perception.model.build import FAMILIES
 from mm_perception.model.classifier import Classifier
 from mm_perception.spec import ModelSpec
 from mm_perception.training.export import with_graphs
 
 TOLERANCE = 2e-5
 """Difference to the eager reference, absolute or relative: float32, sums in another order."""
-SPECS = {family: family_spec(family) for family in FAMILIES} | {
-    'calibrated': family_spec('nexus', calibrated=True),
-    'attention': family_spec('nexus', joint_encoder='attention'),
-    'surrogates': family_spec('nexus', joint_encoder='surrogates'),
-    'laplace': family_spec('mmvae', options={'posterior': 'laplace'}),
-    'deep': family_spec('hmvae', options={'depth': 3}),
-    'arm': arm_spec(),
-}
+SPECS = every_kind()
 
 
 def arrays(spec: ModelSpec, count: int, seed: int = 0) -> dict[str, Array]:
@@ -90,6 +83,19 @@ def test_onnx_equals_the_eager_reference(case: str) -> None:
     engine, reference = (build_engine(bundle, 'cpu', kind) for kind in ('onnx', 'torch'))
     for count in (1, 3):
         assert_equal(engine, reference, spec, count)
+
+
+@pytest.mark.parametrize(
+    ('case', 'layers'), [('nexus', 1), ('calibrated', 4), ('attention', 4), ('nexus_flat', 2)]
+)
+def test_exported_graphs_hold_no_layer_too_many(case: str, layers: int) -> None:
+    """Nexus' first layer after the mean of messages is in the messages; no normalisation is."""
+    bundle = with_graphs(make_bundle(case, spec=SPECS[case]))
+    graphs = {n: onnx.load_from_string(c).graph for n, c in bundle.graphs.items() if n != 'index'}
+    operators = {name: [node.op_type for node in graph.node] for name, graph in graphs.items()}
+    assert not any('BatchNormalization' in found for found in operators.values())
+    products = [kind for kind in operators['fuse'] if kind in ('Gemm', 'MatMul')]
+    assert len(products) == layers
 
 
 def test_engines_agree_on_the_shipped_bundle() -> None:

@@ -17,6 +17,13 @@ LAYERS = {
         (4, 2, 6, 6),
         0,
     ),
+    'convolution over time': (lambda: nn.Conv1d(2, 5, 3), lambda: nn.BatchNorm1d(5), (4, 2, 6), 0),
+    'transposed over time': (
+        lambda: nn.ConvTranspose1d(2, 5, 3, bias=False),
+        lambda: nn.BatchNorm1d(5),
+        (4, 2, 6),
+        1,
+    ),
     'transposed': (
         lambda: nn.ConvTranspose2d(2, 5, 3),
         lambda: nn.BatchNorm2d(5),

@@ -62,6 +62,14 @@ REFUSED = {
         model_of(helper.make_node('Run', ['x'], ['y'], domain='evil')),
         "operator of the domain b'evil'",
     ),
+    'other operators of ONNX Runtime': (
+        model_of(helper.make_node('Tokenizer', ['x'], ['y'], domain='com.microsoft')),
+        "operator of the domain b'com.microsoft'",
+    ),
+    'an operator of ONNX Runtime elsewhere': (
+        model_of(helper.make_node('MatMulNBits', ['x'], ['y'], domain='evil')),
+        "operator of the domain b'evil'",
+    ),
     'cut': (model_of(ADD)[:-3], 'is cut short'),
     'noise': (b'\xff' * 40, 'number that does not end'),
     'unknown encoding': (b'\x0b\x00', 'unknown kind'),
