@@ -5,15 +5,19 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironment
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode
 
+from mm_perception.inference.engine import DEVICES, ENGINES, PRECISIONS
 from mm_perception.resources import share_directory
 from mm_perception.ros.transport import transport_environment
 
 RESPAWN_DELAY_S = 0.5
+_OVERRIDES = ('bundle', 'device', 'engine', 'precision')
 ARGUMENTS = (
     ('namespace', '', 'Namespace of the node and of its relative topics.', None),
     ('bundle', '', 'Trained bundle: a name or a folder; empty: as in params_file.', None),
     ('params_file', '', "Parameter file; empty: the package's config/cmi.yaml.", None),
-    ('device', '', 'Where inference runs; empty: as in params_file.', ['', 'auto', 'cpu', 'cuda']),
+    ('device', '', 'Where inference runs; empty: as in params_file.', ['', *DEVICES]),
+    ('engine', '', 'What runs the model; empty: as in params_file.', ['', *ENGINES]),
+    ('precision', '', 'What it computes in; empty: as in params_file.', ['', *PRECISIONS]),
     ('use_sim_time', 'false', 'Take the time from /clock.', ['true', 'false']),
     ('autostart', 'true', 'Configure and activate the node.', ['true', 'false']),
     ('use_respawn', 'false', 'Start the node again if its process dies.', ['true', 'false']),
@@ -38,7 +42,7 @@ def generate_launch_description() -> LaunchDescription:
 
 def _node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     chosen = {name: LaunchConfiguration(name).perform(context) for name, _, _, _ in ARGUMENTS}
-    overrides = {name: chosen[name] for name in ('bundle', 'device') if chosen[name]}
+    overrides = {name: chosen[name] for name in _OVERRIDES if chosen[name]}
     # The node starts itself, also after a respawn: transitions that launch asks for can get lost,
     # as the services of a killed process are still announced for a while.
     flags = {name: chosen[name] == 'true' for name in ('use_sim_time', 'autostart')}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def _scaling(rows: Sequence[Row], folder: Path) -> dict[str, Path]:
     figure = _figure(6.4, 4.0)
     panel = figure.subplots()
     engines = list(dict.fromkeys(row.engine for row in chosen))
-    for engine, colour in zip(engines, COLOURS):
+    for engine, colour in zip(engines, cycle(COLOURS)):
         for case, style in (('full_tick', '-o'), ('one_new_tick', '--s')):
             line = [row for row in chosen if (row.engine, row.case) == (engine, case)]
             counts = [row.modalities for row in line]
@@ -72,10 +73,12 @@ def _latency(rows: Sequence[Row], folder: Path) -> dict[str, Path]:
     for panel, (title, chosen) in zip(
         figure.subplots(1, len(panels), squeeze=False)[0], panels.items()
     ):
-        for k, row in enumerate(chosen):
+        colours = dict(zip(dict.fromkeys(row.engine for row in chosen), cycle(COLOURS)))
+        for row in chosen:
             assert row.percentiles_ms is not None
-            colour = COLOURS[k % len(COLOURS)]
-            panel.plot(row.percentiles_ms, PERCENTS, color=colour, label=_name(row))
+            style = '--' if row.threads == 1 else '-'
+            colour = colours[row.engine]
+            panel.plot(row.percentiles_ms, PERCENTS, style, color=colour, label=_name(row))
         _rules(panel, 'ms', '% of calls that take no longer')
         panel.set_xscale('log')
         _plain_numbers(panel.xaxis)

@@ -15,6 +15,8 @@ EXPECTED = {
     'bundle',
     'params_file',
     'device',
+    'engine',
+    'precision',
     'use_sim_time',
     'autostart',
     'use_respawn',

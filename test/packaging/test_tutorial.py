@@ -48,6 +48,6 @@ def test_the_tutorial_gives_an_observation(robot, rgb):
     bundle = with_graphs(make_bundle('my_robot', spec=robot))
     save_bundle(bundle, Path('models/my_robot'), '# my_robot\n')
     scope = {'rgb': rgb}
-    exec(blocks('python')[1], scope)  # noqa: S102 - code of ours
+    exec(blocks('python')[2], scope)  # noqa: S102 - code of ours
     assert scope['observation'].shape == (2 * robot.joint_latent_dim,)
     assert np.isfinite(scope['observation']).all()
