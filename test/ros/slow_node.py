@@ -22,5 +22,5 @@ class SlowEngine(TorchEngine):
 
 
 if __name__ == '__main__':
-    cmi_node.build_engine = lambda bundle, *choices: SlowEngine(bundle, 'cpu', 1, 'slow')
+    cmi_node.build_engine = lambda bundle, **choices: SlowEngine(bundle, 'cpu', 1)
     sys.exit(cmi_node.main())
