@@ -180,3 +180,11 @@ def test_picture_that_claims_too_much_is_refused_unread() -> None:
     ):
         with pytest.raises(InvalidInput, match=word):
             decode(CompressedImage(data=data), RECEIPT_NS, modality)
+
+
+def test_what_follows_a_picture_is_not_read_as_a_part_of_it() -> None:
+    """OpenCV reads on where it has met no pixels, and takes the next bytes for 2.3 GB to come."""
+    head = (13, b'IHDR', struct.pack('>IIBBBBB', 4, 4, 8, 2, 0, 0, 0))
+    hollow = png([head, (0, b'IEND', b'')])
+    assert picture_size(hollow) == (4, 4)
+    assert picture_size(hollow * 2) is None

@@ -15,8 +15,8 @@ def picture_size(data: bytes | memoryview) -> tuple[int, int] | None:
     Width and height that the head of a JPEG or PNG promises.
 
     :param data: the whole file.
-    :returns: pixels; None if it is neither, or if a part of it claims to be longer than the
-        whole: decoders allocate what is claimed.
+    :returns: pixels; None if it is neither, or if a part of it, or what follows a PNG, claims to
+        be longer than the whole: decoders allocate what is claimed.
     """
     data = memoryview(data)
     try:
@@ -36,8 +36,8 @@ def _png_size(data: memoryview) -> tuple[int, int] | None:
                 return None
             size = struct.unpack('>II', data[16:24])
         position += 12 + length
-        if kind == b'IEND' and position <= len(data):
-            return size
+        if kind == b'IEND':
+            return size if position == len(data) else None
     return None
 
 
