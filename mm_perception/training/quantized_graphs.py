@@ -29,26 +29,13 @@ def quantized_graph(
     large = [node for node in graph.node if _is_large(node, weights)]
     if not large:
         return None
-    for node in large:
-        weight = node.input[1]
+    for weight in sorted({node.input[1] for node in large}):
         outputs, inputs = weights[weight].shape
-        bias = node.input[2] if len(node.input) > 2 else ''
         count = -(-inputs // BLOCK)
         graph.initializer.append(reference(weight + BLOCKS, (outputs, count, BLOCK), np.uint8))
         graph.initializer.append(reference(weight + SCALES, (outputs, count), np.float32))
-        node.CopyFrom(
-            helper.make_node(
-                IN_BLOCKS,
-                [node.input[0], weight + BLOCKS, weight + SCALES, '', '', bias],
-                node.output,
-                domain=CONTRIBUTED,
-                K=inputs,
-                N=outputs,
-                bits=BITS,
-                block_size=BLOCK,
-                accuracy_level=_EIGHT_BIT_ACTIVATIONS,
-            )
-        )
+    for node in large:
+        node.CopyFrom(_in_blocks(node, weights[node.input[1]].shape))
     used = {name for node in graph.node for name in node.input}
     kept = [tensor for tensor in graph.initializer if tensor.name in used]
     del graph.initializer[:]
@@ -66,6 +53,21 @@ def reference(name: str, shape: tuple[int, ...], kind: type[np.generic]) -> onnx
     tensor.data_location = onnx.TensorProto.EXTERNAL
     tensor.external_data.add(key='location', value='weights')
     return tensor
+
+
+def _in_blocks(layer: onnx.NodeProto, shape: tuple[int, ...]) -> onnx.NodeProto:
+    data, weight, *bias = layer.input
+    return helper.make_node(
+        IN_BLOCKS,
+        [data, weight + BLOCKS, weight + SCALES, '', '', *bias],
+        layer.output,
+        domain=CONTRIBUTED,
+        K=shape[1],
+        N=shape[0],
+        bits=BITS,
+        block_size=BLOCK,
+        accuracy_level=_EIGHT_BIT_ACTIVATIONS,
+    )
 
 
 def _is_large(node: onnx.NodeProto, weights: Mapping[str, np.ndarray]) -> bool:

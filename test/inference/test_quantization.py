@@ -54,7 +54,7 @@ def test_rounding_is_at_most_half_a_step(
     assert (np.abs(restored(blocks, scales, inputs) - weight) <= 0.501 * step).all()
 
 
-@pytest.fixture(scope='module', params=['nexus', 'mmvae', 'mhvae'])
+@pytest.fixture(scope='module', params=['nexus', 'mmvae', 'mhvae', 'hmvae'])
 def wide(request: pytest.FixtureRequest) -> Bundle:
     """Networks as wide as the papers', random weights."""
     return with_graphs(make_bundle(spec=mhd_spec(family=request.param)))
