@@ -5,7 +5,7 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironment
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode
 
-from mm_perception.inference.engine import DEVICES, ENGINES, PRECISIONS
+from mm_perception.inference.build import DEVICES, ENGINES, PRECISIONS
 from mm_perception.resources import share_directory
 from mm_perception.ros.transport import transport_environment
 

@@ -20,7 +20,8 @@ from mm_perception.evaluation.frechet import measure_frechet
 from mm_perception.evaluation.generation import subsets
 from mm_perception.evaluation.labels import label_indices
 from mm_perception.evaluation.summary import by_observed
-from mm_perception.inference.engine import Engine, reference_engine
+from mm_perception.inference.build import reference_engine
+from mm_perception.inference.engine import Engine
 from mm_perception.modalities.raw import Array
 from mm_perception.model.build import build_model
 from mm_perception.spec import StageSpec, TrainingSpec

@@ -23,7 +23,7 @@ from mm_perception.benchmark.timing import Contestant, clocked
 from mm_perception.bundle import Bundle, load_bundle
 from mm_perception.errors import EngineUnavailable
 from mm_perception.inference import Engine, InferenceSession, build_engine
-from mm_perception.inference.proof import FLOAT32, INT8
+from mm_perception.inference.precision import FLOAT32, INT8
 from mm_perception.modalities import build_modality
 from mm_perception.modalities.raw import Array
 from mm_perception.spec import ModelSpec

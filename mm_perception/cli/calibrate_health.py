@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     from mm_perception.data.dataset import load_dataset
     from mm_perception.errors import ConfigError, DataError
     from mm_perception.inference.agreement import SECTION
-    from mm_perception.inference.engine import reference_engine
+    from mm_perception.inference.build import reference_engine
     from mm_perception.training.agreement import LEAST_ROWS, with_agreement
     from mm_perception.training.card import model_card
     from mm_perception.training.run import choose_device

@@ -11,7 +11,7 @@ from typing import Any
 
 from mm_perception.errors import ConfigError
 from mm_perception.evaluation.generation import ESTIMATORS
-from mm_perception.inference.proof import BOUNDS, FLOAT32
+from mm_perception.inference.precision import BOUNDS, FLOAT32
 
 EXAMPLES = """examples:
   mm-perception evaluate mhd

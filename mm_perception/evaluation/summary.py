@@ -18,8 +18,8 @@ from mm_perception.evaluation.coherence import classifier_accuracy, measure_cohe
 from mm_perception.evaluation.generation import subsets
 from mm_perception.evaluation.labels import label_indices
 from mm_perception.evaluation.rows import Row
-from mm_perception.inference.engine import build_engine, reference_engine
-from mm_perception.inference.proof import FLOAT32
+from mm_perception.inference.build import build_engine, reference_engine
+from mm_perception.inference.precision import FLOAT32
 
 
 def evaluate_bundle(

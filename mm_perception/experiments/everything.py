@@ -28,7 +28,7 @@ from mm_perception.experiments.contradictions import (
     measure_contradictions,
 )
 from mm_perception.experiments.data import take
-from mm_perception.inference.engine import reference_engine
+from mm_perception.inference.build import reference_engine
 from mm_perception.spec import StageSpec, TrainingSpec
 from mm_perception.training.feature_stage import train_features
 

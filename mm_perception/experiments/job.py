@@ -19,7 +19,7 @@ from mm_perception.experiments.judges import Judges, train_judges
 from mm_perception.experiments.measure import Subject, measure
 from mm_perception.experiments.plan import Unit, digest
 from mm_perception.experiments.table import Column
-from mm_perception.inference.engine import reference_engine
+from mm_perception.inference.build import reference_engine
 from mm_perception.spec import TrainingSpec
 from mm_perception.training.run import Run, checkpoint, fit_unimodal, train, trains_apart
 from mm_perception.training.stages import autoencoder_part

@@ -1,7 +1,8 @@
 """Running a trained bundle: engines and the incremental session."""
 
 from mm_perception.inference.agreement import Agreement, Judgement
-from mm_perception.inference.engine import Engine, build_engine
+from mm_perception.inference.build import build_engine
+from mm_perception.inference.engine import Engine
 from mm_perception.inference.session import Inference, InferenceSession, generated_std
 
 __all__ = [

@@ -14,7 +14,7 @@ from mm_perception.bundle import Bundle
 from mm_perception.errors import BundleError, EngineUnavailable
 from mm_perception.inference.folding import Fold, fold
 from mm_perception.inference.graph_check import check_graph
-from mm_perception.inference.proof import FLOAT32
+from mm_perception.inference.precision import FLOAT32
 from mm_perception.inference.providers import CPU, NAMES, remedy, with_options
 from mm_perception.inference.quantization import with_quantized
 from mm_perception.modalities.raw import Array

@@ -6,7 +6,7 @@ import ctypes
 
 from mm_perception.bundle import Bundle
 from mm_perception.inference.graphs import EXPORT, no_graphs
-from mm_perception.inference.proof import FLOAT32, INT8, SIXTEEN_BITS
+from mm_perception.inference.precision import FLOAT32, INT8, SIXTEEN_BITS
 from mm_perception.inference.providers import (
     CPU,
     CUDA,

@@ -9,7 +9,7 @@ import numpy as np
 from mm_perception.bundle import Bundle
 from mm_perception.errors import EngineUnavailable, NothingObserved
 from mm_perception.inference.graphs import MODEL, Graph, folded_weights, read_index
-from mm_perception.inference.proof import FLOAT32, INT8
+from mm_perception.inference.precision import FLOAT32, INT8
 from mm_perception.inference.providers import CPU, CUDA, TENSORRT
 from mm_perception.inference.quantization import PREFIX
 from mm_perception.modalities.raw import Array

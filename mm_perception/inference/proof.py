@@ -4,22 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from mm_perception.errors import EngineUnavailable, MMPerceptionError
+from mm_perception.inference.engine import Engine
+from mm_perception.inference.precision import BOUNDS
 from mm_perception.modalities import build_modality
 from mm_perception.modalities.raw import Array
 from mm_perception.spec import ModelSpec
-
-if TYPE_CHECKING:
-    from mm_perception.inference.engine import Engine
-
-FLOAT32, INT8 = 'float32', 'int8'
-SIXTEEN_BITS = FLOAT16, BFLOAT16 = 'float16', 'bfloat16'
-BOUNDS = {FLOAT32: 1e-3, FLOAT16: 1e-2, BFLOAT16: 1e-1, INT8: 5e-2}
-"""By precision: how far an engine may be from float32 on the CPU, see :func:`difference`."""
 
 
 @contextmanager

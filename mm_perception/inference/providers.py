@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from mm_perception.errors import EngineUnavailable
-from mm_perception.inference.proof import BFLOAT16, FLOAT16
+from mm_perception.inference.precision import BFLOAT16, FLOAT16
 
 CPU, CUDA, TENSORRT = 'cpu', 'cuda', 'tensorrt'
 NAMES = {

@@ -14,7 +14,7 @@ from mm_perception.bundle import Bundle
 from mm_perception.errors import EngineUnavailable, NothingObserved
 from mm_perception.inference.cuda_graphs import CudaGraphs, Function
 from mm_perception.inference.graphs import SMALL_MODEL_THREADS
-from mm_perception.inference.proof import FLOAT32
+from mm_perception.inference.precision import FLOAT32
 from mm_perception.inference.shapes import check_shapes
 from mm_perception.modalities.raw import Array
 from mm_perception.model.base import MultimodalModel, Posterior

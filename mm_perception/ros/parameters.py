@@ -10,7 +10,7 @@ from rcl_interfaces.msg import SetParametersResult
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from mm_perception.inference.engine import DEVICES, ENGINES, PRECISIONS
+from mm_perception.inference.build import DEVICES, ENGINES, PRECISIONS
 from mm_perception.ros.checks import WHEN_NOTHING, WHEN_SILENT, Checks, Limits
 from mm_perception.ros.codecs import input_codec
 from mm_perception.ros.health_parameters import HEALTH_ROWS, read_checks

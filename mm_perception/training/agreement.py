@@ -20,7 +20,8 @@ from mm_perception.evaluation.agreement import (
 )
 from mm_perception.evaluation.generation import encode_all
 from mm_perception.inference.agreement import SECTION, Agreement
-from mm_perception.inference.engine import Engine, reference_engine
+from mm_perception.inference.build import reference_engine
+from mm_perception.inference.engine import Engine
 from mm_perception.spec import ModelSpec, TrainingSpec
 from mm_perception.training.calibration import SPLIT
 from mm_perception.training.source import split_positions

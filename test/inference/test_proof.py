@@ -16,9 +16,10 @@ from small_bundle import make_bundle
 from mm_perception.bundle import Bundle, load_bundle
 from mm_perception.errors import EngineUnavailable
 from mm_perception.inference import Engine, build_engine
-from mm_perception.inference import engine as engine_module
+from mm_perception.inference import build as build_module
 from mm_perception.inference.onnx_engine import OnnxEngine
-from mm_perception.inference.proof import BOUNDS, difference, prove
+from mm_perception.inference.precision import BOUNDS
+from mm_perception.inference.proof import difference, prove
 from mm_perception.inference.providers import TENSORRT, has_provider, with_options
 from mm_perception.modalities.raw import Array
 from mm_perception.training.export import with_graphs
@@ -129,14 +130,14 @@ def test_auto_goes_on_with_the_cpu_where_a_gpu_gives_something_else(
     bundle: Bundle, monkeypatch: pytest.MonkeyPatch, fails: bool
 ) -> None:
     """In place of a GPU that computes wrongly, or not at all: an engine of which that is true."""
-    create, wrong = engine_module._create, shifted(bundle, 'top.scale.image.std', np.float32(1.0))
+    create, wrong = build_module._create, shifted(bundle, 'top.scale.image.std', np.float32(1.0))
 
-    def on_a_bad_gpu(bundle: Bundle, choice: engine_module._Choice, reason: str) -> Engine:
+    def on_a_bad_gpu(bundle: Bundle, choice: build_module._Choice, reason: str) -> Engine:
         if choice.device == 'cpu':
             return create(bundle, choice, reason)
         return Broken(bundle) if fails else OnnxEngine(wrong)
 
-    monkeypatch.setattr(engine_module, '_create', on_a_bad_gpu)
+    monkeypatch.setattr(build_module, '_create', on_a_bad_gpu)
     chosen = build_engine(bundle)
     assert (chosen.name, chosen.device) == ('onnx', 'cpu')
     assert ('fails at its first call' if fails else 'differs by') in chosen.reason

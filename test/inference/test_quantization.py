@@ -16,7 +16,8 @@ from mm_perception.errors import BundleError, EngineUnavailable
 from mm_perception.inference import build_engine
 from mm_perception.inference.graphs import MODEL, folded_weights, read_index
 from mm_perception.inference.onnx_engine import OnnxEngine
-from mm_perception.inference.proof import BOUNDS, INT8, difference
+from mm_perception.inference.precision import BOUNDS, INT8
+from mm_perception.inference.proof import difference
 from mm_perception.inference.quantization import (
     BLOCK,
     BLOCKS,

@@ -13,7 +13,8 @@ from matplotlib.figure import Figure
 from mm_perception.data.dataset import Dataset
 from mm_perception.experiments.job import Job, find_bundle_of, load_test
 from mm_perception.experiments.runner import Outcome
-from mm_perception.inference.engine import Engine, reference_engine
+from mm_perception.inference.build import reference_engine
+from mm_perception.inference.engine import Engine
 from mm_perception.modalities import Modality, build_modality
 from mm_perception.modalities.raw import Array
 from mm_perception.spec import ModelSpec
