@@ -94,9 +94,10 @@ def test_reload_of_the_shipped_bundle_loses_no_tick(
     print(f'16 reloads of mhd of {min(took_s):.2f} s and more, longest gap {gaps_s.max():.3f} s,'
           f' {late} of more than two periods')  # fmt: skip
     assert np.median(gaps_s) < 1.2 / 20.0
-    # A load that held up the ticks would make every gap as long as itself, on a slow machine too.
+    # A load that held up the ticks would make a gap as long as itself, on a slow machine too, each
+    # of the 16 times; a machine that others use stands still now and then.
     long = int((gaps_s > max(2.0 / 20.0, 0.5 * min(took_s))).sum())
-    assert long <= 2, 'two for a machine that stands still now and then'
+    assert long <= 5
 
 
 @pytest.mark.timeout(300)
