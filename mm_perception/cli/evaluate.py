@@ -157,6 +157,7 @@ def _run_bundle(args: argparse.Namespace) -> dict[str, Any]:
         rows += json_rows(bundle, _other_metrics(args, bundle, dataset), args.seed)
     return {
         'rows': rows,
+        'precision': args.precision,
         'versions': versions(),
         'seconds': round(time.monotonic() - began, 1),
     }
