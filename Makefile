@@ -22,13 +22,13 @@ bench: train-environment
 
 # Sensors that fail and recover at random; SOAK_SECONDS=180 is what the tests run of it.
 soak: environment
-	$(BIN)/python -m benchmarks.soak --seconds $(SOAK_SECONDS) --json docs/soak.json
+	$(BIN)/python -m checks.soak --seconds $(SOAK_SECONDS) --json docs/soak.json
 
 fault-matrix: test-environment
-	FAULT_MATRIX=docs/fault_matrix.json $(BIN)/python -m pytest test/ros/test_fault_matrix.py -v
+	FAULT_MATRIX=docs/fault_matrix.json $(BIN)/python -m pytest tests/ros/test_fault_matrix.py -v
 
 fuzz: test-environment
-	$(BIN)/python -m benchmarks.fuzz_messages --json docs/fuzz.json
+	$(BIN)/python -m checks.fuzz_messages --json docs/fuzz.json
 
 lint: test-environment
 	$(BIN)/ruff check .

@@ -56,7 +56,7 @@ if __name__ == '__main__':
             'console_scripts': [
                 'mm-perception = mm_perception.cli.main:main',
                 'cmi_node = mm_perception.ros.cmi_node:main',
-                'replay_node = mm_perception.ros.replay_node:main',
+                'replay_node = mm_perception.lab.replay.node:main',
                 'microphone_node = mm_perception.ros.microphone_node:main',
             ]
         },

@@ -4,6 +4,8 @@ Errors that a user can fix.
 Every message is one line that says what is wrong, where, and what to do.
 """
 
+from __future__ import annotations
+
 
 class MMPerceptionError(Exception):
     """Base of all errors that are the user's to mend; shown without a traceback."""

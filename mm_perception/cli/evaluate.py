@@ -9,9 +9,9 @@ import time
 from pathlib import Path
 from typing import Any
 
+from mm_perception.engines.engine import BOUNDS, FLOAT32
 from mm_perception.errors import ConfigError
 from mm_perception.evaluation.generation import ESTIMATORS
-from mm_perception.inference.precision import BOUNDS, FLOAT32
 
 EXAMPLES = """examples:
   mm-perception evaluate mhd
@@ -105,14 +105,13 @@ def _add_table_options(group: Any) -> None:
 
 
 def _run_table(args: argparse.Namespace) -> dict[str, Any]:
-    from mm_perception.experiments.pictures import draw_pictures
-    from mm_perception.experiments.plan import Settings
-    from mm_perception.experiments.report import json_content, markdown
-    from mm_perception.experiments.runner import run_table
-    from mm_perception.experiments.table import load_table
+    from mm_perception.lab.tables.pictures import draw_pictures
+    from mm_perception.lab.tables.report import json_content, markdown
+    from mm_perception.lab.tables.runner import run_table
+    from mm_perception.lab.tables.table import RunSettings, load_table
     from mm_perception.training.run import choose_device
 
-    settings = Settings(
+    settings = RunSettings(
         out=args.out,
         scale=args.scale,
         seeds=args.seeds,
@@ -134,7 +133,7 @@ def _run_table(args: argparse.Namespace) -> dict[str, Any]:
 
 def _run_bundle(args: argparse.Namespace) -> dict[str, Any]:
     from mm_perception.bundle import load_bundle
-    from mm_perception.evaluation.summary import (
+    from mm_perception.evaluation.coherence import (
         coherence_table,
         evaluate_bundle,
         json_rows,
@@ -164,7 +163,7 @@ def _run_bundle(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _other_metrics(args: argparse.Namespace, bundle: Any, dataset: Path) -> dict[str, Any]:
-    from mm_perception.experiments.everything import (
+    from mm_perception.lab.tables.bundle_metrics import (
         Evaluation,
         measure_everything,
         metric_table,

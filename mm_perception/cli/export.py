@@ -28,7 +28,7 @@ def add_parser(subparsers: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Export; returns the exit code."""
     from mm_perception.bundle import load_bundle, save_additions
-    from mm_perception.training.export import with_graphs
+    from mm_perception.engines.export import with_graphs
 
     bundle = with_graphs(load_bundle(args.bundle))
     save_additions(bundle)

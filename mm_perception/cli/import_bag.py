@@ -51,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
 
     from mm_perception.config import load_training
     from mm_perception.data.dataset import save_dataset
-    from mm_perception.ros.bags import import_bags
+    from mm_perception.ros.bag_import import import_bags
 
     if args.rate <= 0:
         raise DataError(f'--rate is {args.rate:g}; give ticks per second, more than 0')

@@ -26,6 +26,7 @@ COMMANDS = {
     'benchmark': 'measure latency, throughput, loss, memory and training speed',
     'info': 'show a bundle, the model families, the kinds of modalities',
 }
+IN_LABORATORY = {'demo': 'demo', 'build-data': 'digits', 'benchmark': 'benchmark'}
 FOR_TRAINING = frozenset(
     {'matplotlib', 'onnx', 'onnxscript', 'rosbags', 'scipy', 'tensorboard', 'torch', 'tqdm'}
 )
@@ -45,7 +46,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _build_parser(name)
     try:
         if name in COMMANDS:
-            module = importlib.import_module(f'mm_perception.cli.{name.replace("-", "_")}')
+            module = importlib.import_module(_module_of(name))
             module.add_parser(parser.get_default('subparsers'))
         options = parser.parse_args(arguments)
         return int(options.run(options) or 0)
@@ -58,6 +59,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print('mm-perception: interrupted', file=sys.stderr)
         return INTERRUPTED
+
+
+def _module_of(command: str) -> str:
+    part = IN_LABORATORY.get(command)
+    own = command.replace('-', '_')
+    return f'mm_perception.lab.{part}.command' if part else f'mm_perception.cli.{own}'
 
 
 def _build_parser(name: str) -> argparse.ArgumentParser:

@@ -11,15 +11,16 @@ from scipy.stats import rankdata
 from tqdm import tqdm
 
 from mm_perception.data.dataset import Dataset
+from mm_perception.engines.engine import Engine
 from mm_perception.evaluation.generation import (
+    Row,
     decode_all,
     encode_all,
     fuse_all,
     joint_latents,
+    mean_row,
     presence,
 )
-from mm_perception.evaluation.rows import Row, mean_row
-from mm_perception.inference.engine import Engine
 
 LEVELS = tuple(k / 20 for k in range(1, 20))
 ACTIVE = 0.01

@@ -1,8 +1,9 @@
-"""What an engine makes of a whole dataset, batch by batch."""
+"""What an engine makes of a whole dataset: rows of figures, labels, generation by batches."""
 
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -10,9 +11,79 @@ import numpy as np
 from tqdm import tqdm
 
 from mm_perception.data.dataset import Dataset
-from mm_perception.errors import ConfigError
-from mm_perception.inference.engine import Engine
-from mm_perception.modalities.raw import Array
+from mm_perception.engines.engine import Engine
+from mm_perception.errors import ConfigError, DataError
+from mm_perception.modalities import build_modality
+from mm_perception.modalities.base import Array
+from mm_perception.spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class Row:
+    """
+    One metric of one target given one subset of observed modalities.
+
+    :param metric: such as ``accuracy``, ``mfd``, ``log_likelihood``.
+    :param target: the modality that was generated, or ``latent``.
+    :param observed: the observed modalities.
+    :param estimator: ``mean`` or ``sample`` of the latents, or how else it was estimated.
+    :param n: number of test samples.
+    :param standard_error: of ``value``, where it is a mean over the test samples.
+    """
+
+    metric: str
+    target: str
+    observed: tuple[str, ...]
+    estimator: str
+    value: float
+    n: int
+    standard_error: float | None = None
+
+
+def mean_row(
+    metric: str, target: str, observed: tuple[str, ...], estimator: str, values: np.ndarray
+) -> Row:
+    """
+    Row of the mean of one value per test sample, with its standard error.
+
+    :param values: ``[N]``.
+    """
+    values = values.astype(np.float64)
+    count = len(values)
+    error = float(values.std(ddof=1)) / math.sqrt(count) if count > 1 else None
+    return Row(metric, target, observed, estimator, float(values.mean()), count, error)
+
+
+def label_indices(dataset: Dataset, spec: ModelSpec) -> np.ndarray | None:
+    """
+    Label index of every row, from the first modality that has labels and a one-hot array.
+
+    :returns: ``int64[N]``, -1 where that modality was not recorded; None if none carries labels.
+    """
+    for modality in spec.modalities:
+        if modality.kind == 'symbol':
+            values = np.argmax(dataset.values[modality.name], axis=1)
+            present = dataset.present[:, dataset.names.index(modality.name)]
+            return np.where(present, values[dataset.index[modality.name]], -1)
+    return None
+
+
+def labels_of_unique(dataset: Dataset, spec: ModelSpec, name: str) -> tuple[np.ndarray, int]:
+    """
+    Label index of every unique value of a modality, and the number of labels.
+
+    :returns: ``int64[U]``, -1 where no row tells it, and the count.
+    :raises DataError: if no modality carries labels.
+    """
+    rows = label_indices(dataset, spec)
+    if rows is None:
+        raise DataError('the dataset has no symbol modality; labels are needed here')
+    unique = np.full(len(dataset.values[name]), -1)
+    known = dataset.present[:, dataset.names.index(name)] & (rows >= 0)
+    unique[dataset.index[name][known]] = rows[known]
+    labels = next(build_modality(m).labels for m in spec.modalities if m.kind == 'symbol')
+    return unique, len(labels)
+
 
 BATCH = 1000
 ESTIMATORS = ('mean', 'sample', 'ancestral')

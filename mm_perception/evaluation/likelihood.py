@@ -13,7 +13,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from mm_perception.data.dataset import Dataset
-from mm_perception.evaluation.rows import Row, mean_row
+from mm_perception.evaluation.generation import Row, mean_row
 from mm_perception.model.base import MultimodalModel
 
 

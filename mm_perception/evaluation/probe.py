@@ -12,9 +12,15 @@ from torch.nn import functional
 from tqdm import tqdm
 
 from mm_perception.data.dataset import Dataset
-from mm_perception.evaluation.generation import encode_all, fuse_all, joint_latents, presence
-from mm_perception.evaluation.rows import Row, mean_row
-from mm_perception.inference.engine import Engine
+from mm_perception.engines.engine import Engine
+from mm_perception.evaluation.generation import (
+    Row,
+    encode_all,
+    fuse_all,
+    joint_latents,
+    mean_row,
+    presence,
+)
 
 PENALTY = 1e-4
 ITERATIONS = 300

@@ -7,10 +7,9 @@ from collections.abc import Callable, Iterable, Mapping
 import numpy as np
 
 from mm_perception.data.dataset import Dataset
-from mm_perception.evaluation.generation import generate
-from mm_perception.evaluation.rows import Row, mean_row
-from mm_perception.inference.engine import Engine
-from mm_perception.modalities.raw import Array
+from mm_perception.engines.engine import Engine
+from mm_perception.evaluation.generation import Row, generate, mean_row
+from mm_perception.modalities.base import Array
 from mm_perception.spec import ModelSpec
 
 ErrorMeasure = Callable[[Array, Array], np.ndarray]

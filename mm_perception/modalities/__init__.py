@@ -3,12 +3,14 @@
 from mm_perception.modalities import image, sound, symbol, trajectory, vector  # noqa: F401
 from mm_perception.modalities.base import (
     Modality,
+    Motion,
+    Stamped,
+    Waveform,
     Window,
     build_modality,
     complete_options,
     kinds,
 )
-from mm_perception.modalities.raw import Motion, Stamped, Waveform
 
 __all__ = [
     'Modality',

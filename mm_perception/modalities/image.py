@@ -10,18 +10,19 @@ import cv2
 import numpy as np
 
 from mm_perception.errors import InvalidInput
-from mm_perception.modalities.base import Modality, register_kind
-from mm_perception.modalities.quality import (
+from mm_perception.modalities.base import (
     BLACK,
     FROZEN,
     HOLES,
     SATURATED,
+    Array,
     Fault,
+    Modality,
     Thresholds,
     Trace,
+    register_kind,
     sampled_rows,
 )
-from mm_perception.modalities.raw import Array
 
 OVERSAMPLING = 4
 

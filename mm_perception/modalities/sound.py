@@ -1,4 +1,4 @@
-"""Sound: waveform to mel spectrogram and back."""
+"""Sound: waveform to mel spectrogram and back, and the windows that find pieces of a stream."""
 
 from __future__ import annotations
 
@@ -7,14 +7,223 @@ from dataclasses import dataclass
 import numpy as np
 
 from mm_perception.errors import ConfigError, InvalidInput
-from mm_perception.modalities.base import Modality, Window, register_kind, require_finite
-from mm_perception.modalities.mel import MelSpectrum, griffin_lim, mel_filters, spread_mel
-from mm_perception.modalities.quality import CLIPPED, FROZEN, SILENT, Fault, Thresholds, Trace
-from mm_perception.modalities.raw import Array, Waveform
-from mm_perception.modalities.resampling import resample
-from mm_perception.modalities.sliding_sound import SlidingSoundWindow
-from mm_perception.modalities.utterance import UtteranceWindow, trim_silence
+from mm_perception.modalities.base import (
+    CLIPPED,
+    FROZEN,
+    SILENT,
+    Array,
+    Fault,
+    Modality,
+    Stamped,
+    Thresholds,
+    Trace,
+    Waveform,
+    Window,
+    register_kind,
+    require_finite,
+)
+from mm_perception.modalities.dsp import (
+    MelSpectrum,
+    StreamResampler,
+    griffin_lim,
+    mel_filters,
+    resample,
+    spread_mel,
+)
 from mm_perception.spec import ModalitySpec
+
+FRAME_S = 0.02
+FLOOR_RMS = 1e-3
+
+
+def frame_levels(samples: Array, rate_hz: int) -> Array:
+    """
+    Root mean square of consecutive frames of 20 ms.
+
+    :param samples: ``float32[n]``.
+    :returns: ``float32[ceil(n / frame)]``; the last frame is padded with zeros.
+    """
+    length = max(int(rate_hz * FRAME_S), 1)
+    padded = np.pad(samples, (0, -len(samples) % length))
+    return np.sqrt((padded.reshape(-1, length) ** 2).mean(axis=1))
+
+
+def trim_silence(samples: Array, rate_hz: int, silence_db: float) -> Array:
+    """
+    Cut what is quieter than the loudest frame by ``silence_db`` off both ends.
+
+    :param samples: ``float32[n]``.
+    :returns: ``float32[m]``, m <= n, at least one frame.
+    """
+    levels = frame_levels(samples, rate_hz)
+    active = np.flatnonzero(levels >= levels.max() * 10.0 ** (-silence_db / 20.0))
+    length = max(int(rate_hz * FRAME_S), 1)
+    return samples[active[0] * length : (active[-1] + 1) * length]
+
+
+class UtteranceWindow(Window):
+    """
+    Finds utterances in a stream of chunks.
+
+    An utterance begins with a frame louder than both an absolute floor and the running
+    noise level, and ends with a pause or after ``seconds``. Its stamp is the time of its
+    last sample.
+
+    :param seconds: longest utterance; the rest of a longer one is skipped.
+    :param pause_s: silence that ends an utterance.
+    :param silence_db: dB below the utterance's loudest frame that count as silence.
+    """
+
+    def __init__(self, seconds: float, pause_s: float, silence_db: float) -> None:
+        super().__init__()
+        self._seconds = seconds
+        self._pause_s = pause_s
+        self._silence = 10.0 ** (-silence_db / 20.0)
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the utterance under way, the noise level and the last value."""
+        super().clear()
+        self._rest: Array = np.zeros(0, np.float32)
+        self._frames: list[Array] = []
+        self._lead: Array | None = None
+        self._noise = FLOOR_RMS
+        self._peak = 0.0
+        self._quiet_s = 0.0
+        self._skipping = False
+        self._expected_ns: int | None = None
+
+    def push(self, raw: Waveform, stamp_ns: int) -> None:
+        """
+        Take a chunk.
+
+        :param stamp_ns: time of the chunk's first sample; after a gap of more than the
+            pause an utterance under way counts as ended.
+        """
+        if self._expected_ns is not None:
+            gap_s = (stamp_ns - self._expected_ns) * 1e-9
+            if gap_s < -self._seconds:
+                self.clear()
+            elif gap_s > self._pause_s:
+                self._end(raw.rate_hz, self._expected_ns)
+                self._rest = np.zeros(0, np.float32)
+        start_ns = stamp_ns - int(len(self._rest) / raw.rate_hz * 1e9)
+        samples = np.concatenate((self._rest, raw.samples))
+        length = max(int(raw.rate_hz * FRAME_S), 1)
+        count = len(samples) // length
+        self._rest = samples[count * length :]
+        self._expected_ns = stamp_ns + int(raw.seconds * 1e9)
+        levels = frame_levels(samples[: count * length], raw.rate_hz) if count else ()
+        for k, level in enumerate(levels):
+            end_ns = start_ns + int((k + 1) * length / raw.rate_hz * 1e9)
+            frame = samples[k * length : (k + 1) * length]
+            self._take(frame, float(level), raw.rate_hz, end_ns)
+
+    def advance(self, now_ns: int) -> None:
+        """End the utterance under way if the stream has stopped for longer than a pause."""
+        if self._expected_ns is not None and self._frames:
+            if (now_ns - self._expected_ns) * 1e-9 > self._pause_s + FRAME_S:
+                rate_hz = round(len(self._frames[0]) / FRAME_S)
+                self._end(rate_hz, self._expected_ns)
+
+    def _take(self, frame: Array, level: float, rate_hz: int, end_ns: int) -> None:
+        threshold = max(4.0 * self._noise, 2.0 * FLOOR_RMS, self._peak * self._silence)
+        loud = level > threshold
+        self._quiet_s = 0.0 if loud else self._quiet_s + FRAME_S
+        if not self._frames and not (loud and not self._skipping):
+            self._wait(frame, level)
+            return
+        if not self._frames and self._lead is not None:
+            self._frames.append(self._lead)
+        self._frames.append(frame)
+        self._peak = max(self._peak, level)
+        if len(self._frames) * FRAME_S >= self._seconds:
+            self._skipping = self._quiet_s == 0.0
+            self._end(rate_hz, end_ns)
+        elif self._quiet_s >= self._pause_s:
+            self._end(rate_hz, end_ns - int(self._quiet_s * 1e9))
+
+    def _wait(self, frame: Array, level: float) -> None:
+        if self._quiet_s >= self._pause_s:
+            self._skipping = False
+        if not self._skipping:
+            self._noise = 0.95 * self._noise + 0.05 * max(level, 0.1 * FLOOR_RMS)
+        self._lead = frame
+
+    def _end(self, rate_hz: int, end_ns: int) -> None:
+        spoken = len(self._frames) * FRAME_S - self._quiet_s
+        if spoken >= 3 * FRAME_S:
+            self._latest = Stamped(Waveform(np.concatenate(self._frames), rate_hz), end_ns)
+        self._frames = []
+        self._lead = None
+        self._peak = 0.0
+
+
+class SlidingSoundWindow(Window):
+    """
+    The last samples of a steady sound, at the rate of the analysis.
+
+    It slides by whole hops, so that one value shares the frames of its spectrogram with the
+    next. After a gap longer than itself, and at another sample rate, it fills anew.
+
+    :param length: samples of a value.
+    :param hop: samples by which it slides.
+    :param rate_hz: of the analysis.
+    """
+
+    def __init__(self, length: int, hop: int, rate_hz: int) -> None:
+        super().__init__()
+        self._length = length
+        self._hop = hop
+        self._rate_hz = rate_hz
+        self._samples: Array
+        self._expected_ns: int | None
+        self._taken: int  # samples of the stream that came
+        self._end: int  # position after the last sample at the rate of the analysis
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget all samples and the last value."""
+        super().clear()
+        self._begin(self._rate_hz)
+
+    def push(self, raw: Waveform, stamp_ns: int) -> None:
+        """Take a chunk; ``stamp_ns`` is the time of its first sample."""
+        gap_s = 0.0 if self._expected_ns is None else (stamp_ns - self._expected_ns) * 1e-9
+        if raw.rate_hz != self._source_hz or abs(gap_s) > self._length / self._rate_hz:
+            if gap_s < 0:
+                super().clear()
+            self._begin(raw.rate_hz)
+        end_ns = stamp_ns + int(raw.seconds * 1e9)
+        self._expected_ns = end_ns
+        self._taken += len(raw.samples)
+        new = raw.samples if self._resampler is None else self._resampler.push(raw.samples)
+        self._samples = np.concatenate((self._samples, new))
+        self._end += len(new)
+        keep = self._length + self._end % self._hop
+        self._samples = self._samples[-keep:]
+        if len(self._samples) == keep:
+            self._complete(end_ns)
+
+    def _complete(self, end_ns: int) -> None:
+        """Make the newest whole hops the value; some of the last samples may wait."""
+        end = self._end - self._end % self._hop
+        up, down = (self._resampler.up, self._resampler.down) if self._resampler else (1, 1)
+        waiting_s = (self._taken - end * down / up) / self._source_hz
+        value = Waveform(
+            self._samples[: self._length], self._rate_hz, self._stream, end - self._length
+        )
+        self._latest = Stamped(value, end_ns - int(waiting_s * 1e9))
+
+    def _begin(self, source_hz: int) -> None:
+        self._source_hz = source_hz
+        same = source_hz == self._rate_hz
+        self._resampler = None if same else StreamResampler(source_hz, self._rate_hz)
+        self._stream = object()
+        self._samples = np.zeros(0, np.float32)
+        self._taken = self._end = 0
+        self._expected_ns = None
+
 
 MAX_SECONDS = 60.0
 FULL_SCALE = 0.999

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from mm_perception.errors import InvalidInput
-from mm_perception.modalities.base import Modality, register_kind
-from mm_perception.modalities.raw import Array
+from mm_perception.modalities.base import Array, Modality, register_kind
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,20 @@ from dataclasses import dataclass
 import numpy as np
 
 from mm_perception.errors import ConfigError, InvalidInput
-from mm_perception.modalities.base import Modality, Window, register_kind, require_finite
-from mm_perception.modalities.quality import STILL, Fault, Thresholds, Trace, beyond_range
-from mm_perception.modalities.raw import Array, Motion, Stamped
+from mm_perception.modalities.base import (
+    STILL,
+    Array,
+    Fault,
+    Modality,
+    Motion,
+    Stamped,
+    Thresholds,
+    Trace,
+    Window,
+    beyond_range,
+    register_kind,
+    require_finite,
+)
 from mm_perception.spec import ModalitySpec
 
 MAX_POINTS = 10_000

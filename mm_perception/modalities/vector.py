@@ -7,9 +7,15 @@ from dataclasses import dataclass
 import numpy as np
 
 from mm_perception.errors import ConfigError, InvalidInput
-from mm_perception.modalities.base import Modality, register_kind, require_finite
-from mm_perception.modalities.quality import Fault, Thresholds, beyond_range
-from mm_perception.modalities.raw import Array
+from mm_perception.modalities.base import (
+    Array,
+    Fault,
+    Modality,
+    Thresholds,
+    beyond_range,
+    register_kind,
+    require_finite,
+)
 from mm_perception.spec import ModalitySpec
 
 

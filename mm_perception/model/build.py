@@ -8,32 +8,31 @@ from functools import partial
 
 from mm_perception.errors import ConfigError
 from mm_perception.model.base import MultimodalModel
-from mm_perception.model.flat import FlatModel
-from mm_perception.model.hmvae import HMVAE
-from mm_perception.model.mhvae import MHVAE
-from mm_perception.model.nexus import Nexus
-from mm_perception.model.objectives import (
+from mm_perception.model.baselines.flat import FlatModel
+from mm_perception.model.baselines.hmvae import HMVAE
+from mm_perception.model.baselines.mhvae import MHVAE
+from mm_perception.model.baselines.objectives import (
     AssociationOptions,
+    StratifiedOptions,
     SubsampledOptions,
     SurrogateOptions,
     association_loss,
-    dropout_elbo,
-    elbo,
+    stratified_elbo,
     subsampled_elbo,
     surrogate_elbo,
 )
-from mm_perception.model.recipe import Recipe
-from mm_perception.model.stratified import StratifiedOptions, stratified_elbo
+from mm_perception.model.family import Family
+from mm_perception.model.nexus import Nexus
+from mm_perception.model.objectives import dropout_elbo, elbo
 from mm_perception.spec import ModelSpec
 
-_NEXUS = Recipe('', dropout_elbo)
-_MVAE = Recipe('product', subsampled_elbo, SubsampledOptions)
-_MMVAE = Recipe('mixture', stratified_elbo, StratifiedOptions)
-_MOPOE = Recipe('mixture_of_products', elbo)
-
+_NEXUS = Family('', dropout_elbo)
+_MVAE = Family('product', subsampled_elbo, SubsampledOptions)
+_MMVAE = Family('mixture', stratified_elbo, StratifiedOptions)
+_MOPOE = Family('mixture_of_products', elbo)
 FAMILIES: dict[str, Callable[[ModelSpec], MultimodalModel]] = {
     'nexus': partial(Nexus, recipe=_NEXUS),
-    'nexus0': partial(Nexus, recipe=Recipe('concatenation', dropout_elbo)),
+    'nexus0': partial(Nexus, recipe=Family('concatenation', dropout_elbo)),
     'nexus_flat': partial(FlatModel, recipe=_NEXUS),
     'mvae': partial(Nexus, recipe=_MVAE),
     'mvae_flat': partial(FlatModel, recipe=_MVAE),
@@ -42,10 +41,10 @@ FAMILIES: dict[str, Callable[[ModelSpec], MultimodalModel]] = {
     'mopoe': partial(Nexus, recipe=_MOPOE),
     'mopoe_flat': partial(FlatModel, recipe=_MOPOE),
     'jmvae': partial(
-        FlatModel, recipe=Recipe('surrogates', surrogate_elbo, SurrogateOptions, modalities=2)
+        FlatModel, recipe=Family('surrogates', surrogate_elbo, SurrogateOptions, modalities=2)
     ),
     'avae': partial(
-        FlatModel, recipe=Recipe('surest', association_loss, AssociationOptions, modalities=2)
+        FlatModel, recipe=Family('surest', association_loss, AssociationOptions, modalities=2)
     ),
     'mhvae': MHVAE,
     'hmvae': HMVAE,

@@ -1,10 +1,4 @@
-"""
-Encoder and decoder networks of single modalities.
-
-A pair is a function of the array's shape, the latent size and its options; the encoder maps
-``float[B, *shape]`` to ``float[B, 2 * latent_dim]`` (mean, log variance), the decoder maps
-``float[B, latent_dim]`` to the likelihood's outputs ``float[B, *shape]``.
-"""
+"""The network of a classifier that judges generated data."""
 
 from __future__ import annotations
 
@@ -17,6 +11,7 @@ from torch import Tensor, nn
 
 from mm_perception.config import from_plain
 from mm_perception.errors import ConfigError
+from mm_perception.modalities import build_modality
 from mm_perception.spec import ModalitySpec
 
 Shape = tuple[int, ...]
@@ -211,3 +206,27 @@ def split_posterior(outputs: Tensor) -> tuple[Tensor, Tensor]:
     """Cut ``float[B, 2 * D]`` into mean and a log variance held between -10 and 6."""
     mean, log_variance = outputs.split(int(outputs.shape[-1]) // 2, dim=-1)
     return mean, log_variance.clamp(-10.0, 6.0)
+
+
+class Classifier(nn.Module):
+    """
+    Reads the label off one modality.
+
+    It shares the architecture of the modality's encoder, but neither weights nor training
+    with the model that it judges.
+
+    :param spec: the modality.
+    :param classes: number of labels.
+    """
+
+    def __init__(self, spec: ModalitySpec, classes: int) -> None:
+        super().__init__()
+        self.encoder, _ = build_pair(spec, build_modality(spec).shape)
+        self.head = nn.Sequential(
+            nn.LeakyReLU(0.01), nn.Dropout(0.3), nn.Linear(2 * spec.latent_dim, classes)
+        )
+
+    def forward(self, data: Tensor) -> Tensor:
+        """Logits ``float[B, classes]`` of ``float[B, *shape]``."""
+        logits: Tensor = self.head(self.encoder(data))
+        return logits

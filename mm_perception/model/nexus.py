@@ -8,15 +8,106 @@ from typing import ClassVar, cast
 import torch
 from torch import Tensor, nn
 
+from mm_perception.modalities import build_modality
 from mm_perception.model.base import MultimodalModel, Posterior
-from mm_perception.model.distributions import DiagonalGaussian, mapped
-from mm_perception.model.networks import dense
+from mm_perception.model.distributions import DiagonalGaussian, find_likelihood, mapped
+from mm_perception.model.family import Family
+from mm_perception.model.networks import build_pair, dense, split_posterior
 from mm_perception.model.objectives import Batch
-from mm_perception.model.recipe import Recipe
-from mm_perception.model.scale import LatentScale
 from mm_perception.model.uncertainty import Uncertainty
-from mm_perception.model.unimodal import UnimodalVAE
-from mm_perception.spec import ModelSpec
+from mm_perception.spec import ModalitySpec, ModelSpec
+
+
+class LatentScale(nn.Module):
+    """
+    Brings a modality's latent to zero mean and unit variance over the training set.
+
+    Without it the top-level loss weighs modalities by the scale their autoencoders happen
+    to use.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__()
+        self.register_buffer('mean', torch.zeros(latent_dim))
+        self.register_buffer('std', torch.ones(latent_dim))
+
+    @torch.no_grad()
+    def fit(self, posterior: DiagonalGaussian) -> None:
+        """Take mean and std of the aggregated posterior of the training set, ``[N, d]``."""
+        self.mean.copy_(posterior.mean.mean(0))
+        variance = posterior.mean.var(0, correction=0) + posterior.log_variance.exp().mean(0)
+        self.std.copy_(variance.sqrt().clamp_min(1e-3))
+
+    def forward(self, latent: Tensor) -> Tensor:
+        """Standardise ``float[B, d]``."""
+        return (latent - self.mean) / self.std
+
+    def inverse(self, latent: Tensor) -> Tensor:
+        """Undo :meth:`forward`."""
+        return latent * self.std + self.mean
+
+
+class UnimodalVAE(nn.Module):
+    """
+    Variational autoencoder of one modality.
+
+    :param spec: kind, latent size, networks, likelihood and weights.
+
+    Vasco et al. 2022, section 5, eq. 14.
+    """
+
+    def __init__(self, spec: ModalitySpec) -> None:
+        super().__init__()
+        self.spec = spec
+        self.shape = build_modality(spec).shape
+        self.encoder, self.decoder = build_pair(spec, self.shape)
+        self.likelihood = find_likelihood(spec.likelihood)
+
+    def encode(self, data: Tensor) -> DiagonalGaussian:
+        """Unimodal posterior q(z_m | x_m) of ``float[B, *shape]``: ``[B, latent_dim]``."""
+        return DiagonalGaussian(*split_posterior(self.encoder(data)))
+
+    def decode(self, latent: Tensor) -> Tensor:
+        """Expected data given ``float[B, latent_dim]``: ``float[B, *shape]``."""
+        return self.likelihood.mean(self.decoder(latent))
+
+    def log_likelihood(self, latent: Tensor, data: Tensor) -> Tensor:
+        """Log density of data given ``float[B, latent_dim]``: ``float[B]``."""
+        return self.likelihood.log_prob(self.decoder(latent).float(), data)
+
+    def forward(
+        self, data: Tensor, generator: torch.Generator | None = None
+    ) -> tuple[DiagonalGaussian, dict[str, Tensor]]:
+        """
+        Posterior and terms of the bottom-level evidence lower bound, per sample.
+
+        :param data: ``float[B, *shape]``.
+        :returns: q(z_m | x_m), and ``log_likelihood`` and ``kl``, unweighted, ``float[B]``.
+        """
+        posterior = self.encode(data)
+        return posterior, {
+            'log_likelihood': self.log_likelihood(posterior.sample(generator), data),
+            'kl': posterior.kl_to_prior(),
+        }
+
+    def loss(
+        self, data: Tensor, warm_up: float = 1.0, generator: torch.Generator | None = None
+    ) -> tuple[Tensor, dict[str, Tensor], DiagonalGaussian]:
+        """
+        Negative weighted evidence lower bound, averaged over the batch.
+
+        :param warm_up: factor on the KL weight, 0..1.
+        :returns: the loss, the batch means of its terms, and the posterior.
+
+        Vasco et al. 2022, first sum of eq. 21, with weights lambda and beta.
+        """
+        posterior, values = self(data, generator)
+        terms = {name: value.mean() for name, value in values.items()}
+        likelihood = self.spec.likelihood_weight * terms['log_likelihood']
+        return self.spec.beta * warm_up * terms['kl'] - likelihood, terms, posterior
 
 
 class TopLevel(nn.Module):
@@ -28,7 +119,7 @@ class TopLevel(nn.Module):
     Vasco et al. 2022, section 5, eq. 15-17.
     """
 
-    def __init__(self, spec: ModelSpec, recipe: Recipe) -> None:
+    def __init__(self, spec: ModelSpec, recipe: Family) -> None:
         super().__init__()
         self.spec = spec
         self._objective = recipe.bind_objective(spec)
@@ -114,7 +205,7 @@ class Nexus(MultimodalModel):
     own_latents: ClassVar[bool] = True
     separable: ClassVar[bool] = True
 
-    def __init__(self, spec: ModelSpec, recipe: Recipe) -> None:
+    def __init__(self, spec: ModelSpec, recipe: Family) -> None:
         super().__init__(spec)
         top = TopLevel(spec, recipe)  # first: its weights start as those trained apart
         self.unimodal = nn.ModuleDict({m.name: UnimodalVAE(m) for m in spec.modalities})

@@ -17,10 +17,7 @@ import torch
 from torch import Tensor
 
 from mm_perception.model.base import Posterior
-from mm_perception.model.distributions import Diagonal, DiagonalGaussian, mapped
-from mm_perception.model.dropout import forced_perceptual_dropout
-from mm_perception.model.experts import ExpertEncoder, Surrogates
-from mm_perception.model.joint import JointEncoder
+from mm_perception.model.joint_encoder import JointEncoder, forced_perceptual_dropout
 from mm_perception.spec import ModelSpec
 
 Loss = tuple[Tensor, dict[str, Tensor]]
@@ -68,32 +65,6 @@ class NoOptions:
     """A family without options."""
 
 
-@dataclass(frozen=True)
-class SubsampledOptions:
-    """
-    Options of :func:`subsampled_elbo`.
-
-    :param random_subsets: random subsets per step beside all and each alone; used with more
-        than two modalities.
-    """
-
-    random_subsets: int = 1
-
-
-@dataclass(frozen=True)
-class SurrogateOptions:
-    """Options of :func:`surrogate_elbo`: weight of the KL divergences to the surrogates."""
-
-    alpha_surrogate: float = 0.1
-
-
-@dataclass(frozen=True)
-class AssociationOptions:
-    """Options of :func:`association_loss`: lambda, the weight of the symmetric KL divergence."""
-
-    association_weight: float = 1.0
-
-
 def elbo(level: Level, batch: Batch, options: NoOptions) -> Loss:
     """
     Evidence lower bound of all that was recorded.
@@ -114,56 +85,6 @@ def dropout_elbo(level: Level, batch: Batch, options: NoOptions) -> Loss:
     """
     seen = forced_perceptual_dropout(batch.present, level.spec.dropout, batch.generator)
     return _elbo_of(level, batch, level.joint(batch.codes, seen))
-
-
-def subsampled_elbo(level: Level, batch: Batch, options: SubsampledOptions) -> Loss:
-    """
-    Sum of the lower bounds of all modalities, of each alone, and of random subsets.
-
-    Wu and Goodman 2018, section 2.3; Vasco et al. 2022, eq. 9-11.
-    """
-    subsets = [batch.present]
-    if batch.present.shape[1] > 1:
-        subsets += _alone(batch.present)
-    if batch.present.shape[1] > 2:
-        subsets += [
-            forced_perceptual_dropout(batch.present, 1.0, batch.generator)
-            for _ in range(options.random_subsets)
-        ]
-    _, loss, terms = _elbo_of_subsets(level, batch, subsets)
-    return loss, terms
-
-
-def surrogate_elbo(level: Level, batch: Batch, options: SurrogateOptions) -> Loss:
-    """
-    Lower bound under the joint encoder, and its KL divergences to the unimodal surrogates.
-
-    Rows with one modality give the lower bound under its surrogate.
-
-    Suzuki et al. 2016, eq. 8; Suzuki and Matsuo 2022, eq. 14.
-    """
-    encoder = level.joint
-    assert isinstance(encoder, Surrogates)
-    joint = encoder(batch.codes, batch.present)
-    loss, terms = _elbo_of(level, batch, joint)
-    experts = encoder.experts(batch.codes, batch.present)
-    assert isinstance(experts, DiagonalGaussian)
-    gap = mapped(joint, lambda part: part[:, None]).kl_to(experts).sum(1)
-    terms['surrogate'] = masked_mean(gap, batch.present.all(1))
-    return loss + batch.warm_up * options.alpha_surrogate * terms['surrogate'], terms
-
-
-def association_loss(level: Level, batch: Batch, options: AssociationOptions) -> Loss:
-    """
-    Sum of the unimodal lower bounds, and the symmetric KL divergence of the two posteriors.
-
-    Yin et al. 2017; Vasco et al. 2022, eq. 6-8.
-    """
-    experts, loss, terms = _elbo_of_subsets(level, batch, _alone(batch.present))
-    assert isinstance(experts, DiagonalGaussian)
-    gap = experts.kl_to(mapped(experts, lambda part: part.flip(1))).sum(1)
-    terms['association'] = masked_mean(gap, batch.present.all(1))
-    return loss + batch.warm_up * options.association_weight * terms['association'], terms
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -203,11 +124,6 @@ def weighted(level: Level, found: Tensor) -> Tensor:
     return (found * torch.tensor(weights, device=found.device)).sum(-1)
 
 
-def _alone(present: Tensor) -> list[Tensor]:
-    columns = torch.eye(present.shape[1], dtype=torch.bool, device=present.device)
-    return [present & column for column in columns]
-
-
 def _elbo_of(level: Level, batch: Batch, joint: Posterior) -> Loss:
     """Bound of one joint posterior; each term is averaged over the rows that have it."""
     kl = joint.kl_to_prior().mean()
@@ -219,21 +135,3 @@ def _elbo_of(level: Level, batch: Batch, joint: Posterior) -> Loss:
         terms[name] = masked_mean(found[:, column], batch.present[:, column])
         loss = loss - level.weight(name) * terms[name]
     return loss, terms
-
-
-def _elbo_of_subsets(
-    level: Level, batch: Batch, subsets: list[Tensor]
-) -> tuple[Diagonal, Tensor, dict[str, Tensor]]:
-    """Sum over subsets ``bool[B, M]`` of the bound of what is in them, from one pass."""
-    encoder = level.joint
-    assert isinstance(encoder, ExpertEncoder)
-    experts = encoder.experts(batch.codes, batch.present)
-    wanted, count = torch.cat(subsets), len(subsets)
-    joint = encoder.combine(mapped(experts, lambda part: part.repeat(count, 1, 1)), wanted)
-    found = log_likelihoods(level, batch, joint.sample(batch.generator), wanted)
-    rows = len(batch.present)
-    kl = (joint.kl_to_prior() * wanted.any(1)).sum() / rows
-    likelihood = weighted(level, found).sum() / rows
-    means = found.sum(0) / wanted.sum(0).clamp_min(1)
-    terms = {'kl': kl, **dict(zip(level.spec.names, means))}
-    return experts, level.spec.alpha * batch.warm_up * kl - likelihood, terms

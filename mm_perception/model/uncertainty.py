@@ -10,9 +10,42 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from mm_perception.model.distributions import DiagonalGaussian
-from mm_perception.model.joint import aggregate_mean
-from mm_perception.model.spread import Spread
+from mm_perception.model.joint_encoder import aggregate_mean
 from mm_perception.spec import ModelSpec
+
+
+class ResidualCovariance(nn.Module):
+    """
+    Normal distribution of a modality's standardised latent about what the top decoder expects.
+
+    A top decoder is trained with a variance of one, whatever it leaves open. Here its actual
+    error on held-out data is kept, with the correlations between dimensions; samples of it
+    give generated data the variety that real data have. Unfitted, there is none.
+
+    :param latent_dim: size d of the latent.
+    """
+
+    factor: Tensor
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__()
+        self.register_buffer('factor', torch.zeros(latent_dim, latent_dim))
+
+    @torch.no_grad()
+    def fit(self, errors: Tensor) -> None:
+        """
+        Take the second moments of errors on held-out data.
+
+        :param errors: latents less what was expected, ``float[N, d]``.
+        """
+        moments = errors.double().t() @ errors.double() / len(errors)
+        floor = 1e-6 * torch.eye(len(moments), dtype=moments.dtype, device=moments.device)
+        self.factor.copy_(torch.linalg.cholesky(moments + floor))
+
+    def forward(self, noise: Tensor) -> Tensor:
+        """Error of standard normal ``float[B, d]``: ``float[B, d]``."""
+        return noise @ self.factor.t()
+
 
 PROTOTYPES = 512
 HIDDEN = 64
@@ -83,8 +116,8 @@ class Uncertainty(nn.Module):
     that, given some of the modalities, the latent that all of them give lies within the
     published intervals as often as they say; learned on held-out data by maximum likelihood.
     Where the present modalities are unlike all training data, the standard deviations return
-    to the prior's. What the joint latent leaves open of each modality is a :class:`Spread`.
-    Untrained, it changes nothing.
+    to the prior's. What the joint latent leaves open of each modality is a
+    :class:`ResidualCovariance`. Untrained, it changes nothing.
 
     :param spec: modalities and size of the joint latent.
     """
@@ -94,7 +127,9 @@ class Uncertainty(nn.Module):
         self.names = spec.names
         size = spec.joint_latent_dim
         self.novelty = nn.ModuleDict({m.name: Novelty(m.latent_dim) for m in spec.modalities})
-        self.spread = nn.ModuleDict({m.name: Spread(m.latent_dim) for m in spec.modalities})
+        self.spread = nn.ModuleDict(
+            {m.name: ResidualCovariance(m.latent_dim) for m in spec.modalities}
+        )
         self.correction = nn.Sequential(
             nn.Linear(len(spec.modalities) + 2 * size, HIDDEN),
             nn.LeakyReLU(0.01),
@@ -109,9 +144,9 @@ class Uncertainty(nn.Module):
         """Novelty of one modality."""
         return cast(Novelty, self.novelty[name])
 
-    def spread_of(self, name: str) -> Spread:
+    def spread_of(self, name: str) -> ResidualCovariance:
         """Spread of one modality's latent."""
-        return cast(Spread, self.spread[name])
+        return cast(ResidualCovariance, self.spread[name])
 
     def forward(
         self, posterior: DiagonalGaussian, latents: Mapping[str, Tensor], present: Tensor

@@ -16,15 +16,21 @@ from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
 from mm_perception.bundle import load_bundle
+from mm_perception.engines.build import build_engine
 from mm_perception.errors import BundleError, ConfigError, MMPerceptionError
-from mm_perception.inference import build_engine
-from mm_perception.ros.checks import WHEN_SILENT
-from mm_perception.ros.fusion import Fusion
-from mm_perception.ros.inputs import Inputs
-from mm_perception.ros.late_service import LateService
-from mm_perception.ros.lifecycle import ManagedNode, autostart, run_node
-from mm_perception.ros.memory import trim_memory, trim_memory_soon
-from mm_perception.ros.outputs import Outputs
+from mm_perception.fusion.fusion import Fusion
+from mm_perception.fusion.health import WHEN_SILENT, Reading
+from mm_perception.ros.background import LateService, Worker
+from mm_perception.ros.cmi.diagnostics import Reporter
+from mm_perception.ros.cmi.inputs import Inputs
+from mm_perception.ros.cmi.outputs import Outputs
+from mm_perception.ros.lifecycle import (
+    ManagedNode,
+    autostart,
+    run_node,
+    trim_memory,
+    trim_memory_soon,
+)
 from mm_perception.ros.parameters import (
     NODE_ROWS,
     TRIGGER_ANY,
@@ -33,9 +39,6 @@ from mm_perception.ros.parameters import (
     modality_rows,
 )
 from mm_perception.ros.qos import latched_qos
-from mm_perception.ros.reporting import Reporter
-from mm_perception.ros.slots import Reading
-from mm_perception.ros.worker import Worker
 
 Readings = Mapping[str, Reading | None]
 _ENGINE_CHOICES = ('device', 'engine', 'threads', 'precision')

@@ -15,20 +15,23 @@ from sensor_msgs.msg import PointCloud2
 from mm_perception.errors import ConfigError, MissingDependency, MMPerceptionError
 from mm_perception.ros.codecs import audio_message
 from mm_perception.ros.lifecycle import run_node
-from mm_perception.ros.parameters import Parameters
+from mm_perception.ros.parameters import Parameters, ParameterSpec
 from mm_perception.ros.qos import overridable
-from mm_perception.ros.rows import Row
 
 FULL_SCALE = 32768.0
 MAX_DRIFT_NS = 100_000_000
 PATIENCE_NS = 1_000_000_000
 ROWS = (
-    Row('device', '', 'Part of the name of an input device, or its number; empty: default.', True),
-    Row('rate_hz', 16000, 'Samples per second.', True, span=(1000, 384000)),
-    Row('channels', 1, 'Number of channels.', True, span=(1, 64)),
-    Row('chunk_s', 0.04, 'Length of one message (s).', True, span=(0.005, 1.0)),
-    Row('paced', False, 'Read no faster than real time, for devices that are files.', True),
-    Row('frame_id', 'microphone', 'Frame of the messages.', True),
+    ParameterSpec(
+        'device', '', 'Part of the name of an input device, or its number; empty: default.', True
+    ),
+    ParameterSpec('rate_hz', 16000, 'Samples per second.', True, span=(1000, 384000)),
+    ParameterSpec('channels', 1, 'Number of channels.', True, span=(1, 64)),
+    ParameterSpec('chunk_s', 0.04, 'Length of one message (s).', True, span=(0.005, 1.0)),
+    ParameterSpec(
+        'paced', False, 'Read no faster than real time, for devices that are files.', True
+    ),
+    ParameterSpec('frame_id', 'microphone', 'Frame of the messages.', True),
 )
 
 

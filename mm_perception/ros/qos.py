@@ -1,9 +1,21 @@
-"""Quality of service of the node's topics; all of it can be overridden by parameters."""
+"""Quality of service of the topics, and why nothing comes in or nobody takes what goes out."""
 
 from __future__ import annotations
 
-from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from collections.abc import Iterable
+from typing import Any
+
+from rclpy.node import Node
+from rclpy.qos import (
+    DurabilityPolicy,
+    QoSCompatibility,
+    QoSProfile,
+    ReliabilityPolicy,
+    qos_check_compatible,
+)
 from rclpy.qos_overriding_options import QoSOverridingOptions
+
+from mm_perception.ros.codecs import message_name
 
 
 def input_qos(depth: int) -> QoSProfile:
@@ -28,3 +40,66 @@ def latched_qos() -> QoSProfile:
 def overridable() -> QoSOverridingOptions:
     """Declare the standard ``qos_overrides`` parameters of a topic."""
     return QoSOverridingOptions.with_default_policies()
+
+
+def explain_silence(node: Node, subscription: Any, name: str) -> str:
+    """
+    Say why no message of a modality arrives.
+
+    :param subscription: its subscription.
+    :param name: of the modality.
+    """
+    topic, expected = str(subscription.topic_name), message_name(subscription.msg_type)
+    publishers = node.get_publishers_info_by_topic(topic)
+    if not publishers:
+        return f'no publisher on {topic}; start the driver, remap, or set modalities.{name}.topic'
+    types = {publisher.topic_type for publisher in publishers}
+    if expected not in types:
+        return (
+            f'{topic} carries {", ".join(sorted(types))} but {expected} is expected; set'
+            f' modalities.{name}.message'
+        )
+    own = _of_node(node, node.get_subscriptions_info_by_topic(topic))
+    for publisher in publishers if own else ():
+        reason = _mismatch(publisher.qos_profile, own.qos_profile)
+        if reason:
+            return f'QoS of {publisher.node_name} on {topic} does not match: {reason}'
+    return f'{topic} has a publisher but nothing arrives from it'
+
+
+def explain_consumers(node: Node, publishers: Iterable[Any]) -> list[str]:
+    """
+    Say which subscribers of the node's outputs get nothing, and why.
+
+    :param publishers: of the outputs.
+    """
+    lines = []
+    for publisher in publishers:
+        topic = str(publisher.topic_name)
+        own = _of_node(node, node.get_publishers_info_by_topic(topic))
+        for subscriber in node.get_subscriptions_info_by_topic(topic) if own else ():
+            who = f'{subscriber.node_name} gets nothing from {topic}'
+            if subscriber.topic_type != own.topic_type:
+                lines.append(
+                    f'{who}: it expects {subscriber.topic_type}, but {own.topic_type} is sent'
+                )
+                continue
+            reason = _mismatch(own.qos_profile, subscriber.qos_profile)
+            if reason:
+                lines.append(f'{who}: {reason}; set qos_overrides.{topic}.publisher')
+    return lines
+
+
+def _of_node(node: Node, endpoints: Iterable[Any]) -> Any:
+    """
+    This node's own endpoint, as the others see it; None if it is not discovered yet.
+
+    Only so are its deadlines written as those of the others, and can be compared.
+    """
+    place = node.get_name(), node.get_namespace()
+    return next((e for e in endpoints if (e.node_name, e.node_namespace) == place), None)
+
+
+def _mismatch(publisher_qos: Any, subscription_qos: Any) -> str:
+    verdict, reason = qos_check_compatible(publisher_qos, subscription_qos)
+    return ' '.join(reason.split()) if verdict == QoSCompatibility.ERROR else ''

@@ -10,16 +10,17 @@ from torch import Tensor
 from mm_perception.data.dataset import Dataset, load_dataset, splits
 from mm_perception.errors import ConfigError
 from mm_perception.model.distributions import DiagonalGaussian
-from mm_perception.model.dropout import forced_perceptual_dropout
+from mm_perception.model.joint_encoder import forced_perceptual_dropout
 from mm_perception.model.nexus import Nexus
 from mm_perception.spec import TrainingSpec
 from mm_perception.training.loop import Stage
-from mm_perception.training.source import TensorSource, split_positions
 from mm_perception.training.stages import (
     Posteriors,
+    TensorSource,
     build_stage,
     cache_posteriors,
     seed_weights,
+    split_positions,
 )
 
 SPLIT = 'validation'

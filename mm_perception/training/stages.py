@@ -1,26 +1,96 @@
-"""The stages of a training run: unimodal autoencoders, classifiers, top level, or all jointly."""
+"""The stages of a run: data on the device, autoencoders, classifiers, top level, refinement."""
 
 from __future__ import annotations
 
 import zlib
 from collections.abc import Mapping
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
+from mm_perception.data.dataset import Dataset, load_dataset
+from mm_perception.errors import ConfigError
+from mm_perception.modalities import build_modality
 from mm_perception.model.build import build_model
-from mm_perception.model.classifier import Classifier
 from mm_perception.model.distributions import DiagonalGaussian
-from mm_perception.model.nexus import Nexus
-from mm_perception.model.unimodal import UnimodalVAE
+from mm_perception.model.joint_encoder import forced_perceptual_dropout
+from mm_perception.model.networks import Classifier
+from mm_perception.model.nexus import Nexus, UnimodalVAE
 from mm_perception.spec import ModalitySpec, ModelSpec, StageSpec, TrainingSpec
 from mm_perception.training.augmentation import Augmentation, build_augmentation
 from mm_perception.training.loop import Loss, Stage, use_bfloat16
-from mm_perception.training.source import TensorSource, split_positions
+
+
+class TensorSource:
+    """
+    A dataset's unique values per modality, on a device, as they are stored.
+
+    :param dataset: values are gathered through its index, and scaled to 0..1 on the device.
+    """
+
+    def __init__(self, dataset: Dataset, device: torch.device) -> None:
+        self.names = dataset.names
+        self.rows = len(dataset)
+        self._values = {n: torch.from_numpy(dataset.values[n]).to(device) for n in self.names}
+        self.index = {
+            n: torch.from_numpy(dataset.index[n].astype(np.int64)).to(device) for n in self.names
+        }
+        self.present = torch.from_numpy(dataset.present).to(device)
+
+    def unique(self, name: str) -> int:
+        """How many unique values a modality has."""
+        return len(self._values[name])
+
+    def values(self, name: str, positions: Tensor) -> Tensor:
+        """Unique values of a modality, ``float32[B, *shape]`` in 0..1."""
+        values = self._values[name][positions]
+        return values.float() / 255.0 if values.dtype == torch.uint8 else values.float()
+
+    def row_values(self, name: str, rows: Tensor) -> Tensor:
+        """Values of a modality in some rows, ``float32[B, *shape]`` in 0..1."""
+        return self.values(name, self.index[name][rows])
+
+
+def load_split(spec: TrainingSpec, split: str) -> Dataset:
+    """
+    Read a split of the dataset to train on; values that no row shows are left out.
+
+    :raises ConfigError: if it does not fit the configuration, or lacks a modality.
+    """
+    dataset = load_dataset(Path(spec.dataset), split)
+    if dataset.names != spec.model.names:
+        raise ConfigError(
+            f'{spec.dataset} has modalities {", ".join(dataset.names)}, the configuration'
+            f' {", ".join(spec.model.names)}; list them in that order'
+        )
+    for modality in spec.model.modalities:
+        found, expected = dataset.values[modality.name].shape[1:], build_modality(modality).shape
+        if found != expected:
+            raise ConfigError(
+                f'{spec.dataset}: {modality.name} has shape {found}, its preprocessing gives'
+                f' {expected}; build the dataset again'
+            )
+    recorded = dataset.present.sum(axis=0)
+    never = [name for name, count in zip(dataset.names, recorded.tolist()) if not count]
+    if never:
+        raise ConfigError(
+            f'{spec.dataset}: split {split} has no row with {", ".join(never)}; record it, or'
+            ' leave it out of the configuration'
+        )
+    return dataset.shown()
+
+
+def split_positions(count: int, fraction: float, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Split ``range(count)`` at random into training and validation positions."""
+    order = np.random.default_rng(seed).permutation(count)
+    held_out = int(count * fraction)
+    return np.sort(order[held_out:]), np.sort(order[:held_out])
+
 
 Posteriors = dict[str, DiagonalGaussian]
 
@@ -198,3 +268,77 @@ def build_stage(
         identity=identity,
         bfloat16=use_bfloat16(spec.precision, source.present.device),
     )
+
+
+def refinement_stage(
+    spec: TrainingSpec, model: Nexus, posteriors: Posteriors, source: TensorSource
+) -> Stage:
+    """
+    Let the top decoders see what becomes of their latents.
+
+    A top decoder that is trained on latents alone gives their average where the joint latent
+    leaves them open, and an average of latents may decode to something else than any of them
+    (a "five" that is heard as "nine"). Here the log likelihood of the data, through the
+    unimodal decoder, joins that of the latent, for modalities with a ``data_weight``, each
+    generated from some of the others, as it is where its sensor fails. All but
+    their top decoders stays as it is: no gradient reaches the autoencoders, and the joint
+    posteriors do not change.
+
+    :param posteriors: of the training set's unique values.
+    """
+    seed_weights(spec, 'refinement')
+    model.eval().requires_grad_(False)
+    weights = {m.name: m.data_weight for m in spec.model.modalities if m.data_weight}
+    decoders = nn.ModuleDict({name: model.top.decoders[name] for name in weights})
+    decoders.requires_grad_(True)
+
+    def loss(rows: Tensor, _: float) -> tuple[Tensor, dict[str, Tensor]]:
+        present = source.present[rows]
+        latents = {
+            name: DiagonalGaussian(*(part[source.index[name][rows]] for part in posterior))
+            for name, posterior in posteriors.items()
+        }
+        total, terms = torch.zeros((), device=present.device), {}
+        for name, weight in weights.items():
+            others, kept = _without(present, spec.model.names.index(name))
+            if len(kept) < 2:  # too few for batch statistics
+                continue
+            part = {
+                n: DiagonalGaussian(p.mean[kept], p.log_variance[kept]) for n, p in latents.items()
+            }
+            joint = _draw_joint(model, part, others)
+            data = source.row_values(name, rows[kept])
+            latent, found = _log_likelihoods(model, name, joint, part[name].mean, data)
+            total = total - model.top.weight(name) * latent - weight * found
+            terms[name] = found
+        return total, terms
+
+    identity = repr((spec.model, spec.unimodal, spec.top))
+    return build_stage(
+        spec, 'refinement', decoders, spec.refinement, loss, source.rows, source, identity
+    )
+
+
+def _without(present: Tensor, column: int) -> tuple[Tensor, Tensor]:
+    """Rows that have a modality and others; presence in them, without it."""
+    others = present.clone()
+    others[:, column] = False
+    kept = (present[:, column] & others.any(1)).nonzero().squeeze(1)
+    return others[kept], kept
+
+
+@torch.no_grad()
+def _draw_joint(model: Nexus, latents: Posteriors, present: Tensor) -> Tensor:
+    seen = forced_perceptual_dropout(present, model.spec.dropout)
+    codes = model.top.scaled({name: latent.sample() for name, latent in latents.items()})
+    joint: Tensor = model.top.joint(codes, seen).sample()
+    return joint
+
+
+def _log_likelihoods(
+    model: Nexus, name: str, joint: Tensor, latent: Tensor, data: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Mean log likelihoods, given the joint latent, of a modality's latent and of its data."""
+    scale, conditional = model.top.scale_of(name), model.top.conditional(name, joint)
+    found = model.vae(name).log_likelihood(scale.inverse(conditional.mean), data)
+    return conditional.log_prob(scale(latent)).mean(), found.mean()

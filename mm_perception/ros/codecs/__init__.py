@@ -7,15 +7,14 @@ from mm_perception.ros.codecs.base import (
     make_header,
     message_name,
     output_codec,
+    read_table,
     stamp_of,
     time_message,
 )
 from mm_perception.ros.codecs.image import image_message, picture_message
-from mm_perception.ros.codecs.latent import latent_message, latent_vector_message
-from mm_perception.ros.codecs.points import read_table
 from mm_perception.ros.codecs.sound import audio_message
 from mm_perception.ros.codecs.trajectory import trajectory_message
-from mm_perception.ros.codecs.vector import array_message
+from mm_perception.ros.codecs.vector import array_message, latent_message, latent_vector_message
 
 __all__ = [
     'InputCodec',

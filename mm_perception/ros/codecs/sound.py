@@ -13,12 +13,13 @@ from mm_perception.modalities import Modality, Waveform
 from mm_perception.ros.codecs.base import (
     OutputCodec,
     make_header,
+    read_table,
     register_input,
     register_output,
     stamp_of,
+    table_message,
 )
 from mm_perception.ros.codecs.image import encode_float_image
-from mm_perception.ros.codecs.points import read_table, table_message
 
 MAX_AMPLITUDE = 2.0
 MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 400_000

@@ -1,4 +1,4 @@
-"""Vectors of numbers, labels, and the arrays in which both leave."""
+"""Vectors of numbers, labels and the joint posterior, and the arrays in which they leave."""
 
 from __future__ import annotations
 
@@ -8,12 +8,18 @@ from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import WrenchStamped
-from sensor_msgs.msg import Imu, JointState
+from sensor_msgs.msg import Imu, JointState, PointCloud2
 from std_msgs.msg import Float32MultiArray, Header, MultiArrayDimension, String
 
 from mm_perception.errors import InvalidInput
 from mm_perception.modalities import Modality
-from mm_perception.ros.codecs.base import OutputCodec, register_input, register_output, stamp_of
+from mm_perception.ros.codecs.base import (
+    OutputCodec,
+    register_input,
+    register_output,
+    stamp_of,
+    table_message,
+)
 
 MAX_LABEL = 256
 
@@ -114,3 +120,18 @@ register_output(
 register_output(
     'symbol', OutputCodec(_encode_plain, Float32MultiArray, _encode_plain, Float32MultiArray)
 )
+
+
+def latent_message(mean: np.ndarray, std: np.ndarray, header: Header) -> PointCloud2:
+    """
+    Build the message of a joint posterior.
+
+    :param mean: ``float32[D]``.
+    :param std: ``float32[D]``.
+    """
+    return table_message({'mean': mean, 'std': std}, header)
+
+
+def latent_vector_message(mean: np.ndarray, std: np.ndarray) -> Float32MultiArray:
+    """Build the same as a bare array, ``float32[2, D]``: means, then standard deviations."""
+    return array_message(np.stack((mean, std)), ['statistic', 'latent'])

@@ -1,0 +1,232 @@
+"""
+Run the node for a long time beside sensors that fail and recover at random, and watch it.
+
+    python -m checks.soak --seconds 1800 --json soak.json
+
+Two processes, `cmi_node` and `replay_node`; the replay breaks its sensors by a random schedule
+(`--seed` repeats it), up to three at once. Exit code 0 only if no exception is in the logs, the
+node's memory is flat, latents came at the rate, and `~/status` named every fault within its
+detection time, and its end.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import random
+import statistics
+import sys
+import tempfile
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from checks.soak_watch import Process, Watcher
+from mm_perception.bundle import load_bundle
+from mm_perception.lab.harness.processes import free_domain, ros_environment
+
+RATE_HZ = 10.0
+TICK_S = 1.0 / RATE_HZ
+START_S, QUIET_S, MARGIN_S, AFTER_STALL_S = 60.0, 10.0, 0.5, 2.0
+MEMORY_PERIOD_S = 1.0
+WARM_UP = 1 / 3
+GROWTH, RATE_ERROR = 0.01, 0.02
+# In the first minutes much happens for the first time: a short run may grow by this, but once.
+SHORT_S, FIRST_TIMES_MIB = 600.0, 16.0
+TOGETHER = 3
+# Seconds between complete values; a spoken digit is complete after its pause, and the digit
+# that a fault interrupts does not count.
+PERIOD_S = {'image': 0.04, 'trajectory': 0.4, 'sound': 1.6, 'symbol': 0.3}
+# From the first broken message on.
+LIMIT_S = {'black': 1.0, 'nan': 0.0, 'frozen': 1.0}
+FAULTS = {
+    'image': ('silent', 'frozen', 'black', 'nan'),
+    'sound': ('silent', 'frozen', 'black', 'nan'),
+    'trajectory': ('silent', 'black', 'nan'),
+    'symbol': ('silent', 'black', 'nan'),
+}
+
+
+@dataclass(frozen=True)
+class Injected:
+    """
+    One fault of one sensor.
+
+    :param within_s: seconds after its start by which the status must say so.
+    :param back_s: seconds after its end by which the sensor must be in use again.
+    """
+
+    sensor: str
+    fault: str
+    start_s: float
+    duration_s: float
+    within_s: float
+    back_s: float
+
+    @property
+    def state(self) -> str:
+        """What the status must call it."""
+        return 'stale' if self.fault == 'silent' else 'rejected'
+
+    @property
+    def end_s(self) -> float:
+        """When the sensor works again."""
+        return self.start_s + self.duration_s
+
+
+def plan(seconds: float, seed: int, max_age_s: dict[str, float]) -> list[Injected]:
+    """Draw faults at random, every sensor's apart from each other, at most three at once."""
+    rng = random.Random(seed)
+    planned: list[Injected] = []
+    free_s = dict.fromkeys(FAULTS, QUIET_S)
+    now_s = QUIET_S
+    while True:
+        now_s += rng.uniform(0.3, 3.0)
+        sensor = rng.choice(list(FAULTS))
+        fault = rng.choice(FAULTS[sensor])
+        limit_s = LIMIT_S.get(fault, max_age_s[sensor])
+        within_s = limit_s + PERIOD_S[sensor] + TICK_S + MARGIN_S
+        duration_s = within_s + rng.uniform(0.5, 4.0)
+        back_s = PERIOD_S[sensor] + TICK_S + MARGIN_S
+        if now_s + duration_s + back_s > seconds - 1.0:
+            return planned
+        others = [p for p in planned if p.end_s + p.back_s > now_s]
+        if now_s >= free_s[sensor] and len(others) < TOGETHER:
+            planned.append(Injected(sensor, fault, now_s, duration_s, within_s, back_s))
+            free_s[sensor] = now_s + duration_s + back_s + rng.uniform(3.0, 10.0)
+
+
+def schedule_json(planned: Sequence[Injected]) -> str:
+    """Write faults as the schedule of the replay node."""
+    return json.dumps(
+        [
+            {
+                'sensor': fault.sensor,
+                'start_s': round(fault.start_s, 2),
+                'duration_s': round(fault.duration_s, 2),
+                'fault': fault.fault,
+            }
+            for fault in planned
+        ]
+    )
+
+
+def soak(seconds: float, seed: int, folder: Path) -> dict[str, Any]:
+    """Run the nodes and watch them; what goes into the JSON file."""
+    bundle = load_bundle('mhd')
+    planned = plan(seconds, seed, {m.name: m.max_age_s for m in bundle.spec.modalities})
+    domain = free_domain()
+    os.environ.update(ros_environment(domain))
+    cmi = Process('cmi_node', folder, {'autostart': 'true', 'rate_hz': RATE_HZ})
+    schedule = "'" + schedule_json(planned) + "'"
+    replay = Process(
+        'replay_node', folder, {'seed': seed, 'wait_for_subscribers': 'true', 'schedule': schedule}
+    )
+    watcher = Watcher(domain, list(FAULTS))
+    memory_mib: list[float] = []
+    codes: list[int] = []
+    try:
+        watcher.spin_until(lambda: watcher.start_s is not None, START_S)
+        next_memory_s = 0.0
+        while (now_s := watcher.elapsed_s()) < seconds:
+            watcher.spin_once()
+            if now_s >= next_memory_s:
+                next_memory_s += MEMORY_PERIOD_S
+                memory_mib.append(cmi.resident_mib())
+    finally:
+        codes = [process.stop() for process in (cmi, replay)]
+        watcher.close()
+    exceptions = cmi.exceptions() + replay.exceptions()
+    return judge(seconds, planned, watcher, memory_mib, exceptions, codes)
+
+
+def judge(
+    seconds: float,
+    planned: Sequence[Injected],
+    watcher: Watcher,
+    memory_mib: Sequence[float],
+    exceptions: list[str],
+    codes: list[int],
+) -> dict[str, Any]:
+    """Compare what was seen with what was injected."""
+    # While the machine stands still nothing can be reported; a node that does is no excuse.
+    missed, late_back = [], []
+    found_s: dict[str, list[float]] = defaultdict(list)
+    for fault in planned:
+        seen_s = watcher.first(fault.sensor, fault.start_s, fault.end_s, fault.state)
+        stalled_s = watcher.stalled_s(fault.start_s, fault.end_s)
+        if seen_s is None or seen_s - fault.start_s > fault.within_s + stalled_s:
+            missed.append({**asdict(fault), 'seen_s': seen_s})
+        else:
+            found_s[f'{fault.sensor} {fault.fault}'].append(seen_s - fault.start_s)
+        limit_s = fault.end_s + fault.back_s
+        limit_s += watcher.stalled_s(fault.end_s, limit_s + AFTER_STALL_S)
+        back_s = watcher.first(fault.sensor, fault.end_s, limit_s, 'ok')
+        if back_s is None:
+            late_back.append(asdict(fault))
+    warm = memory_mib[int(len(memory_mib) * WARM_UP) :]
+    part = max(len(warm) // 5, 1)
+    before_mib, after_mib = statistics.median(warm[:part]), statistics.median(warm[-part:])
+    growth = after_mib / before_mib - 1.0
+    flat = growth < GROWTH or (seconds < SHORT_S and after_mib - before_mib < FIRST_TIMES_MIB)
+    rate_hz = watcher.latent_rate_hz(QUIET_S, seconds)
+    checks = {
+        'no exception': not exceptions and codes == [0, 0],
+        'memory flat': flat,
+        'latents at rate': abs(rate_hz / RATE_HZ - 1.0) <= RATE_ERROR,
+        'every fault reported': not missed,
+        'every recovery in time': not late_back,
+    }
+    return {
+        'seconds': seconds,
+        'faults': len(planned),
+        'latent_rate_hz': round(rate_hz, 3),
+        'latents': len(watcher.latents_s),
+        'stalled_s': round(watcher.stalled_s(QUIET_S, seconds), 2),
+        'memory_mib': {'after_warm_up': round(before_mib, 1), 'end': round(after_mib, 1)},
+        'memory_series_mib': [
+            round(value) for value in memory_mib[:: max(len(memory_mib) // 30, 1)]
+        ],
+        'memory_growth_percent': round(100.0 * growth, 2),
+        'exceptions': exceptions[:10],
+        'missed': missed,
+        'late_back': late_back,
+        'detection_s': {
+            name: {'n': len(s), 'p50': round(statistics.median(s), 2), 'max': round(max(s), 2)}
+            for name, s in sorted(found_s.items())
+        },
+        'checks': checks,
+        'ok': all(checks.values()),
+    }
+
+
+def main(args: list[str] | None = None) -> int:
+    """Run the command; its exit code."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument('--seconds', type=float, default=1800.0)
+    parser.add_argument('--seed', type=int, default=0)
+    parser.add_argument('--json', type=Path, help='file for the result')
+    options = parser.parse_args(args)
+    with tempfile.TemporaryDirectory() as folder:
+        result = soak(options.seconds, options.seed, Path(folder))
+    result['seed'] = options.seed
+    if options.json:
+        options.json.write_text(json.dumps(result, indent=1) + '\n')
+    for name, value in result.items():
+        if name not in ('detection_s', 'checks'):
+            print(f'{name:24} {value}')
+    for name, figures in result['detection_s'].items():
+        print(f'  {name:22} {figures["n"]:4} times, found after {figures["p50"]} s (median),'
+              f' {figures["max"]} s (longest)')  # fmt: skip
+    for name, met in result['checks'].items():
+        print(f'{"ok  " if met else "FAIL"} {name}')
+    return 0 if result['ok'] else 1
+
+
+if __name__ == '__main__':
+    sys.exit(main())

@@ -1,0 +1,66 @@
+"""Independent classifiers: what a reader of one modality takes a value for. Needs no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+
+import numpy as np
+
+from mm_perception.bundle import Bundle
+from mm_perception.engines.onnx_engine import (
+    CLASSIFIERS,
+    Graph,
+    folded_weights,
+    has_onnxruntime,
+    names_of,
+)
+from mm_perception.errors import BundleError
+from mm_perception.modalities.base import Array
+
+Logits = Callable[[Array], Array]
+
+
+class Classifiers:
+    """
+    One reader per modality; a modality with labels of its own is read directly.
+
+    :param readers: logits ``float32[B, classes]`` of ``float32[B, *shape]``, by modality.
+    """
+
+    def __init__(self, readers: Mapping[str, Logits]) -> None:
+        self._readers = dict(readers)
+
+    def read(self, name: str, arrays: Array) -> np.ndarray:
+        """
+        Index of the label that each array shows.
+
+        :param arrays: ``float32[B, *shape]``.
+        :returns: ``int64[B]``.
+        """
+        if name not in self._readers:
+            return np.argmax(arrays, axis=1)
+        return np.argmax(self._readers[name](arrays), axis=1)
+
+
+def load_classifiers(bundle: Bundle) -> Classifiers:
+    """
+    Load the classifiers that a bundle carries: on ONNX Runtime if it can, else on torch.
+
+    :raises BundleError: if it carries none, or they do not fit.
+    """
+    if not bundle.classifiers:
+        raise BundleError(f'{bundle.path}: carries no classifiers; train it with some')
+    names = names_of(bundle, 'classify')
+    if names and has_onnxruntime():
+        weights = folded_weights(bundle, CLASSIFIERS)
+        graphs = {name: Graph(bundle, f'classify.{name}', weights) for name in names}
+        return Classifiers({name: _reader(graph) for name, graph in graphs.items()})
+    from mm_perception.engines.torch_classifiers import load_modules, run_batched
+
+    modules = load_modules(bundle)
+    return Classifiers({name: partial(run_batched, module) for name, module in modules.items()})
+
+
+def _reader(graph: Graph) -> Logits:
+    return lambda arrays: graph({'data': np.asarray(arrays, np.float32)})[0]

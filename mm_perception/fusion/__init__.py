@@ -1,0 +1,1 @@
+"""One tick without ROS: health, consistency, fusion, what stands in."""

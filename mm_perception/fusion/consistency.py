@@ -1,0 +1,322 @@
+"""Do the present modalities agree, and if not, which one do the others contradict?"""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from mm_perception.engines.engine import Engine
+from mm_perception.errors import BundleError
+from mm_perception.modalities.base import Array
+from mm_perception.spec import ModelSpec
+
+
+class Doubt:
+    """
+    Tells whether a modality contradicts the others, or only runs ahead of them or behind.
+
+    Sensors change at different moments. A value that agreed with the others when it was new is
+    not blamed for what they say later; one that never did is, after a while; and what is blamed
+    is believed again as soon as it agrees.
+    """
+
+    def __init__(self) -> None:
+        self._value: object = None
+        self._agreed = False
+        self._since_s: float | None = None
+        self._blamed = False
+
+    def blames(
+        self, value: object, surprise: float, contradicted: bool, now_s: float, patience_s: float
+    ) -> bool:
+        """
+        Take a comparison with the others; whether the modality is to blame.
+
+        :param value: the data compared; another object for other data.
+        :param surprise: up to 1 it agrees with them.
+        :param contradicted: whether they agree against it.
+        :param patience_s: how long they must.
+        """
+        if value is not self._value:
+            self._value, self._agreed = value, False
+        if surprise <= 1.0 and not contradicted:
+            self._agreed, self._since_s, self._blamed = True, None, False
+        elif contradicted and not self._agreed:
+            self._since_s = now_s if self._since_s is None else self._since_s
+            self._blamed = self._blamed or now_s - self._since_s >= patience_s
+        return self._blamed
+
+
+class Lasting:
+    """Tells whether a condition has held for a while."""
+
+    def __init__(self) -> None:
+        self._since_s: float | None = None
+
+    def lasts(self, holds: bool, now_s: float, patience_s: float) -> bool:
+        """Take how it is now; whether it has held without a break for ``patience_s``."""
+        if not holds:
+            self._since_s = None
+            return False
+        self._since_s = now_s if self._since_s is None else self._since_s
+        return now_s - self._since_s >= patience_s
+
+
+SLOPE = 0.01
+"""Of the leaky ReLU."""
+
+
+@dataclass(frozen=True)
+class ClassHead:
+    """
+    Reads topics off what one modality alone says: a perceptron with one hidden layer.
+
+    The more the published std exceeds the usual, the less its reading counts: unusual data are
+    read wrong with confidence.
+
+    :param hidden: weights ``float32[F, H]`` and biases ``float32[H]``.
+    :param output: weights ``float32[H, K]`` and biases ``float32[K]``.
+    :param usual: mean log std of usual data; ``spread``: how far above it still is common.
+    """
+
+    hidden: tuple[np.ndarray, np.ndarray]
+    output: tuple[np.ndarray, np.ndarray]
+    usual: float
+    spread: float
+
+    def evidence(self, features: np.ndarray, std: np.ndarray) -> np.ndarray:
+        """
+        Log p(topic | modality) / p(topic), all topics as likely beforehand.
+
+        :param features: of the modality, ``float32[B, F]``.
+        :param std: of the joint posterior given it alone, ``float32[B, D]``.
+        :returns: ``float64[B, K]``.
+        """
+        state = features @ self.hidden[0] + self.hidden[1]
+        logits = np.maximum(state, SLOPE * state) @ self.output[0] + self.output[1]
+        excess = np.maximum(0.0, log_std(std) - self.usual) / self.spread
+        logits = logits.astype(np.float64) / (1.0 + excess[:, None])
+        evidence: np.ndarray = logits - log_sum(logits)[:, None] + np.log(logits.shape[1])
+        return evidence
+
+    def to_plain(self) -> dict[str, Any]:
+        """Plain data, rounded to half precision."""
+        layers = {'hidden': self.hidden, 'output': self.output}
+        plain = {name: [_packed(part) for part in layer] for name, layer in layers.items()}
+        return {**plain, 'usual': self.usual, 'spread': self.spread}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any], features: int) -> ClassHead:
+        """
+        Undo :meth:`to_plain`.
+
+        :raises ValueError: if it does not take so many features.
+        """
+        hidden, output = (
+            tuple(_unpacked(part) for part in plain[name]) for name in ('hidden', 'output')
+        )
+        width, topics = len(hidden[1]), len(output[1])
+        return cls(
+            (hidden[0].reshape(features, width), hidden[1]),
+            (output[0].reshape(width, topics), output[1]),
+            float(plain['usual']),
+            float(plain['spread']),
+        )
+
+
+def log_std(std: np.ndarray) -> np.ndarray:
+    """Mean log of ``float[B, D]``: how unsure a posterior is, ``float[B]``."""
+    mean: np.ndarray = np.log(np.maximum(std, 1e-6)).mean(axis=1)
+    return mean
+
+
+def surprise_nats(evidence: np.ndarray) -> np.ndarray:
+    """
+    Negative log of p(modality | others) / p(modality), counted from its least value.
+
+    :param evidence: log p(topic | modality) / p(topic), ``float64[B, P, K]``, P at least 2.
+    :returns: ``float64[B, P]``, from 0 on.
+    """
+    topics = evidence.shape[-1]
+    total = evidence.sum(axis=1, keepdims=True)
+    surprise: np.ndarray = log_sum(total - evidence) - log_sum(total) + np.log(topics)
+    return surprise
+
+
+def log_sum(values: np.ndarray) -> np.ndarray:
+    largest = values.max(axis=-1)
+    result: np.ndarray = largest + np.log(np.exp(values - largest[..., None]).sum(axis=-1))
+    return result
+
+
+def _packed(values: np.ndarray) -> str:
+    return base64.b64encode(values.astype('<f2').tobytes()).decode('ascii')
+
+
+def _unpacked(text: str) -> np.ndarray:
+    raw = base64.b64decode(text, validate=True)
+    values: np.ndarray = np.frombuffer(raw, '<f2').astype(np.float32)
+    if not np.isfinite(values).all():
+        raise ValueError('weights that are not finite')
+    return values
+
+
+SECTION = 'agreement'
+"""Where a bundle's ``health`` keeps the calibration."""
+
+
+@dataclass(frozen=True)
+class Judgement:
+    """
+    What the present modalities say about each other.
+
+    :param surprise: of each present modality given the others: 1.0 is the threshold, above it
+        they disagree; 0 where there is no other.
+    :param contradicted: the modality that the others, agreeing, contradict; empty if none.
+    :param disagree: whether they disagree, yet no single one is to blame.
+    """
+
+    surprise: dict[str, float]
+    contradicted: str = ''
+    disagree: bool = False
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """
+    Judgements of many rows with the same modalities present.
+
+    :param surprise: ``float[B, P]``, see :class:`Judgement`.
+    :param contradicted: position among the present ones, -1 for none: ``int[B]``.
+    :param disagree: ``bool[B]``.
+    """
+
+    surprise: np.ndarray
+    contradicted: np.ndarray
+    disagree: np.ndarray
+
+
+class ConsistencyCheck:
+    """
+    A calibrated comparison of what each modality alone says about all of them.
+
+    Each modality alone says how likely each of K topics is; topics are what the modalities
+    were found to have in common. If data are independent given the topic,
+    p(a | b) / p(a) = K sum_k p(k | a) p(k | b). The surprise of a modality is the negative
+    logarithm of that, given all the others, counted from the smallest possible; thresholds are
+    quantiles over data that agree.
+
+    :param engine: any engine; of its networks only ``fuse`` is used, once per :meth:`read`.
+    :param spec: the model that it runs.
+    :param calibration: as :mod:`mm_perception.training.consistency` makes it.
+    :raises BundleError: if the calibration is not of this model.
+    """
+
+    def __init__(self, engine: Engine, spec: ModelSpec, calibration: Mapping[str, Any]) -> None:
+        self.spec, self.names = spec, spec.names
+        self._engine = engine
+        try:
+            self._readers = {
+                m.name: ClassHead.from_plain(
+                    calibration['readers'][m.name], feature_count(engine, spec, m.name)
+                )
+                for m in spec.modalities
+            }
+            counts = range(2, len(spec.names) + 1)
+            self._thresholds = {n: float(calibration['thresholds'][str(n)]) for n in counts}
+        except (KeyError, TypeError, ValueError) as error:
+            raise BundleError(
+                f'health.{SECTION} of the bundle does not fit its model ({error!r});'
+                ' make it again: mm-perception calibrate-health'
+            ) from error
+
+    def read(self, codes: Mapping[str, Array], names: Sequence[str]) -> dict[str, np.ndarray]:
+        """
+        What each of some modalities alone says about the topics.
+
+        :param codes: ``float32[1, C_m]`` of every modality.
+        :param names: the modalities to read, at least one.
+        :returns: ``float64[1, K]`` each, see :meth:`evidence`.
+        """
+        masks = np.array([[name == other for other in self.names] for name in names])
+        repeated = {name: np.repeat(code, len(names), axis=0) for name, code in codes.items()}
+        means, stds = self._engine.fuse(repeated, masks)
+        return {
+            name: self.evidence(name, codes[name], means[k : k + 1], stds[k : k + 1])
+            for k, name in enumerate(names)
+        }
+
+    def judge(self, evidence: Mapping[str, np.ndarray]) -> Judgement:
+        """
+        Judge one set of modalities.
+
+        :param evidence: of those to compare, as :meth:`read` gives it.
+        """
+        names = [name for name in self.names if name in evidence]
+        if not names:
+            return Judgement({})
+        verdicts = self.compare(np.stack([evidence[name] for name in names], axis=1))
+        worst = int(verdicts.contradicted[0])
+        return Judgement(
+            surprise={n: float(s) for n, s in zip(names, verdicts.surprise[0])},
+            contradicted=names[worst] if worst >= 0 else '',
+            disagree=bool(verdicts.disagree[0]),
+        )
+
+    def evidence(self, name: str, code: Array, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+        """
+        What a modality alone says about the topics, see :meth:`ClassHead.evidence`.
+
+        :param code: ``float32[B, C_m]``; ``mean``, ``std``: of the joint posterior given it
+            alone, ``float32[B, D]``.
+        """
+        return self._readers[name].evidence(
+            features_of(self._engine, self.spec, name, code, mean), std
+        )
+
+    def compare(self, evidence: np.ndarray) -> Comparison:
+        """
+        Judge many rows at once.
+
+        :param evidence: of the present modalities, ``float64[B, P, K]``.
+        """
+        surprise = self.surprise(evidence)
+        rows, count = surprise.shape
+        alarm = surprise.max(axis=1, initial=0.0) > 1.0
+        contradicted = np.full(rows, -1)
+        if count > 2 and alarm.any():
+            worst = surprise[alarm].argmax(axis=1)
+            others = np.arange(count) != worst[:, None]
+            rest = evidence[alarm][others].reshape(len(worst), count - 1, -1)
+            agree = self.surprise(rest).max(axis=1) <= 1.0
+            contradicted[alarm] = np.where(agree, worst, -1)
+        return Comparison(surprise, contradicted, alarm & (contradicted < 0))
+
+    def surprise(self, evidence: np.ndarray) -> np.ndarray:
+        """Surprise of each modality given the others, ``float64[B, P]``; 1.0 is the threshold."""
+        count = evidence.shape[1]
+        if count < 2:
+            return np.zeros(evidence.shape[:2])
+        return surprise_nats(evidence) / self._thresholds[count]
+
+
+def features_of(
+    engine: Engine, spec: ModelSpec, name: str, code: Array, mean: np.ndarray
+) -> np.ndarray:
+    """
+    What topics are read off: the joint posterior's mean, and the modality's own latent.
+
+    :param code: ``float32[B, C_m]``; ``mean``: ``float32[B, D]``.
+    """
+    own = feature_count(engine, spec, name) - mean.shape[1]
+    return np.concatenate([mean, code[:, :own]], axis=1)
+
+
+def feature_count(engine: Engine, spec: ModelSpec, name: str) -> int:
+    """How many :func:`features_of` a modality there are."""
+    own = spec.modality(name).latent_dim if engine.own_latents else 0
+    return spec.joint_latent_dim + own

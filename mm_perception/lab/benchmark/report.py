@@ -1,0 +1,280 @@
+"""Tables of a benchmark as Markdown, and the targets that are held against it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from mm_perception.errors import DataError
+from mm_perception.lab.benchmark.rows import Row, read_row
+
+GPU_GRAPH = 'torch-cuda-graph'
+TOP_STAGE = 'top_batch_512'  # of config/mhd.yaml
+
+
+@dataclass(frozen=True)
+class Target:
+    """
+    A limit for one figure: the row's value, or its ``p50_ms``.
+
+    :param threads: of the row; None for any.
+    :param at_least: whether more is better.
+    """
+
+    what: str
+    limit: float
+    section: str
+    case: str
+    engine: str = ''
+    threads: int | None = None
+    at_least: bool = False
+    unit: str = ''
+
+    def find(self, rows: Sequence[Row]) -> Row | None:
+        """The row that it is about, with the most modalities; None if nothing was measured."""
+        found = [
+            row
+            for row in rows
+            if (row.section, row.case) == (self.section, self.case)
+            and self.engine in ('', row.engine)
+            and self.threads in (None, row.threads)
+        ]
+        return max(found, key=lambda row: row.modalities, default=None)
+
+    def met(self, row: Row) -> bool:
+        """Whether a row reaches it."""
+        figure = figure_of(row)
+        return figure >= self.limit if self.at_least else figure <= self.limit
+
+
+def figure_of(row: Row) -> float:
+    """The figure that a target is about."""
+    figure = row.value if row.p50_ms is None else row.p50_ms
+    assert figure is not None
+    return figure
+
+
+_TICK = 'whole tick, all modalities new and decoded'
+TARGETS = (
+    Target(
+        f'{_TICK}, `onnx`, 2 threads: torch takes so many times longer',
+        *(6.0, 'engine', 'torch_over_this', 'onnx', 2, True),
+    ),
+    Target('its p99 over its p50', 2.0, 'engine', 'p99_over_p50', 'onnx', 2),
+    Target(
+        'one new, one missing decoded, over the whole tick',
+        *(1 / 3, 'engine', 'typical_over_full', 'onnx', 2),
+    ),
+    Target(
+        f'{_TICK}: MultiVae takes so many times longer, p50',
+        *(12.0, 'peers', 'multivae_over_this', 'onnx', 2, True),
+    ),
+    Target('the same, p99', 50.0, 'peers', 'multivae_over_this:p99', 'onnx', 2, True),
+    Target(
+        'camera image published to latent, over an echo of the image: p50',
+        *(2.0, 'node', 'end_to_end_over_bare_echo:p50'),
+    ),
+    Target('the same of the camera image, p99', 3.0, 'node', 'end_to_end_over_bare_echo:p99'),
+    Target('images lost at 30 Hz, both reliabilities', 0.0, 'node', 'images_lost', unit='images'),
+    Target(
+        'CPU of the node, 30 fusions per second',
+        *(50.0, 'node', 'cpu_percent'),
+        unit='% of a core',
+    ),
+    Target('its memory with `onnx`', 300.0, 'node', 'memory', 'onnx', unit='MB'),
+    Target('its memory with torch', 800.0, 'node', 'memory', 'torch', unit='MB'),
+    Target('growth of its memory after warm-up', 5.0, 'node', 'memory_growth', unit='MB'),
+    Target('start of the process to first latent', 3.0, 'node', 'first_latent', unit='s'),
+    Target(
+        'whole tick, 32 modalities over 4',
+        *(8.0, 'scaling', 'full_tick:32_over_4', 'onnx'),
+    ),
+    Target(
+        'one new of all, one decoded, 32 modalities over 4',
+        *(2.0, 'scaling', 'one_new_tick:32_over_4', 'onnx'),
+    ),
+    Target(f'{_TICK}, CUDA graph', 0.15, 'engine', 'full_tick', GPU_GRAPH, unit='ms'),
+    Target(
+        'the same: eager on that GPU takes so many times longer',
+        *(10.0, 'engine', 'torch_over_this', GPU_GRAPH, None, True),
+    ),
+    Target(
+        'training of the top level on a GPU',
+        *(1e5, 'training', TOP_STAGE, 'torch-cuda', None, True),
+        unit='samples/s',
+    ),
+)
+BEGIN = '<!-- written by mm-perception benchmark: begin -->'
+END = '<!-- written by mm-perception benchmark: end -->'
+Rows = Sequence[Row]
+Label = Callable[[Row], str]
+
+
+def write_markdown(file: Path, text: str) -> None:
+    """
+    Write the tables: between the marks of a document that has them, else as the whole file.
+
+    :raises DataError: if the file cannot be read or written.
+    """
+    try:
+        old = file.read_text(encoding='utf-8') if file.is_file() else ''
+        if BEGIN in old and END in old:
+            before, after = old.split(BEGIN)[0], old.split(END)[1]
+            text = f'{before}{BEGIN}\n\n{text}\n{END}{after}'
+        file.write_text(text, encoding='utf-8')
+    except OSError as error:
+        raise DataError(f'{file}: cannot be written ({error.strerror})') from error
+
+
+def markdown(content: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
+    """
+    All tables of a run.
+
+    :param content: as in the JSON file.
+    :param pictures: title and path of each, from where the text will stand.
+    """
+    rows = [read_row(plain) for plain in content['rows']]
+    measured = [target for target in TARGETS if target.section in content['seconds']]
+    lines = [*_circumstances(content), '', '### Targets', '', *_targets(measured, rows)]
+    for section, tables in TABLES.items():
+        chosen = [row for row in rows if row.section == section]
+        if chosen:
+            lines += ['', f'### {section.capitalize()}']
+            for table in tables:
+                lines += ['', *table(chosen)]
+    for title, path in pictures.items():
+        lines += ['', f'![{title}]({path})']
+    if content['notes']:
+        lines += ['', 'Not measured:', '', *(f'- {note}' for note in content['notes'])]
+    return '\n'.join(lines) + '\n'
+
+
+def _circumstances(content: Mapping[str, Any]) -> list[str]:
+    machine, settings = content['machine'], content['settings']
+    versions = ', '.join(f'{name} {v}' for name, v in content['versions'].items())
+    minutes = sum(content['seconds'].values()) / 60
+    before, after = machine['load_average'][0], machine['load_average_after'][0]
+    return [
+        f'{machine["cpu"]}, {machine["cores"]} cores, {machine["memory_gb"]} GB,'
+        f' {machine["system"]}; load average before {before}, after {after}. {versions}.'
+        f' Bundle `{settings["bundle"]}`, {settings["repeats"]} repeats of {settings["calls"]}'
+        f' calls, {settings["seconds"]:g} s per count of images; {minutes:.0f} min in all.',
+    ]
+
+
+def _targets(targets: Sequence[Target], rows: Rows) -> list[str]:
+    lines = ['| figure | target | measured | lowest, highest repeat | |', '|---|---|---|---|---|']
+    for target in targets:
+        row = target.find(rows)
+        sign = '>=' if target.at_least else '<='
+        limit = f'{sign} {number(target.limit)} {target.unit}'.rstrip()
+        lines.append(f'| {target.what} | {limit} | {" | ".join(_reached(target, row))} |')
+    return lines
+
+
+def _reached(target: Target, row: Row | None) -> tuple[str, str, str]:
+    if row is None:
+        return 'not measured', '', ''
+    verdict = 'met' if target.met(row) else '**missed**'
+    return f'{number(figure_of(row))} {target.unit}'.rstrip(), spread(row), verdict
+
+
+def number(value: float) -> str:
+    """Three digits that count; all digits of large figures."""
+    return f'{value:,.0f}' if abs(value) >= 1000 else f'{value:.3g}'
+
+
+def spread(row: Row) -> str:
+    """Lowest and highest repeat."""
+    if row.spread is None or row.repeats < 2:
+        return ''
+    return ', '.join(number(value) for value in row.spread)
+
+
+def pivot(rows: Rows, head: str, line: Label, column: Label, cell: Label) -> list[str]:
+    """A table of rows: ``line`` and ``column`` say where the ``cell`` of each stands."""
+    columns = list(dict.fromkeys(map(column, rows)))
+    cells = {(line(row), column(row)): cell(row) for row in rows}
+    lines = [f'| {" | ".join([head, *columns])} |', '|---' * (len(columns) + 1) + '|']
+    for name in dict.fromkeys(map(line, rows)):
+        lines.append(f'| {" | ".join([name, *(cells.get((name, c), "") for c in columns)])} |')
+    return lines
+
+
+def _latency(row: Row) -> str:
+    assert row.p50_ms is not None and row.p99_ms is not None
+    return f'{number(row.p50_ms)} / {number(row.p99_ms)}'
+
+
+def _figure(row: Row) -> str:
+    return f'{number(figure_of(row))} {row.unit}'.rstrip()
+
+
+def _engine(row: Row) -> str:
+    plural = '' if row.threads == 1 else 's'
+    return f'{row.engine}, {row.threads} thread{plural}' if row.threads else row.engine
+
+
+def _present(row: Row) -> str:
+    return f'{row.case.replace("_", " ")}, {row.modalities} present'
+
+
+def _ticks(rows: Rows) -> list[str]:
+    chosen = [row for row in rows if row.case.endswith('_tick')]
+    return pivot(chosen, 'p50 / p99, ms', _present, _engine, _latency)
+
+
+def _stages(rows: Rows) -> list[str]:
+    chosen = [row for row in rows if row.case.startswith('stage:')]
+    return pivot(chosen, 'p50 / p99, ms', lambda r: f'`{r.case}`', _engine, _latency)
+
+
+def _throughput(rows: Rows) -> list[str]:
+    chosen = [row for row in rows if row.case.startswith('throughput')]
+    return pivot(chosen, 'samples/s', lambda r: f'batch {r.case.split("_")[-1]}', _engine, _plain)
+
+
+def _plain(row: Row) -> str:
+    return number(figure_of(row))
+
+
+def _scaling(rows: Rows) -> list[str]:
+    chosen = [row for row in rows if row.p50_ms is not None]
+    column: Label = lambda r: f'{r.case.replace("_", " ")}, {_engine(r)}'  # noqa: E731
+    return pivot(chosen, 'modalities', lambda r: str(r.modalities), column, _latency)
+
+
+def _training(rows: Rows) -> list[str]:
+    def batch(row: Row) -> str:
+        return f'batch {row.case.rsplit("_", 1)[1]}, {_engine(row)}'
+
+    chosen = sorted(rows, key=lambda row: int(row.case.rsplit('_', 1)[1]))
+    return pivot(chosen, 'samples/s', lambda r: r.case.rsplit('_batch_', 1)[0], batch, _plain)
+
+
+def _latencies(rows: Rows) -> list[str]:
+    lines = ['| latency | p50 / p99, ms | lowest, highest median |', '|---|---|---|']
+    for row in rows:
+        if row.p50_ms is not None:
+            lines.append(f'| `{row.case}`, {_engine(row)} | {_latency(row)} | {spread(row)} |')
+    return lines
+
+
+def _others(rows: Rows) -> list[str]:
+    lines = ['| case | engine | value | lowest, highest repeat |', '|---|---|---|---|']
+    for row in rows:
+        if row.p50_ms is None:
+            lines.append(f'| `{row.case}` | {_engine(row)} | {_figure(row)} | {spread(row)} |')
+    return lines
+
+
+TABLES: Mapping[str, tuple[Callable[[Rows], list[str]], ...]] = {
+    'engine': (_ticks, _stages, _throughput),
+    'peers': (_latencies, _others),
+    'node': (_latencies, _others),
+    'scaling': (_scaling,),
+    'training': (_training,),
+}
+"""Tables of each section."""

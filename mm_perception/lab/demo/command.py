@@ -1,0 +1,126 @@
+"""``mm-perception demo``: sensors fail one after the other, over live topics."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from mm_perception.bundle import load_bundle
+from mm_perception.errors import DataError
+
+MISSED = 1
+EXAMPLES = """examples:
+  mm-perception demo
+  mm-perception demo --bundle models/my_robot --out my_report
+  mm-perception demo --recordings real --data ../shared/data
+
+exit code: 0 if every target was met, 1 if one was missed, 2 if the demonstration could not run.
+"""
+
+
+def add_parser(subparsers: Any) -> None:
+    """Add the command to ``mm-perception``."""
+    parser = subparsers.add_parser(
+        'demo',
+        help='sensors fail one after the other, over live topics',
+        description='Start replay_node and cmi_node as processes of their own, take every sensor'
+        ' away in turn, and pairs and triples of them, watch the topics as a consumer would, and'
+        ' count how often what the model filled in shows the true digit.',
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument('--bundle', default='mhd', help='a name or a folder (default: mhd)')
+    _add_recordings_options(parser)
+    parser.add_argument(
+        '--out',
+        type=Path,
+        default=Path('demo_report'),
+        help='report folder (default: demo_report)',
+    )
+    parser.add_argument(
+        '--rate-hz', type=_positive, default=10.0, help='of the node (default: 10)'
+    )
+    parser.add_argument(
+        '--seconds-scale',
+        type=_positive,
+        default=1.0,
+        help='longer or shorter phases (default: 1)',
+    )
+    parser.add_argument('--device', default='auto', choices=('auto', 'cpu', 'cuda'))
+    parser.add_argument('--seed', type=int, default=0, help='of the order of the recordings')
+    parser.add_argument('--json', type=Path, help='write the summary to this file too')
+    parser.add_argument('--no-report', action='store_true', help='write no report folder')
+    parser.set_defaults(run=run)
+
+
+def _add_recordings_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--recordings',
+        default='',
+        metavar='DIR|real',
+        help='what is played: a folder, or real for test recordings of pendigits and FSDD'
+        ' (default: those that the bundle carries)',
+    )
+    parser.add_argument(
+        '--data',
+        type=Path,
+        default=Path(os.environ.get('MM_PERCEPTION_DATA', '../shared/data')),
+        help='folder of the raw recordings, for --recordings real'
+        ' (default: $MM_PERCEPTION_DATA or ../shared/data)',
+    )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the demonstration; returns the exit code."""
+    bundle = load_bundle(args.bundle)
+    from rich.console import Console
+
+    from mm_perception.lab.demo.report import write_report
+    from mm_perception.lab.demo.run import Demo, DemoOptions
+
+    console = Console(highlight=False)
+    options = DemoOptions(
+        recordings=args.recordings,
+        data_root=args.data,
+        rate_hz=args.rate_hz,
+        scale=args.seconds_scale,
+        device=args.device,
+        seed=args.seed,
+    )
+    summary, picture = Demo(bundle, options, console).run()
+    if not args.no_report:
+        write_report(args.out, summary, picture)
+    if args.json is not None:
+        _write_json(args.json, summary)
+    _print_targets(summary, console)
+    if not args.no_report:
+        console.print(f'report: {args.out / "index.html"}')
+    return 0 if summary['ok'] else MISSED
+
+
+def _print_targets(summary: dict[str, Any], console: Any) -> None:
+    latency = summary['latency_ms'] or {}
+    console.print(f'latency p50 {latency.get("p50")} ms, p99 {latency.get("p99")} ms')
+    for target in summary['targets']:
+        value = 'not measured' if target['value'] is None else f'{target["value"]:.3g}'
+        verdict = '[green]met[/]' if target['met'] else '[red]missed[/]'
+        console.print(
+            f'{target["name"]:32} {value:>12}  target {target["at_least"]:.3g}  {verdict}'
+        )
+
+
+def _write_json(path: Path, summary: dict[str, Any]) -> None:
+    try:
+        path.write_text(json.dumps(summary, indent=1) + '\n')
+    except OSError as error:
+        raise DataError(f'{path}: cannot be written ({error.strerror})') from error
+
+
+def _positive(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1e6:
+        raise argparse.ArgumentTypeError(f'{text} is not positive')
+    return value

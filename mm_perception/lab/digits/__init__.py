@@ -1,0 +1,1 @@
+"""Recordings of digits: pens, voices, datasets."""

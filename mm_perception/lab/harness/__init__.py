@@ -1,0 +1,1 @@
+"""Processes and robots that tests, demonstration and benchmark share."""

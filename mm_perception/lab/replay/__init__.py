@@ -1,0 +1,1 @@
+"""Recordings played as live sensors that fail by a schedule."""

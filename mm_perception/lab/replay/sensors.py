@@ -1,0 +1,208 @@
+"""The sensors that are replayed: what each shows of a recording, and how each breaks."""
+
+from __future__ import annotations
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Collection, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from sensor_msgs.msg import Image, PointCloud2
+from std_msgs.msg import String
+from trajectory_msgs.msg import JointTrajectory
+
+from mm_perception.lab.digits.pen import render_stroke
+from mm_perception.lab.replay.playlist import FROZEN, SILENT, Shown, sound_track
+from mm_perception.modalities import Motion, Waveform
+from mm_perception.ros.codecs import audio_message, image_message, trajectory_message
+
+Break = Callable[[Any, Any], Any]  # (healthy raw value, sensor) to the broken one
+NOISE_FLOOR = 2e-4
+NOISE_LEVEL = 0.2
+FRAME_VALUES = 480 * 640 * 3
+
+
+class ReplayedSensor(ABC):
+    """
+    A sensor that looks at the recording on show.
+
+    Its frame k is due ``k * period_s`` after the recording's start, or at the end of its
+    period if it has to gather first.
+
+    :param period_s: time between frames.
+    :param seed: of its noise.
+    """
+
+    name: ClassVar[str]
+    topic: ClassVar[str]
+    message_type: ClassVar[type]
+    gathers: ClassVar[bool] = False  # frames follow each other without a gap; none is left out
+    broken: ClassVar[Mapping[str, Break]]
+
+    def __init__(self, period_s: float, seed: int) -> None:
+        self.period_s = period_s
+        self.rng = np.random.default_rng(seed)
+        self._next = 0
+        self._raw: Any = None
+
+    @abstractmethod
+    def raw(self, shown: Shown, frame: int) -> Any:
+        """What a healthy sensor gives as frame ``frame`` of a recording."""
+
+    @abstractmethod
+    def message(self, raw: Any, stamp_ns: int) -> Any:
+        """Build the message of a raw value."""
+
+    def due(self, shown: Shown, now_ns: int, fault: str | None) -> list[Any]:
+        """
+        Messages that are due by now and were not sent yet.
+
+        :param fault: one of the schedule's faults, or None.
+        """
+        elapsed_s = min((now_ns - shown.start_ns) * 1e-9, shown.duration_s)
+        if self.gathers:
+            end = math.floor(elapsed_s / self.period_s + 1e-6)
+            if elapsed_s >= shown.duration_s:
+                end = math.ceil(shown.duration_s / self.period_s - 1e-6)
+            frames = range(self._next, end)
+        else:
+            last = math.ceil(min(elapsed_s + 1e-9, shown.duration_s - 1e-6) / self.period_s) - 1
+            frames = range(max(last, self._next), last + 1)
+        self._next = max(self._next, frames.stop)
+        return [m for k in frames if (m := self._frame(shown, k, fault)) is not None]
+
+    def restart(self) -> None:
+        """Another recording begins."""
+        self._next = 0
+
+    def _frame(self, shown: Shown, frame: int, fault: str | None) -> Any | None:
+        if fault == SILENT:
+            return None
+        if fault != FROZEN or self._raw is None:
+            self._raw = self.raw(shown, frame)
+        raw = self._raw
+        if fault is not None and fault in self.broken:
+            raw = self.broken[fault](raw, self)
+        return self.message(raw, shown.start_ns + round(frame * self.period_s * 1e9))
+
+
+class Camera(ReplayedSensor):
+    """Sees the digit as drawn, 640x480 rgb8, with noise in the lowest bit."""
+
+    name, topic, message_type = 'image', 'image', Image
+    broken: ClassVar[Mapping[str, Break]] = {
+        'black': lambda pixels, sensor: np.zeros_like(pixels),
+        'nan': lambda pixels, sensor: np.full(pixels.shape[:2], np.nan, np.float32),
+        'noise': lambda pixels, sensor: sensor.rng.integers(0, 256, pixels.shape, np.uint8),
+    }
+
+    _drawn = -1
+
+    def raw(self, shown: Shown, frame: int) -> np.ndarray:
+        """Drawn once per recording: ``uint8[480, 640, 3]``; no two frames are equal."""
+        if self._drawn < 0:
+            self._noise = self.rng.integers(0, 2, 2 * FRAME_VALUES, np.uint8)
+        if self._drawn != shown.index:
+            self._drawn = shown.index
+            self._picture = render_stroke(shown.recording.stroke.points)
+        start = int(self.rng.integers(FRAME_VALUES))
+        noise = self._noise[start : start + FRAME_VALUES]
+        return self._picture ^ noise.reshape(self._picture.shape)
+
+    def message(self, raw: np.ndarray, stamp_ns: int) -> Image:
+        """See :func:`image_message`."""
+        return image_message(raw, stamp_ns)
+
+
+class Microphone(ReplayedSensor):
+    """Hears the speech, over a faint noise, at the recording's own rate."""
+
+    name, topic, message_type, gathers = 'sound', 'audio', PointCloud2, True
+    broken: ClassVar[Mapping[str, Break]] = {
+        'black': lambda sound, sensor: _with(sound, np.zeros_like(sound.samples)),
+        'nan': lambda sound, sensor: _with(sound, np.full_like(sound.samples, np.nan)),
+        'noise': lambda sound, sensor: _with(
+            sound, _noise(len(sound.samples), NOISE_LEVEL, sensor.rng)
+        ),
+    }
+    _heard = -1
+
+    def raw(self, shown: Shown, frame: int) -> Waveform:
+        """One chunk; the last of a recording may be shorter."""
+        rate_hz = shown.recording.speech.rate_hz
+        if self._heard != shown.index:
+            self._heard = shown.index
+            track = sound_track(shown)
+            self._track = track + _noise(len(track), NOISE_FLOOR, self.rng)
+        start, end = (round(k * self.period_s * rate_hz) for k in (frame, frame + 1))
+        return Waveform(self._track[start:end], rate_hz)
+
+    def message(self, raw: Waveform, stamp_ns: int) -> PointCloud2:
+        """See :func:`audio_message`."""
+        return audio_message(raw.samples, raw.rate_hz, stamp_ns)
+
+
+class Pen(ReplayedSensor):
+    """Sends the whole stroke, again and again."""
+
+    name, topic, message_type = 'trajectory', 'trajectory', JointTrajectory
+    broken: ClassVar[Mapping[str, Break]] = {
+        'black': lambda motion, sensor: _moved(motion, np.zeros_like(motion.points)),
+        'nan': lambda motion, sensor: _moved(motion, np.full_like(motion.points, np.nan)),
+        'noise': lambda motion, sensor: _moved(
+            motion, sensor.rng.random(motion.points.shape, np.float32) * np.ptp(motion.points)
+        ),
+    }
+
+    def raw(self, shown: Shown, frame: int) -> Motion:
+        """The stroke in the tablet's units."""
+        return shown.recording.stroke
+
+    def message(self, raw: Motion, stamp_ns: int) -> JointTrajectory:
+        """See :func:`trajectory_message`."""
+        return trajectory_message(raw, stamp_ns)
+
+
+class Labeller(ReplayedSensor):
+    """
+    Says which label it is.
+
+    :param labels: all that exist, of which noise picks a wrong one.
+    """
+
+    name, topic, message_type = 'symbol', 'symbol', String
+
+    broken: ClassVar[Mapping[str, Break]] = {
+        'black': lambda label, sensor: '',
+        'nan': lambda label, sensor: 'nan',
+        'noise': lambda label, sensor: sensor.wrong(label),
+    }
+
+    def __init__(self, period_s: float, seed: int, labels: Collection[str]) -> None:
+        super().__init__(period_s, seed)
+        self._labels = sorted(labels)
+
+    def wrong(self, label: str) -> str:
+        """Any label but this one."""
+        return str(self.rng.choice([other for other in self._labels if other != label] or ['']))
+
+    def raw(self, shown: Shown, frame: int) -> str:
+        """The label of the recording."""
+        return shown.recording.label
+
+    def message(self, raw: str, stamp_ns: int) -> String:
+        """A label has no stamp of its own."""
+        return String(data=raw)
+
+
+def _with(sound: Waveform, samples: np.ndarray) -> Waveform:
+    return Waveform(samples, sound.rate_hz)
+
+
+def _moved(motion: Motion, points: np.ndarray) -> Motion:
+    return Motion(points, motion.times_s)
+
+
+def _noise(count: int, level: float, rng: np.random.Generator) -> np.ndarray:
+    return level * rng.standard_normal(count, dtype=np.float32)

@@ -1,0 +1,1 @@
+"""The other families of multimodal models, for comparison."""

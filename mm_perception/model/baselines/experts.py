@@ -1,0 +1,267 @@
+"""Joint encoders that combine experts, one posterior per modality, and mixtures of them."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from mm_perception.errors import ConfigError
+from mm_perception.model.base import Posterior
+from mm_perception.model.distributions import POSTERIORS, Diagonal, DiagonalGaussian, mapped
+from mm_perception.model.joint_encoder import Codes, Concatenation, JointEncoder, Sizes, on_rows
+from mm_perception.model.networks import dense, split_posterior
+from mm_perception.spec import ModelSpec
+
+
+@dataclass(frozen=True)
+class Mixture:
+    """
+    A uniform mixture of the present components of each row.
+
+    A mixture's own mean would lie between its components, where it may have no mass. What is
+    published is therefore one component: a mixture does not fuse, unless that component does.
+
+    :param components: stacked distributions, parameters ``float[B, E, D]``.
+    :param present: ``bool[B, E]``, at least one per row.
+    :param published: component that gives mean and std, ``int64[B]``, a present one.
+    """
+
+    components: Diagonal
+    present: Tensor
+    published: Tensor
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean of the published component, ``float[B, D]``."""
+        return pick(self.components, self.published).mean
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviation of the published component, ``float[B, D]``."""
+        return pick(self.components, self.published).std
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """Draw from one present component per row, chosen at random, ``float[B, D]``."""
+        chosen = torch.multinomial(self.present.float(), 1, generator=generator)
+        return pick(self.components, chosen.squeeze(1)).sample(generator)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log density of ``float[..., B, D]``, summed over D: ``float[..., B]``."""
+        each = self.components.log_prob(value.unsqueeze(-2))
+        total = each.masked_fill(~self.present, -torch.inf).logsumexp(-1)
+        return total - self.present.sum(1).log()
+
+    def log_prior(self, value: Tensor) -> Tensor:
+        """Log density under the components' prior, summed over D."""
+        return self.components.log_prior(value)
+
+    def kl_to_prior(self) -> Tensor:
+        """
+        Average of the present components' KL divergences to the prior, ``float[B]``.
+
+        An upper bound of the mixture's own, which has no closed form (Sutter et al. 2021,
+        eq. 7).
+        """
+        each = self.components.kl_to_prior() * self.present
+        return each.sum(1) / self.present.sum(1)
+
+
+def pick(components: Diagonal, index: Tensor) -> Diagonal:
+    """One component per row: of parameters ``float[B, E, D]`` by ``int64[B]``."""
+    chosen = index[:, None, None]
+    return mapped(components, lambda p: p.gather(1, chosen.expand(-1, 1, p.shape[-1]))[:, 0])
+
+
+def most_certain(components: Diagonal, present: Tensor) -> Tensor:
+    """Which present component has the least entropy, ``int64[B]``."""
+    return components.entropy().masked_fill(~present, torch.inf).argmin(1)
+
+
+class ExpertEncoder(JointEncoder):
+    """An expert per modality, each a Gaussian over the joint latent."""
+
+    kind: type[Diagonal] = DiagonalGaussian
+
+    def __init__(self, spec: ModelSpec, sizes: Sizes | None) -> None:
+        super().__init__(spec, sizes)
+        self.outputs = self.message_dim = 2 * spec.joint_latent_dim
+        self.experts_of = nn.ModuleDict(
+            {
+                name: nn.Identity() if sizes is None else _head(spec, sizes[name])
+                for name in spec.names
+            }
+        )
+
+    @staticmethod
+    def code_dim(spec: ModelSpec) -> int:
+        """Size of an expert's mean and log variance."""
+        return 2 * spec.joint_latent_dim
+
+    def experts(self, codes: Codes, present: Tensor) -> Diagonal:
+        """Each modality's own posterior, ``float[B, M, D]``; meaningless where absent."""
+        return self._stack(
+            on_rows(self.experts_of[name], codes[name], present[:, column], self.outputs)
+            for column, name in enumerate(self.names)
+        )
+
+    def message(self, name: str, code: Tensor) -> Tensor:
+        """Parameters of a modality's expert, see :class:`JointEncoder`."""
+        message: Tensor = self.experts_of[name](code)
+        return message
+
+    def fuse(self, messages: Codes, present: Tensor) -> Posterior:
+        """Joint posterior, see :class:`JointEncoder`."""
+        shown = (
+            messages[name].masked_fill(~present[:, column, None], 0.0)
+            for column, name in enumerate(self.names)
+        )
+        return self.combine(self._stack(shown), present)
+
+    @abstractmethod
+    def combine(self, experts: Diagonal, present: Tensor) -> Posterior:
+        """Joint posterior of the experts present, ``bool[B, M]``."""
+
+    def forward(self, codes: Codes, present: Tensor) -> Posterior:
+        """Joint posterior; where absent, experts touch no batch statistics."""
+        return self.combine(self.experts(codes, present), present)
+
+    def _stack(self, outputs: Iterable[Tensor]) -> Diagonal:
+        return self.kind(*split_posterior(torch.stack(list(outputs), dim=1)))
+
+
+def product_of_experts(experts: Diagonal, present: Tensor, prior: float) -> DiagonalGaussian:
+    """
+    Multiply the present Gaussian experts.
+
+    :param experts: ``float[B, M, D]``.
+    :param present: ``bool[..., B, M]``.
+    :param prior: precision of a prior expert with mean 0; 0 for none.
+
+    Wu and Goodman 2018, section 2.2.
+    """
+    assert isinstance(experts, DiagonalGaussian)
+    weights = present[..., None] * (-experts.log_variance).exp()
+    precision = prior + weights.sum(-2)
+    return DiagonalGaussian((weights * experts.mean).sum(-2) / precision, -precision.log())
+
+
+class ProductOfExperts(ExpertEncoder):
+    """Product of the present experts and a prior expert N(0, 1)."""
+
+    def combine(self, experts: Diagonal, present: Tensor) -> DiagonalGaussian:
+        """Multiply, see :class:`ExpertEncoder`."""
+        return product_of_experts(experts, present, 1.0)
+
+
+class MixtureOfExperts(ExpertEncoder):
+    """
+    Uniform mixture of the present experts; the surest one is published.
+
+    Shi et al. 2019, section 3; ``options.posterior`` may be ``laplace``.
+    """
+
+    fuses = False
+    gaussian = False
+
+    def __init__(self, spec: ModelSpec, sizes: Sizes | None) -> None:
+        super().__init__(spec, sizes)
+        name = str(spec.options.get('posterior', 'gaussian'))
+        if name not in POSTERIORS:
+            known = ', '.join(POSTERIORS)
+            raise ConfigError(f'model.options.posterior: unknown "{name}"; known: {known}')
+        self.kind = POSTERIORS[name]
+
+    def combine(self, experts: Diagonal, present: Tensor) -> Mixture:
+        """Mix, see :class:`ExpertEncoder`."""
+        return Mixture(experts, present, most_certain(experts, present))
+
+
+class MixtureOfProducts(ExpertEncoder):
+    """
+    Uniform mixture, over all non-empty subsets of those present, of products of experts.
+
+    The product of all that are present is published.
+
+    Sutter et al. 2021, "Generalized multimodal ELBO", eq. 8-9.
+    """
+
+    subsets: Tensor
+    gaussian = False
+
+    def __init__(self, spec: ModelSpec, sizes: Sizes | None) -> None:
+        super().__init__(spec, sizes)
+        count = len(spec.names)
+        numbers = torch.arange(1, 2**count)[:, None]
+        subsets = numbers.bitwise_and(2 ** torch.arange(count)) > 0
+        self.register_buffer('subsets', subsets, persistent=False)
+
+    def combine(self, experts: Diagonal, present: Tensor) -> Mixture:
+        """Mix the products, see :class:`ExpertEncoder`."""
+        products = product_of_experts(
+            mapped(experts, lambda part: part[:, None]), self.subsets[None], 0.0
+        )
+        possible = (~self.subsets | present[:, None]).all(-1)
+        largest = (possible * self.subsets.sum(1)).argmax(1)
+        return Mixture(products, possible, largest)
+
+
+class MostCertainExpert(ExpertEncoder):
+    """The surest of the present experts: there is no joint one."""
+
+    fuses = False
+
+    def combine(self, experts: Diagonal, present: Tensor) -> Diagonal:
+        """Choose, see :class:`ExpertEncoder`."""
+        return pick(experts, most_certain(experts, present))
+
+
+class Surrogates(MostCertainExpert):
+    """A joint encoder where all modalities are present, else a modality's surrogate expert."""
+
+    fuses = True
+
+    def __init__(self, spec: ModelSpec, sizes: Sizes | None) -> None:
+        messages = sizes or dict.fromkeys(spec.names, spec.message_dim)
+        super().__init__(spec, messages)
+        self.together = Concatenation(spec, messages)
+        self.message_dim = self.together.message_dim + self.outputs
+
+    @staticmethod
+    def code_dim(spec: ModelSpec) -> int:
+        """Size of a message, which the joint encoder and the surrogates share."""
+        return spec.message_dim
+
+    def message(self, name: str, code: Tensor) -> Tensor:
+        """Message to the joint encoder and the surrogate's parameters, side by side."""
+        return torch.cat([self.together.message(name, code), super().message(name, code)], dim=1)
+
+    def fuse(self, messages: Codes, present: Tensor) -> DiagonalGaussian:
+        """Joint posterior, see :class:`JointEncoder`."""
+        width = self.together.message_dim
+        together = self.together.fuse({n: m[:, :width] for n, m in messages.items()}, present)
+        alone = super().fuse({n: m[:, width:] for n, m in messages.items()}, present)
+        return _choose(together, alone, present)
+
+    def forward(self, codes: Codes, present: Tensor) -> DiagonalGaussian:
+        """Joint posterior, see :class:`ExpertEncoder`."""
+        return _choose(self.together(codes, present), super().forward(codes, present), present)
+
+
+def _choose(together: Posterior, alone: Posterior, present: Tensor) -> DiagonalGaussian:
+    assert isinstance(together, DiagonalGaussian) and isinstance(alone, DiagonalGaussian)
+    complete = present.all(1, keepdim=True)
+    return DiagonalGaussian(
+        torch.where(complete, together.mean, alone.mean),
+        torch.where(complete, together.log_variance, alone.log_variance),
+    )
+
+
+def _head(spec: ModelSpec, size: int) -> nn.Module:
+    layers = (size, spec.message_dim, *spec.joint_hidden)
+    return nn.Sequential(
+        dense(layers, 'leaky_relu', True), nn.Linear(layers[-1], 2 * spec.joint_latent_dim)
+    )

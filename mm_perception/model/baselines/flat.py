@@ -1,0 +1,104 @@
+"""Flat models: one joint latent straight above the data of every modality."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from mm_perception.errors import ConfigError
+from mm_perception.modalities import build_modality
+from mm_perception.model.base import MultimodalModel, Posterior
+from mm_perception.model.distributions import find_likelihood
+from mm_perception.model.family import Family
+from mm_perception.model.joint_encoder import on_rows
+from mm_perception.model.networks import build_pair
+from mm_perception.model.objectives import Batch
+from mm_perception.spec import ModelSpec
+
+
+class FlatModel(MultimodalModel):
+    """
+    Encoders that give messages or experts, a joint encoder, decoders from the joint latent.
+
+    :param spec: any kinds of modalities; their ``latent_dim`` and ``beta`` are not used.
+    :param recipe: the family's joint encoder and objective.
+    """
+
+    def __init__(self, spec: ModelSpec, recipe: Family) -> None:
+        super().__init__(spec)
+        encoder = recipe.find_encoder(spec)
+        self.fuses = encoder.fuses
+        self._objective = recipe.bind_objective(spec)
+        self._code_dim = encoder.code_dim(spec)
+        if self._code_dim % 2:
+            raise ConfigError(f'model.message_dim: must be even for {spec.family}')
+        self.joint = encoder(spec, None)
+        self.encoders, self.decoders = nn.ModuleDict(), nn.ModuleDict()
+        for m in spec.modalities:
+            shape = build_modality(m).shape
+            self.encoders[m.name] = build_pair(replace(m, latent_dim=self._code_dim // 2), shape)[
+                0
+            ]
+            self.decoders[m.name] = build_pair(
+                replace(m, latent_dim=spec.joint_latent_dim), shape
+            )[1]
+        self._likelihoods = {m.name: find_likelihood(m.likelihood) for m in spec.modalities}
+
+    @property
+    def code_dims(self) -> dict[str, int]:
+        """Size of a message or of an expert."""
+        return dict.fromkeys(self.spec.names, self._code_dim)
+
+    def encode(self, name: str, data: Tensor) -> Tensor:
+        """Message or expert of ``float[B, *shape_m]``."""
+        code: Tensor = self.encoders[name](data)
+        return code
+
+    def fuse(self, codes: Mapping[str, Tensor], present: Tensor) -> Posterior:
+        """Joint posterior, see :class:`MultimodalModel`."""
+        posterior: Posterior = self.joint(codes, present)
+        return posterior
+
+    def decode(self, name: str, joint: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Expected data given the joint latent, see :class:`MultimodalModel`."""
+        return self._likelihoods[name].mean(self.decoders[name](joint))
+
+    def log_likelihood(self, name: str, joint: Tensor, target: Tensor) -> Tensor:
+        """Log density of data given the joint latent, ``float[B]``."""
+        return self._likelihoods[name].log_prob(self.decoders[name](joint).float(), target)
+
+    def weight(self, name: str) -> float:
+        """Weight lambda of a modality's log likelihood."""
+        return self.spec.modality(name).likelihood_weight
+
+    def loss(
+        self,
+        data: Mapping[str, Tensor],
+        present: Tensor,
+        warm_up: float = 1.0,
+        generator: torch.Generator | None = None,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Objective of the family, see :class:`MultimodalModel`."""
+        codes = {
+            name: on_rows(self.encoders[name], data[name], present[:, column], self._code_dim)
+            for column, name in enumerate(self.spec.names)
+        }
+        return self._objective(self, Batch(codes, data, present, warm_up, generator))
+
+    def log_weights(
+        self,
+        data: Mapping[str, Tensor],
+        observed: Collection[str],
+        evaluated: Collection[str],
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """Log importance weights of one draw, see :class:`MultimodalModel`."""
+        joint, log_weight = self.draw_joint(
+            {name: self.encode(name, data[name]) for name in observed}, generator
+        )
+        for name in evaluated:
+            log_weight = log_weight + self.log_likelihood(name, joint, data[name])
+        return log_weight

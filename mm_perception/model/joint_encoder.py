@@ -1,0 +1,190 @@
+"""Joint encoders that combine messages of any subset, and the dropout that trains them for it."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from mm_perception.model.base import Posterior
+from mm_perception.model.distributions import DiagonalGaussian
+from mm_perception.model.networks import dense, split_posterior
+from mm_perception.spec import ModelSpec
+
+
+def forced_perceptual_dropout(
+    present: Tensor, rate: float, generator: torch.Generator | None = None
+) -> Tensor:
+    """
+    Hide a random, non-empty, proper subset of the present modalities in some rows.
+
+    :param present: which modalities were recorded, ``bool[B, M]``.
+    :param rate: rho, the probability that a row is touched; rows with fewer than two present
+        modalities never are.
+    :returns: which modalities the joint encoder may see, ``bool[B, M]``.
+
+    Vasco et al. 2022, section 5.2, algorithm 1, eq. 18-19: the number kept is uniform in
+    1..n-1 with n present, and which ones is uniform; here for all rows at once.
+    """
+    rows, modalities = present.shape
+    device = present.device
+    count = present.sum(1)
+    uniform = torch.rand(rows, 2, generator=generator, device=device)
+    touched = (uniform[:, 0] < rate) & (count > 1)
+    kept = 1 + (uniform[:, 1] * (count - 1)).long().clamp(max=modalities)
+    keys = torch.rand(rows, modalities, generator=generator, device=device)
+    keys = keys.masked_fill(~present, 2.0)
+    rank = keys.argsort(1).argsort(1)
+    subset = present & (rank < kept[:, None])
+    return torch.where(touched[:, None], subset, present)
+
+
+Codes = Mapping[str, Tensor]
+Sizes = Mapping[str, int]
+
+
+def aggregate_mean(messages: Tensor, present: Tensor) -> Tensor:
+    """
+    Average the messages of the present modalities.
+
+    :param messages: one message per modality, ``float[B, M, K]``.
+    :param present: which modalities were observed, ``bool[B, M]``; a row with none gives 0.
+    :returns: the aggregated message, ``float[B, K]``.
+
+    Vasco et al. 2022, section 5.1, eq. 17.
+    """
+    total = messages.masked_fill(~present[:, :, None], 0.0).sum(1)
+    return total / present.to(messages.dtype).sum(1, keepdim=True).clamp_min(1.0)
+
+
+def on_rows(network: nn.Module, inputs: Tensor, rows: Tensor, size: int) -> Tensor:
+    """
+    Apply a network to some rows; the others give zeros and touch no batch statistics.
+
+    :param rows: ``bool[B]``; fewer than two give zeros while training.
+    :param size: of the network's outputs.
+    """
+    if not network.training:
+        return network(inputs).masked_fill(~rows[:, None], 0.0)
+    zeros = torch.zeros(len(inputs), size, device=inputs.device)
+    if rows.sum() < 2:
+        return zeros
+    return zeros.index_put((rows,), network(inputs[rows]).float())
+
+
+class JointEncoder(nn.Module, ABC):
+    """
+    Joint posterior of any subset of the modalities.
+
+    :param spec: sizes of the layers.
+    :param sizes: of the latents that enter; None where codes are messages (or experts) already,
+        as a modality's own encoder gives them in a flat model.
+    """
+
+    fuses: ClassVar[bool] = True
+    gaussian: ClassVar[bool] = True
+    """Whether the joint posterior is one diagonal Gaussian."""
+
+    def __init__(self, spec: ModelSpec, sizes: Sizes | None) -> None:
+        super().__init__()
+        self.names = spec.names
+
+    @staticmethod
+    def code_dim(spec: ModelSpec) -> int:
+        """Size of the codes that enter in a flat model."""
+        return spec.message_dim
+
+    message_dim: int
+    """Size K of the messages."""
+
+    @abstractmethod
+    def message(self, name: str, code: Tensor) -> Tensor:
+        """What depends on one modality alone: ``float[B, K]`` of ``float[B, C_m]``."""
+
+    @abstractmethod
+    def fuse(self, messages: Codes, present: Tensor) -> Posterior:
+        """
+        Joint posterior of the present modalities.
+
+        :param messages: ``float[B, K]`` per modality; rows that are absent are ignored.
+        :param present: ``bool[B, M]``.
+        """
+
+    def forward(self, codes: Codes, present: Tensor) -> Posterior:
+        """Joint posterior of codes ``float[B, C_m]``, see :meth:`message` and :meth:`fuse`."""
+        return self.fuse({n: self.message(n, codes[n]) for n in self.names}, present)
+
+
+class MeanAggregator(JointEncoder):
+    """Mapping networks, mean of the messages, joint encoder."""
+
+    def __init__(self, spec: ModelSpec, sizes: Sizes | None) -> None:
+        super().__init__(spec, sizes)
+        self.message_dim = spec.message_dim
+        self.mapping = nn.ModuleDict(
+            {
+                name: nn.Identity() if sizes is None else nn.Linear(sizes[name], spec.message_dim)
+                for name in spec.names
+            }
+        )
+        layers = (self.width(spec), *spec.joint_hidden)
+        self.hidden = dense(layers, 'leaky_relu', True)
+        self.posterior = nn.Linear(layers[-1], 2 * spec.joint_latent_dim)
+
+    @staticmethod
+    def width(spec: ModelSpec) -> int:
+        """Size of the aggregated message."""
+        return spec.message_dim
+
+    def aggregate(self, messages: Tensor, present: Tensor) -> Tensor:
+        """Combine ``float[B, M, K]`` of the modalities present to ``float[B, width]``."""
+        return aggregate_mean(messages, present)
+
+    def message(self, name: str, code: Tensor) -> Tensor:
+        """Message of a modality, see :class:`JointEncoder`."""
+        message: Tensor = self.mapping[name](code)
+        return message
+
+    def fuse(self, messages: Codes, present: Tensor) -> DiagonalGaussian:
+        """Joint posterior, see :class:`JointEncoder`."""
+        together = torch.cat([messages[name] for name in self.names], dim=1)
+        stacked = together.reshape(-1, len(self.names), self.message_dim)
+        aggregated = self.aggregate(stacked, present)
+        return DiagonalGaussian(*split_posterior(self.posterior(self.hidden(aggregated))))
+
+
+class Attention(MeanAggregator):
+    """
+    Weighted mean of the messages of the present modalities.
+
+    Each part of a message has a weight of its own, a softmax over the present modalities of a
+    score that the message gives itself.
+    """
+
+    def __init__(self, spec: ModelSpec, sizes: Sizes | None) -> None:
+        super().__init__(spec, sizes)
+        self.score = nn.Sequential(
+            nn.Linear(spec.message_dim, 64), nn.Tanh(), nn.Linear(64, spec.message_dim)
+        )
+
+    def aggregate(self, messages: Tensor, present: Tensor) -> Tensor:
+        """Weigh and add, see :class:`MeanAggregator`."""
+        scores = self.score(messages).float().masked_fill(~present[:, :, None], -1e9)
+        weights = scores.softmax(1).masked_fill(~present[:, :, None], 0.0)
+        return (messages * weights).sum(1)
+
+
+class Concatenation(MeanAggregator):
+    """Messages side by side, zeros for absent modalities."""
+
+    @staticmethod
+    def width(spec: ModelSpec) -> int:
+        """Size of all messages together."""
+        return spec.message_dim * len(spec.modalities)
+
+    def aggregate(self, messages: Tensor, present: Tensor) -> Tensor:
+        """Concatenate, see :class:`MeanAggregator`."""
+        return messages.masked_fill(~present[:, :, None], 0.0).flatten(1)

@@ -1,0 +1,174 @@
+"""``/diagnostics`` once a second, and the log lines that explain why there is no output."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from rclpy.node import Node
+
+from mm_perception.fusion.fusion import Fused, Fusion
+from mm_perception.fusion.health import State, Verdict
+from mm_perception.ros.cmi.inputs import Inputs, Throttle
+from mm_perception.ros.cmi.outputs import Outputs
+from mm_perception.ros.cmi.status import level, make_status, verdict_values
+from mm_perception.ros.codecs import make_header
+
+
+class StageTimes:
+    """Durations of the latest ticks, per stage."""
+
+    def __init__(self, length: int = 600) -> None:
+        self._length = length
+        self._stages: dict[str, deque[float]] = {}
+
+    def add(self, stage_ms: Mapping[str, float]) -> None:
+        """Take the durations of one tick (ms)."""
+        for stage, duration_ms in stage_ms.items():
+            self._stages.setdefault(stage, deque(maxlen=self._length)).append(duration_ms)
+
+    def percentiles(self) -> dict[str, str]:
+        """Median and 99th percentile of each stage, as ``<stage>_p50_ms`` and ``_p99_ms``."""
+        values = {}
+        for stage, durations in list(self._stages.items()):
+            p50, p99 = np.percentile(list(durations), (50, 99))
+            values[f'{stage}_p50_ms'] = f'{p50:.3f}'
+            values[f'{stage}_p99_ms'] = f'{p99:.3f}'
+        return values
+
+
+class Rates:
+    """Rates of counters between one look and the next."""
+
+    def __init__(self) -> None:
+        self._last: dict[str, tuple[int, float]] = {}
+
+    def rate_hz(self, name: str, count: int) -> float:
+        """Rate of a counter since it was last asked for; 0 the first time."""
+        now_s = time.monotonic()
+        last, last_s = self._last.get(name, (count, now_s))
+        self._last[name] = (count, now_s)
+        return max(count - last, 0) / (now_s - last_s) if now_s > last_s else 0.0
+
+
+EXPLAIN_PERIOD_S = 10.0
+UNREAD_PERIOD_S = 300.0
+PATIENCE = 3
+
+
+class Reporter:
+    """
+    Watches the node's work.
+
+    :param node: whose name the diagnostics carry.
+    :param inputs: its subscriptions.
+    :param outputs: its publishers.
+    """
+
+    def __init__(self, node: Node, inputs: Inputs, outputs: Outputs) -> None:
+        self.ticks = 0
+        self.latents = 0
+        self.errors = 0
+        self.times = StageTimes()
+        self._node = node
+        self._inputs = inputs
+        self._outputs = outputs
+        self._disagree = False
+        self._rates = Rates()
+        self._reports = 0
+        self._explain = Throttle(EXPLAIN_PERIOD_S)
+        self._remind = Throttle(UNREAD_PERIOD_S)
+        self._verdicts: Mapping[str, Verdict] = {}
+        self._publisher = node.create_publisher(DiagnosticArray, '/diagnostics', 10)
+
+    def destroy(self) -> None:
+        """Destroy the publisher."""
+        self._node.destroy_publisher(self._publisher)
+
+    def add(self, fused: Fused, tick_ms: float) -> None:
+        """Take the result of one tick, and how long all of it took."""
+        self.ticks += 1
+        self.latents += fused.result is not None
+        self.times.add({**fused.stage_ms, 'tick': tick_ms})
+        self._verdicts = fused.verdicts
+        self._disagree = fused.disagree
+        for name, verdict in fused.verdicts.items():
+            if verdict.state in (State.REJECTED, State.INCONSISTENT) or verdict.fault:
+                self._inputs.report_fault(name, verdict)
+
+    def report(self, fusion: Fusion, active: bool, enabled: bool, dropped: int) -> None:
+        """Publish the diagnostics, and log what keeps output away."""
+        self._reports += 1
+        entries = [self._own_status(fusion, active, enabled, dropped)]
+        for name, slot in self._inputs.slots.items():
+            entries.append(self._modality_status(name, slot.received, slot.rejected))
+        now_ns = self._node.get_clock().now().nanoseconds
+        message = DiagnosticArray(header=make_header(now_ns), status=entries)
+        self._publisher.publish(message)
+        if active and self._reports > PATIENCE:
+            self._explain_outputs()
+
+    def _explain_outputs(self) -> None:
+        """Log who cannot be served, and that nobody is there to be served."""
+        if self._outputs.unread() and self._remind.ready('unread'):
+            self._node.get_logger().info(
+                'nobody has subscribed to any output; reconstruction/* and filled/* are generated'
+                ' only for subscribers'
+            )
+        if self._explain.ready('consumers'):
+            for line in self._outputs.explain():
+                self._node.get_logger().warning(line)
+
+    def _own_status(self, fusion: Fusion, active: bool, enabled: bool, dropped: int) -> Any:
+        name = self._node.get_fully_qualified_name()
+        rate_hz = self._rates.rate_hz('latents', self.latents)
+        problem = ''
+        if not active:
+            problem = f'not active: no latents; "ros2 lifecycle set {name} activate"'
+        elif not enabled:
+            problem = f'switched off through {name}/enable: no latents'
+        elif rate_hz == 0.0 and not any(verdict.used for verdict in self._verdicts.values()):
+            problem = 'no modality is usable: no latents'
+        elif self._disagree:
+            used = ', '.join(name for name, verdict in self._verdicts.items() if verdict.used)
+            problem = f'{used} disagree, and none of them is outnumbered: the latent is doubtful'
+        if problem and self._may_explain('node'):
+            self._node.get_logger().info(problem)
+        values = {
+            'latent_rate_hz': f'{rate_hz:.2f}',
+            'ticks': self.ticks,
+            'ticks_dropped': dropped,
+            'errors': self.errors,
+            'bundle': fusion.bundle.frame_id,
+            'engine': fusion.engine.name,
+            'device': fusion.engine.device,
+            **self.times.percentiles(),
+        }
+        level = DiagnosticStatus.WARN if problem else DiagnosticStatus.OK
+        return make_status(f'{self._node.get_name()}: fusion', level, problem or 'ok', values)
+
+    def _modality_status(self, name: str, received: int, rejected: int) -> Any:
+        verdict = self._verdicts.get(name, Verdict(State.WAITING, False))
+        rate_hz = self._rates.rate_hz(name, received)
+        reason = verdict.reason
+        if rate_hz == 0.0 and verdict.state in (State.WAITING, State.STALE):
+            reason = self._inputs.explain_silence(name)
+            if self._may_explain(name):
+                self._node.get_logger().warning(f'{name}: {verdict.state.value}: {reason}')
+        values = {
+            **verdict_values(verdict),
+            'rate_hz': f'{rate_hz:.2f}',
+            'received': received,
+            'rejected': rejected,
+            'topic': self._inputs.topic(name),
+        }
+        status = f'{self._node.get_name()}: {name}'
+        return make_status(status, level(verdict), reason or 'ok', values)
+
+    def _may_explain(self, what: str) -> bool:
+        """Whether it is time for a line in the log; not while discovery is under way."""
+        return self._reports > PATIENCE and self._explain.ready(what)

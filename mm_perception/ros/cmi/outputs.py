@@ -1,0 +1,173 @@
+"""The output side: who wants what, and publishing it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from diagnostic_msgs.msg import DiagnosticArray
+from rclpy.lifecycle import LifecycleNode
+from sensor_msgs.msg import Image, PointCloud2
+from std_msgs.msg import Float32MultiArray, Header
+
+from mm_perception.fusion.fusion import Demand, Fused
+from mm_perception.modalities import Modality
+from mm_perception.ros.cmi.mosaic import MosaicColumn, render_mosaic
+from mm_perception.ros.cmi.status import status_message
+from mm_perception.ros.codecs import (
+    OutputCodec,
+    latent_message,
+    latent_vector_message,
+    make_header,
+    output_codec,
+    picture_message,
+)
+from mm_perception.ros.parameters import NodeSettings
+from mm_perception.ros.qos import explain_consumers, output_qos, overridable
+
+
+@dataclass(frozen=True)
+class _Channel:
+    """Publishers of one modality."""
+
+    codec: OutputCodec
+    reconstruction: Any
+    std: Any
+    filled: Any
+    native: Any | None
+
+
+class Outputs:
+    """
+    All publishers that a tick feeds.
+
+    :param node: the node; its lifecycle decides whether anything is sent.
+    :param modalities: of the bundle.
+    :param undo: takes what destroys them.
+    """
+
+    def __init__(
+        self, node: LifecycleNode, modalities: Mapping[str, Modality[Any]], undo: ExitStack
+    ) -> None:
+        self._node = node
+        self._undo = undo
+        self._publishers: list[Any] = []
+        self._latent = self._create(PointCloud2, 'latent')
+        self._vector = self._create(Float32MultiArray, 'latent/vector')
+        self._status = self._create(DiagnosticArray, '~/status')
+        self._mosaic = self._create(Image, '~/mosaic')
+        self._channels = {name: self._channel(m) for name, m in modalities.items()}
+
+    def demand(self, settings: NodeSettings) -> Demand:
+        """Find out what has to be generated, from who has subscribed."""
+        channels = self._channels.items()
+        generated = {n for n, c in channels if _wanted(c.reconstruction, c.std, c.native)}
+        filled = {n for n, c in channels if _wanted(c.filled)}
+        always = generated if settings.reconstruct_all else set()
+        return Demand(
+            missing=frozenset(generated | filled),
+            always=frozenset(self._channels if _wanted(self._mosaic) else always),
+            std=frozenset(n for n, c in channels if _wanted(c.std)),
+            std_samples=settings.std_samples,
+            sample=settings.sample,
+            when_nothing=settings.when_nothing,
+        )
+
+    def publish(
+        self,
+        fused: Fused,
+        modalities: Mapping[str, Modality[Any]],
+        frame_id: str,
+        settings: NodeSettings,
+    ) -> None:
+        """Send everything that a tick gave."""
+        header = make_header(fused.stamp_ns, frame_id)
+        result = fused.result
+        if result is not None:
+            self._latent.publish(latent_message(result.mean, result.std, header))
+            self._vector.publish(latent_vector_message(result.mean, result.std))
+            for name, array in result.reconstructions.items():
+                if name not in fused.observed or settings.reconstruct_all:
+                    self._publish_generated(name, modalities[name], array, fused, header)
+            self._publish_filled(fused, modalities, header)
+        if _wanted(self._mosaic):
+            self._mosaic.publish(_mosaic_message(fused, modalities, header))
+        self._status.publish(status_message(fused, frame_id))
+
+    def explain(self) -> list[str]:
+        """Say which subscribers get nothing although they are there."""
+        return explain_consumers(self._node, self._publishers)
+
+    def unread(self) -> bool:
+        """Whether nobody takes any of the outputs."""
+        return not _wanted(*self._publishers)
+
+    def _publish_generated(
+        self, name: str, modality: Modality[Any], array: Any, fused: Fused, header: Header
+    ) -> None:
+        channel = self._channels[name]
+        codec = channel.codec
+        if _wanted(channel.reconstruction):
+            channel.reconstruction.publish(codec.encode(modality, array, header))
+        if name in fused.std and _wanted(channel.std):
+            channel.std.publish(codec.encode_std(modality, fused.std[name], header))
+        if codec.encode_native and channel.native and _wanted(channel.native):
+            channel.native.publish(codec.encode_native(modality, array, header))
+
+    def _publish_filled(
+        self, fused: Fused, modalities: Mapping[str, Modality[Any]], header: Header
+    ) -> None:
+        generated = fused.result.reconstructions if fused.result else {}
+        for name, array in {**generated, **fused.observed}.items():
+            channel = self._channels[name]
+            if _wanted(channel.filled):
+                channel.filled.publish(channel.codec.encode(modalities[name], array, header))
+
+    def _channel(self, modality: Modality[Any]) -> _Channel:
+        spec = modality.spec
+        codec = output_codec(spec.kind)
+        base = f'reconstruction/{spec.name}'
+        native = None
+        if codec.native_type is not None:
+            topic = (spec.topic or spec.name).strip('/')
+            path = f'reconstruction/{topic}' if topic != spec.name else f'{base}/native'
+            native = self._create(codec.native_type, path)
+        return _Channel(
+            codec,
+            self._create(codec.message_type, base),
+            self._create(codec.std_type, f'{base}/std'),
+            self._create(codec.message_type, f'filled/{spec.name}'),
+            native,
+        )
+
+    def _create(self, message_type: type, topic: str) -> Any:
+        publisher = self._node.create_lifecycle_publisher(
+            message_type, topic, output_qos(), qos_overriding_options=overridable()
+        )
+        self._undo.callback(self._node.destroy_lifecycle_publisher, publisher)
+        self._publishers.append(publisher)
+        return publisher
+
+
+def _wanted(*publishers: Any) -> bool:
+    return any(p is not None and p.get_subscription_count() > 0 for p in publishers)
+
+
+def _mosaic_message(
+    fused: Fused, modalities: Mapping[str, Modality[Any]], header: Header
+) -> Image:
+    generated = fused.result.reconstructions if fused.result else {}
+    picture = render_mosaic(
+        [
+            MosaicColumn(
+                modality,
+                fused.observed.get(name),
+                generated.get(name),
+                fused.verdicts[name].state.value,
+            )
+            for name, modality in modalities.items()
+        ]
+    )
+    return picture_message(picture, header)

@@ -1,0 +1,75 @@
+"""The SROS 2 policy that ships names what the node has: nothing is missing, nothing too much."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+from conftest import SECOND
+
+from mm_perception.bundle import Bundle
+from tests.helpers.robot import NodeProcess, Robot
+
+POLICY = Path(__file__).parents[2] / 'config' / 'sros2' / 'policy.xml'
+ONLY_WITH_SIM_TIME = {'/clock'}
+NOT_IN_EVERY_DISTRIBUTION = {f'{SECOND}/cmi/get_type_description'}
+
+
+def allowed(kind: str, permission: str) -> set[str]:
+    """Full names that the policy allows, for a node in the tests' namespace."""
+    profile = ElementTree.parse(POLICY).find('enclaves/enclave/profiles/profile')
+    assert profile is not None
+    names = []
+    for group in profile.iter(kind):
+        if group.get(permission) == 'ALLOW':
+            names += [str(entry.text) for entry in group]
+    assert len(names) == len(set(names))
+    return {full_name(name, f'{SECOND}/{profile.get("node")}') for name in names}
+
+
+def full_name(name: str, node: str) -> str:
+    """What ROS makes of a relative, private or absolute name."""
+    if name.startswith('~/'):
+        return f'{node}/{name[2:]}'
+    return name if name.startswith('/') else f'{SECOND}/{name}'
+
+
+def test_sros_policy_names_exactly_what_the_node_has(
+    bundle: Bundle, start: Callable[..., NodeProcess], robot: Robot
+) -> None:
+    start(f'bundle:={bundle.path}', 'autostart:=true')
+
+    def names(kind: str) -> set[str]:
+        known = robot.node.get_node_names_and_namespaces()
+        if ('cmi', SECOND) not in known:
+            return set()
+        found = getattr(robot.node, f'get_{kind}_names_and_types_by_node')('cmi', SECOND)
+        return {name for name, _ in found}
+
+    expected = {
+        'publisher': allowed('topics', 'publish'),
+        'subscriber': allowed('topics', 'subscribe') - ONLY_WITH_SIM_TIME,
+        'service': allowed('services', 'reply') - NOT_IN_EVERY_DISTRIBUTION,
+        'client': allowed('services', 'request'),
+    }
+
+    def complete() -> bool:
+        return all(expected[kind] <= names(kind) for kind in expected)
+
+    try:
+        robot.until(complete, 'topics and services of the policy', 60.0)
+    except AssertionError:
+        for kind, wanted in expected.items():
+            assert wanted <= names(kind), kind
+    for kind, wanted in expected.items():
+        assert names(kind) - NOT_IN_EVERY_DISTRIBUTION == wanted, kind
+
+
+@pytest.mark.parametrize('tag', ['enclave', 'profile'])
+def test_sros_policy_has_what_its_schema_needs(tag: str) -> None:
+    root = ElementTree.parse(POLICY).getroot()
+    assert (root.tag, root.attrib) == ('policy', {'version': '0.2.0'})
+    needed = {'enclave': {'path'}, 'profile': {'ns', 'node'}}[tag]
+    assert all(set(element.attrib) == needed for element in root.iter(tag))
