@@ -7,7 +7,7 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from conftest import SECOND
+from tests.ros.conftest import SECOND
 
 from mm_perception.bundle import Bundle
 from tests.helpers.robot import NodeProcess, Robot
