@@ -19,7 +19,6 @@ import resource
 import sys
 import time
 from collections import Counter
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from mm_perception.engines.build import build_engine
 from mm_perception.fusion.health import UNREADABLE, Limits
 from mm_perception.fusion.perception import Demand, Fused, Perception
 from mm_perception.model.build import build_model
-from mm_perception.ros.cmi.status import status_message
+from mm_perception.ros.cmi.diagnostics import status_message
 from mm_perception.ros.codecs import input_codec
 from mm_perception.spec import ModalitySpec, ModelSpec
 
@@ -110,9 +109,13 @@ class InputPath:
 
     def take(self, name: str, message: Any) -> None:
         """Let a message of a modality arrive; after some, fuse."""
-        stream, decode = self.streams[name], self._codecs[name].decode
-        read = partial(decode, message, self.now_ns, stream.modality)
-        taken = stream.take(read, self.now_ns, self._limits[name])
+        stream = self.streams[name]
+        try:
+            raw, stamp_ns = self._codecs[name].decode(message, self.now_ns, stream.modality)
+        except Exception as error:  # noqa: BLE001 - as the node does
+            taken = stream.refuse(error, self.now_ns)
+        else:
+            taken = stream.take(raw, stamp_ns, self.now_ns, self._limits[name])
         self.refused[name] += bool(taken.refused)
         if taken.defect is not None or '\n' in taken.refused:
             self.defects.append(f'{name}: {taken.refused}')

@@ -22,7 +22,7 @@ from mm_perception.fusion.health import (
 )
 from mm_perception.fusion.streams import Reading, StreamStatistics, future_reason
 from mm_perception.modalities import Modality, Stamped
-from mm_perception.modalities.base import Array, Fault
+from mm_perception.modalities.base import FROZEN, SILENT, STILL, Array, Fault
 
 NOTHING = Reading(None)
 SETTLED_SHARE = 0.5
@@ -212,7 +212,10 @@ def find_stuck(name: str, streams: Mapping[str, StreamStatistics], checks: Check
     own = streams[name]
     if own.trace is None or own.received_ns is None or own.since_ns is None:
         return None
-    limit_s = checks.stuck_s(own.trace.fault)
+    fault = own.trace.fault
+    limit_s = {FROZEN: checks.frozen_s, STILL: checks.frozen_s, SILENT: checks.silent_s}.get(
+        fault, 0.0
+    )
     stuck_s = (own.received_ns - own.since_ns) * 1e-9
     if not 0.0 < limit_s <= stuck_s:
         return None
@@ -223,8 +226,8 @@ def find_stuck(name: str, streams: Mapping[str, StreamStatistics], checks: Check
         return None
     others = '' if own.trace.alone else f' while {", ".join(moving)} changed'
     return Fault(
-        own.trace.fault,
-        f'{own.trace.fault}: exactly the same data for {stuck_s:.2g} s{others}; look at the'
+        fault,
+        f'{fault}: exactly the same data for {stuck_s:.2g} s{others}; look at the'
         ' sensor and its driver',
     )
 

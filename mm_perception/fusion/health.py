@@ -101,10 +101,6 @@ class Checks:
         _HOUR_S,
     )
 
-    def stuck_s(self, fault: str) -> float:
-        """How long equal data may repeat before it is this fault; 0: for ever."""
-        return {FROZEN: self.frozen_s, STILL: self.frozen_s, SILENT: self.silent_s}.get(fault, 0.0)
-
 
 class State(str, Enum):
     """State of a modality, as in ``~/status``."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -110,6 +109,7 @@ class Perception:
             raise ConfigError(f'streams is {streams}; give 1 or more')
         self.bundle = bundle
         self.engine = engine
+        self.frame_id = bundle.frame_id
         self.names = bundle.spec.names
         self.modalities: dict[str, Modality[Any]] = {
             spec.name: build_modality(spec) for spec in bundle.spec.modalities
@@ -147,8 +147,7 @@ class Perception:
         at_ns = now_ns if stamp_ns is None else stamp_ns
         for stream, each in zip(self.streams, values):
             if each is not None:
-                given = partial(_given, each, at_ns)
-                stream[name].take(given, max(now_ns, at_ns), self.limits[name])
+                stream[name].take(each, at_ns, max(now_ns, at_ns), self.limits[name])
 
     def infer(self, wanted: Sequence[str] | None = None, now_ns: int | None = None) -> Result:
         """
@@ -248,7 +247,7 @@ class Perception:
         return {
             'bundle': self.bundle.name,
             'hash': self.bundle.hash,
-            'frame_id': self.bundle.frame_id,
+            'frame_id': self.frame_id,
             'latent_dim': self.bundle.spec.joint_latent_dim,
             'labels': list(self.bundle.labels),
             'engine': self.engine.name,
@@ -334,10 +333,6 @@ class Perception:
         spread = {name: array[k] for name, array in std.items() if name in names}
         disagree = assessment.disagree
         return Fused(stamp_ns, verdicts, observed, result, spread, stage_ms, source, disagree)
-
-
-def _given(value: Any, stamp_ns: int) -> tuple[Any, int]:
-    return value, stamp_ns
 
 
 def _prior(streams: int, latent_dim: int) -> tuple[Array, Array]:

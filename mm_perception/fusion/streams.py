@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -143,25 +142,25 @@ class Stream:
         self._window = modality.new_window()
         self._reading = Reading(None)
 
-    def take(self, read: Callable[[], tuple[Any, int]], now_ns: int, limits: Limits) -> Taken:
+    def take(self, raw: Any, stamp_ns: int, now_ns: int, limits: Limits) -> Taken:
         """
-        Take a message; it never raises.
+        Take what a message carried; it never raises.
 
-        :param read: gives the raw value and its stamp (ns), or raises InvalidInput.
+        :param raw: a raw value of the modality, or a piece of one.
+        :param stamp_ns: time of the message's header.
         """
-        self.received += 1
-        self._tracker.arrive(now_ns)
-        refused, fault, defect, jump_s = '', '', None, 0.0
+        self._arrive(now_ns)
         try:
-            raw, stamp_ns = read()
             jump_s = self._follow(raw, stamp_ns, now_ns, limits)
             self._window.push(raw, stamp_ns)
-        except InvalidInput as error:
-            refused, fault = str(error), error.fault
         except Exception as error:  # noqa: BLE001 - a message must not stop the node
-            refused, fault, defect = f'{UNREADABLE}: {error!r}', MALFORMED, error
-        self.refused += bool(refused)
-        return Taken(self._settle(refused, fault), refused, defect, jump_s)
+            return self._turn_away(error)
+        return Taken(self._settle('', ''), jump_s=jump_s)
+
+    def refuse(self, error: Exception, now_ns: int) -> Taken:
+        """Take note of a message that could not be read."""
+        self._arrive(now_ns)
+        return self._turn_away(error)
 
     def advance(self, now_ns: int) -> bool:
         """Let time pass, for values that only silence completes; whether there is news."""
@@ -185,6 +184,17 @@ class Stream:
             window.resume(self._window.latest)
             self._window = window
         self.modality = modality
+
+    def _arrive(self, now_ns: int) -> None:
+        self.received += 1
+        self._tracker.arrive(now_ns)
+
+    def _turn_away(self, error: Exception) -> Taken:
+        self.refused += 1
+        if isinstance(error, InvalidInput):
+            return Taken(self._settle(str(error), error.fault), str(error))
+        reason = f'{UNREADABLE}: {error!r}'
+        return Taken(self._settle(reason, MALFORMED), reason, error)
 
     def _follow(self, raw: Any, stamp_ns: int, now_ns: int, limits: Limits) -> float:
         ahead_s = (stamp_ns - now_ns) * 1e-9

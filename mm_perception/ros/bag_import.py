@@ -207,10 +207,13 @@ class _Player:
                 yield name, receipt_ns, message
 
     def _take(self, name: str, message: Any, now_ns: int) -> None:
-        decode, kind = self._codecs[name].decode, self._kinds[name]
-        taken = self._streams[name].take(
-            lambda: decode(message, now_ns, kind), now_ns, self._limits[name]
-        )
+        stream = self._streams[name]
+        try:
+            raw, stamp_ns = self._codecs[name].decode(message, now_ns, self._kinds[name])
+        except Exception as error:  # noqa: BLE001 - what cannot be read is counted
+            taken = stream.refuse(error, now_ns)
+        else:
+            taken = stream.take(raw, stamp_ns, now_ns, self._limits[name])
         if taken.refused:
             self._refuse(name, taken.refused)
 

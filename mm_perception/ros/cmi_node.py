@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from rclpy.clock import Clock, ClockType
 from rclpy.parameter import Parameter
@@ -21,7 +22,6 @@ from mm_perception.errors import BundleError, ConfigError, MMPerceptionError
 from mm_perception.fusion.health import NO_OUTPUT
 from mm_perception.fusion.perception import Perception
 from mm_perception.fusion.streams import Reading
-from mm_perception.ros.background import LateService, Worker
 from mm_perception.ros.cmi.diagnostics import Reporter
 from mm_perception.ros.cmi.inputs import Inputs
 from mm_perception.ros.cmi.outputs import Outputs
@@ -35,17 +35,63 @@ from mm_perception.ros.cmi.parameters import (
     read_settings,
 )
 from mm_perception.ros.lifecycle import (
+    LateService,
     ManagedNode,
     autostart,
     run_node,
     trim_memory,
-    trim_memory_soon,
 )
 from mm_perception.ros.parameters import Parameters
 from mm_perception.ros.qos import latched_qos
 
 Readings = Mapping[str, Reading]
+Job = TypeVar('Job')
 _ENGINE_CHOICES = ('device', 'engine', 'threads', 'precision')
+
+
+class Worker(Generic[Job]):
+    """
+    Runs jobs in a thread of its own, never more than one waiting: a newer one replaces it.
+
+    :param work: does a job.
+    :param report: called with an exception that ``work`` raised; the thread goes on.
+    """
+
+    def __init__(self, work: Callable[[Job], None], report: Callable[[Exception], None]) -> None:
+        self.replaced = 0
+        self._work = work
+        self._report = report
+        self._condition = threading.Condition()
+        self._job: Job | None = None
+        self._stopping = False
+        self._thread = threading.Thread(target=self._run, name='fusion', daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Job) -> None:
+        """Hand over a job; one that still waits is dropped and counted in ``replaced``."""
+        with self._condition:
+            self.replaced += self._job is not None
+            self._job = job
+            self._condition.notify()
+
+    def stop(self) -> None:
+        """Finish the job under way, drop the one that waits, end the thread."""
+        with self._condition:
+            self._stopping = True
+            self._condition.notify()
+        self._thread.join()
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                self._condition.wait_for(lambda: self._stopping or self._job is not None)
+                if self._stopping:
+                    return
+                job, self._job = self._job, None
+            try:
+                self._work(job)  # type: ignore[arg-type]
+            except Exception as error:  # noqa: BLE001 - a failed tick must not end all ticks
+                self._report(error)
 
 
 class CmiNode(ManagedNode):
@@ -92,9 +138,7 @@ class CmiNode(ManagedNode):
         if self.parameters[OLD_FALLBACK] != UNSET:
             self.get_logger().warning(f'{OLD_FALLBACK} is the old name of fallback: set that')
         self._outputs = Outputs(self, perception.modalities, undo)
-        self._inputs = Inputs(
-            self, perception, self.parameters, undo, lambda: self._settings.limits, self._on_news
-        )
+        self._inputs = Inputs(self, perception, self.parameters, undo, self._receive)
         self._reporter = Reporter(self, self._inputs, self._outputs)
         undo.callback(self._reporter.destroy)
         self._info = self.create_publisher(String, '~/model_info', latched_qos())
@@ -148,13 +192,14 @@ class CmiNode(ManagedNode):
             undo.callback(self.destroy_service, service)
 
     def _on_timer(self) -> None:
-        self._inputs.advance()
-        period_s = 1.0 / self._settings.rate_hz
-        if not self._triggers or time.monotonic() - self._last_tick_s > 0.9 * period_s:
+        news = self._inputs.advance()
+        late = time.monotonic() - self._last_tick_s > 0.9 / self._settings.rate_hz
+        if not self._triggers or late or news & self._triggers:
             self._request()
 
-    def _on_news(self, name: str) -> None:
-        if name in self._triggers:
+    def _receive(self, name: str, message: Any) -> None:
+        news = self._inputs.take(name, message, self._settings.limits[name])
+        if news and name in self._triggers:
             self._request()
 
     def _request(self) -> None:
@@ -174,9 +219,8 @@ class CmiNode(ManagedNode):
             limits = {name: replace(limit, enabled=False) for name, limit in limits.items()}
         now_ns = self.get_clock().now().nanoseconds
         (fused,) = perception.tick([readings], limits, demand, now_ns, settings.checks)
-        frame_id = perception.bundle.frame_id
-        self._outputs.publish(fused, perception.modalities, frame_id, settings)
-        self._reporter.add(fused, (time.perf_counter() - begin) * 1e3)
+        self._outputs.publish(fused, perception.modalities, perception.frame_id, settings)
+        self._reporter.add(fused, perception.frame_id, (time.perf_counter() - begin) * 1e3)
 
     def _tick_failed(self, error: Exception) -> None:
         self._reporter.errors += 1
@@ -215,7 +259,6 @@ class CmiNode(ManagedNode):
                 raise loaded
             self._swap(loaded)
             response.success, response.message = True, self._perception.bundle.frame_id
-            trim_memory_soon()  # a tick may still use the old model
         except MMPerceptionError as error:
             response.success, response.message = False, f'kept the old model: {error}'
         except Exception as error:  # noqa: BLE001 - the node goes on with the old model

@@ -18,6 +18,7 @@ from std_msgs.msg import String
 
 from mm_perception.bundle import load_bundle
 from mm_perception.engines.build import build_engine
+from mm_perception.errors import InvalidInput
 from mm_perception.fusion.consistency import Judgement
 from mm_perception.fusion.health import HOLD, PRIOR, TOLERABLE, Checks, Limits, State
 from mm_perception.fusion.perception import NONE, OBSERVED, Demand, Fused, Perception
@@ -66,7 +67,12 @@ class Bench:
     def send(self, name: str, message: Any) -> None:
         """Deliver a message now."""
         stream, codec, now_ns = self.streams[name], self.codecs[name], self.now_ns
-        taken = stream.take(lambda: codec.decode(message, now_ns, stream.modality), now_ns, LIMITS)
+        try:
+            raw, stamp_ns = codec.decode(message, now_ns, stream.modality)
+        except InvalidInput as error:
+            taken = stream.refuse(error, now_ns)
+        else:
+            taken = stream.take(raw, stamp_ns, now_ns, LIMITS)
         if taken.jump_s:
             self.jumps_s.append(taken.jump_s)
 

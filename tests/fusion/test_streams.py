@@ -18,14 +18,10 @@ LIMITS = Limits()
 
 
 def take(stream: Stream, value: Any, now_ns: int = 100) -> Taken:
-    """Deliver a value stamped now; an exception is raised by whoever reads it."""
-
-    def read() -> tuple[Any, int]:
-        if isinstance(value, Exception):
-            raise value
-        return value, now_ns
-
-    return stream.take(read, now_ns, LIMITS)
+    """Deliver a value stamped now, or what keeps a message from being read."""
+    if isinstance(value, Exception):
+        return stream.refuse(value, now_ns)
+    return stream.take(value, now_ns, now_ns, LIMITS)
 
 
 def test_stream_turns_messages_into_readings() -> None:
@@ -65,7 +61,7 @@ def test_stream_survives_a_defect_of_who_reads() -> None:
 
 def test_stream_refuses_a_stamp_from_the_future() -> None:
     stream = Stream(SYMBOL)
-    taken = stream.take(lambda: ('3', 2_000_000_000), 0, LIMITS)
+    taken = stream.take('3', 2_000_000_000, 0, LIMITS)
     assert 'in the future' in taken.refused
     assert stream.snapshot().fault == 'future'
 
@@ -73,7 +69,7 @@ def test_stream_refuses_a_stamp_from_the_future() -> None:
 def test_stream_forgets_and_tells_how_far_stamps_ran_backwards() -> None:
     stream = Stream(SYMBOL)
     take(stream, '3', 5_000_000_000)
-    assert stream.take(lambda: ('4', 1_000_000_000), 5_000_000_001, LIMITS).jump_s == 4.0
+    assert stream.take('4', 1_000_000_000, 5_000_000_001, LIMITS).jump_s == 4.0
     assert stream.snapshot().value == Stamped('4', 1_000_000_000)
 
 

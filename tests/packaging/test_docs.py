@@ -39,8 +39,8 @@ from mm_perception.model.networks import (
     TemporalConvolutionOptions,
 )
 from mm_perception.ros import microphone_node
+from mm_perception.ros.cmi.diagnostics import verdict_values
 from mm_perception.ros.cmi.parameters import NODE_SPECS, modality_specs
-from mm_perception.ros.cmi.status import verdict_values
 from mm_perception.ros.codecs import input_codec
 from mm_perception.ros.parameters import ParameterSpec
 from mm_perception.spec import ModalitySpec, ModelSpec, StageSpec, TrainingSpec

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import partial
-
 import numpy as np
 import pytest
 
@@ -32,8 +30,8 @@ def live(name: str, messages: list[object]) -> np.ndarray:
     modality = MODALITIES[name]
     codec, stream = input_codec(modality.spec.kind), Stream(modality)
     for message in messages:
-        read = partial(codec.decode, message, 0, modality)
-        assert not stream.take(read, 0, Limits(future_s=60.0)).refused
+        raw, stamp_ns = codec.decode(message, 0, modality)
+        assert not stream.take(raw, stamp_ns, 0, Limits(future_s=60.0)).refused
     stream.advance(int(1e12))
     value = stream.snapshot().value
     assert value is not None

@@ -11,12 +11,12 @@ import pytest
 from mm_perception.errors import ConfigError
 from mm_perception.fusion.health import Limits
 from mm_perception.modalities import build_modality
-from mm_perception.ros.background import Worker
 from mm_perception.ros.cmi.inputs import (
     Throttle,
 )
 from mm_perception.ros.cmi.mosaic import CELL, MosaicColumn, render_mosaic
 from mm_perception.ros.cmi.parameters import NODE_SPECS, modality_specs
+from mm_perception.ros.cmi_node import Worker
 from mm_perception.ros.parameters import ParameterSpec
 from mm_perception.spec import ModalitySpec
 from tests.helpers.model_specs import arm_spec

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 import traceback
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Hashable
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -42,9 +42,7 @@ class Inputs:
     :param node: offers ``subscribe_input``, as :class:`CmiNode` does.
     :param perception: whose first stream is fed.
     :param undo: takes what destroys the subscriptions.
-    :param limits: gives the thresholds per modality.
-    :param on_news: called with the name of a modality that has a new value, or whose messages
-        begin or cease to be refused.
+    :param receive: called with the name of a modality and a message of it.
     """
 
     def __init__(
@@ -53,12 +51,9 @@ class Inputs:
         perception: Perception,
         parameters: Parameters,
         undo: ExitStack,
-        limits: Callable[[], Mapping[str, Limits]],
-        on_news: Callable[[str], None],
+        receive: Callable[[str, Any], None],
     ) -> None:
         self._node = node
-        self._limits = limits
-        self._on_news = on_news
         self._clock = ClockWatch()
         self._throttle = Throttle()
         self._codecs: dict[str, InputCodec] = {}
@@ -71,18 +66,26 @@ class Inputs:
             self._subscriptions[name] = node.subscribe_input(
                 codec.message_type,
                 parameters[f'{prefix}.topic'],
-                partial(self.take, name),
+                partial(receive, name),
                 qos_profile=input_qos(codec.depth),
                 qos_overriding_options=overridable(),
             )
             undo.callback(node.destroy_subscription, self._subscriptions[name])
 
-    def take(self, name: str, message: Any) -> None:
-        """Take a message of a modality; it never raises."""
-        stream, codec, now_ns = self.streams[name], self._codecs[name], self._now_ns()
-        taken = stream.take(
-            lambda: codec.decode(message, now_ns, stream.modality), now_ns, self._limits()[name]
-        )
+    def take(self, name: str, message: Any, limits: Limits) -> bool:
+        """
+        Take a message of a modality; it never raises.
+
+        :param limits: thresholds of the modality.
+        :returns: whether it has a new value, or messages begin or cease to be refused.
+        """
+        stream, now_ns = self.streams[name], self._now_ns()
+        try:
+            raw, stamp_ns = self._codecs[name].decode(message, now_ns, stream.modality)
+        except Exception as error:  # noqa: BLE001 - a message must not stop the node
+            taken = stream.refuse(error, now_ns)
+        else:
+            taken = stream.take(raw, stamp_ns, now_ns, limits)
         if taken.refused:
             self._report_refusal(name, taken.refused, taken.defect)
         if taken.jump_s and self._throttle.ready(('notice', name)):
@@ -90,14 +93,12 @@ class Inputs:
                 f'{name}: {self.topic(name)}: stamps ran backwards by {taken.jump_s:.3g} s (a bag'
                 ' that starts again, or a clock that was set); what was gathered is forgotten'
             )
-        if taken.news:
-            self._on_news(name)
+        return taken.news
 
-    def advance(self) -> None:
-        """Let time pass in every stream."""
-        for name, stream in self.streams.items():
-            if stream.advance(self._now_ns()):
-                self._on_news(name)
+    def advance(self) -> set[str]:
+        """Let time pass in every stream; which of them have news."""
+        now_ns = self._now_ns()
+        return {name for name, stream in self.streams.items() if stream.advance(now_ns)}
 
     def snapshot(self) -> dict[str, Reading]:
         """What every stream says now."""
