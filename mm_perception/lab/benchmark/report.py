@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -45,15 +45,7 @@ class Limit:
 
     def met(self, row: Measurement) -> bool:
         """Whether a row reaches it."""
-        figure = figure_of(row)
-        return figure >= self.limit if self.at_least else figure <= self.limit
-
-
-def figure_of(row: Measurement) -> float:
-    """The figure that a target is about."""
-    figure = row.value if row.p50_ms is None else row.p50_ms
-    assert figure is not None
-    return figure
+        return row.main >= self.limit if self.at_least else row.main <= self.limit
 
 
 _TICK = 'whole tick, all modalities new and decoded'
@@ -164,21 +156,30 @@ def _circumstances(content: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table."""
+    head, *lines = (f'| {" | ".join(cells)} |' for cells in (heads, *rows))
+    return [head, '|---' * len(heads) + '|', *lines]
+
+
 def _targets(targets: Sequence[Limit], rows: Rows) -> list[str]:
-    lines = ['| figure | target | measured | lowest, highest repeat | |', '|---|---|---|---|---|']
-    for target in targets:
-        row = target.find(rows)
-        sign = '>=' if target.at_least else '<='
-        limit = f'{sign} {number(target.limit)} {target.unit}'.rstrip()
-        lines.append(f'| {target.what} | {limit} | {" | ".join(_reached(target, row))} |')
-    return lines
+    found = [(target, target.find(rows)) for target in targets]
+    return table(
+        ['figure', 'target', 'measured', 'lowest, highest repeat', ''],
+        [[target.what, _limit(target), *_reached(target, row)] for target, row in found],
+    )
+
+
+def _limit(target: Limit) -> str:
+    sign = '>=' if target.at_least else '<='
+    return f'{sign} {number(target.limit)} {target.unit}'.rstrip()
 
 
 def _reached(target: Limit, row: Measurement | None) -> tuple[str, str, str]:
     if row is None:
         return 'not measured', '', ''
     verdict = 'met' if target.met(row) else '**missed**'
-    return f'{number(figure_of(row))} {target.unit}'.rstrip(), spread(row), verdict
+    return f'{number(row.main)} {target.unit}'.rstrip(), spread(row), verdict
 
 
 def number(value: float) -> str:
@@ -197,19 +198,13 @@ def pivot(rows: Rows, head: str, line: Label, column: Label, cell: Label) -> lis
     """A table of rows: ``line`` and ``column`` say where the ``cell`` of each stands."""
     columns = list(dict.fromkeys(map(column, rows)))
     cells = {(line(row), column(row)): cell(row) for row in rows}
-    lines = [f'| {" | ".join([head, *columns])} |', '|---' * (len(columns) + 1) + '|']
-    for name in dict.fromkeys(map(line, rows)):
-        lines.append(f'| {" | ".join([name, *(cells.get((name, c), "") for c in columns)])} |')
-    return lines
+    lines = dict.fromkeys(map(line, rows))
+    return table([head, *columns], [[n, *(cells.get((n, c), '') for c in columns)] for n in lines])
 
 
 def _latency(row: Measurement) -> str:
     assert row.p50_ms is not None and row.p99_ms is not None
     return f'{number(row.p50_ms)} / {number(row.p99_ms)}'
-
-
-def _figure(row: Measurement) -> str:
-    return f'{number(figure_of(row))} {row.unit}'.rstrip()
 
 
 def _engine(row: Measurement) -> str:
@@ -237,7 +232,7 @@ def _throughput(rows: Rows) -> list[str]:
 
 
 def _plain(row: Measurement) -> str:
-    return number(figure_of(row))
+    return number(row.main)
 
 
 def _scaling(rows: Rows) -> list[str]:
@@ -255,19 +250,25 @@ def _training(rows: Rows) -> list[str]:
 
 
 def _latencies(rows: Rows) -> list[str]:
-    lines = ['| latency | p50 / p99, ms | lowest, highest median |', '|---|---|---|']
-    for row in rows:
-        if row.p50_ms is not None:
-            lines.append(f'| `{row.case}`, {_engine(row)} | {_latency(row)} | {spread(row)} |')
-    return lines
+    return table(
+        ['latency', 'p50 / p99, ms', 'lowest, highest median'],
+        [
+            [f'`{row.case}`, {_engine(row)}', _latency(row), spread(row)]
+            for row in rows
+            if row.p50_ms is not None
+        ],
+    )
 
 
 def _others(rows: Rows) -> list[str]:
-    lines = ['| case | engine | value | lowest, highest repeat |', '|---|---|---|---|']
-    for row in rows:
-        if row.p50_ms is None:
-            lines.append(f'| `{row.case}` | {_engine(row)} | {_figure(row)} | {spread(row)} |')
-    return lines
+    return table(
+        ['case', 'engine', 'value', 'lowest, highest repeat'],
+        [
+            [f'`{row.case}`', _engine(row), f'{number(row.main)} {row.unit}'.rstrip(), spread(row)]
+            for row in rows
+            if row.p50_ms is None
+        ],
+    )
 
 
 TABLES: Mapping[str, tuple[Callable[[Rows], list[str]], ...]] = {

@@ -15,7 +15,7 @@ from mm_perception.lab.demo.log import Phase, Received, Tick
 from mm_perception.lab.demo.observer import UNREADABLE, read_output
 from mm_perception.modalities import Modality
 from mm_perception.modalities.drawing import write_text
-from mm_perception.ros.cmi.mosaic import MosaicColumn, render_mosaic
+from mm_perception.ros.cmi import mosaic
 
 CELL = 104
 PITCH = CELL + 10
@@ -138,18 +138,18 @@ def _frame(phase: Phase, tick: Tick, modalities: Modalities) -> np.ndarray:
         )
         used = name in tick.status.used
         columns.append(
-            MosaicColumn(
+            mosaic.MosaicColumn(
                 modality,
                 observed if used else None,
                 None if used else generated,
                 'works' if used else 'out',
             )
         )
-    picture = render_mosaic(columns, MOVING_CELL)
+    picture = mosaic.render_mosaic(columns, MOVING_CELL)
     title = np.full((TITLE, picture.shape[1], 3), PAPER, np.uint8)
     write_text(title, phase.name if phase.missing else 'all sensors work', (8, 19), INK, 0.6)
     working = ' + '.join(name for name in modalities if name not in phase.missing)
     says = f'filled in from {working}' if phase.missing else 'nothing to fill in'
-    write_text(title, says, (8, 38), GENERATED, 0.5)
+    write_text(title, says, (8, 38), mosaic.GENERATED, 0.5)
     write_text(title, f'digit {tick.label}', (title.shape[1] - 78, 19), FAINT, 0.5)
     return np.concatenate((title, picture))
