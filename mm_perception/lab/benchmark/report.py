@@ -165,7 +165,7 @@ def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
 def _targets(targets: Sequence[Limit], rows: Rows) -> list[str]:
     found = [(target, target.find(rows)) for target in targets]
     return table(
-        ['figure', 'target', 'measured', 'lowest, highest repeat', ''],
+        ['figure', 'target', 'measured', 'lowest, highest repeat', 'verdict'],
         [[target.what, _limit(target), *_reached(target, row)] for target, row in found],
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, ClassVar
+from typing import Any
 
 import rclpy
 from rclpy.context import Context
@@ -30,7 +30,7 @@ class RosClient:
     :param domain_id: None: that of the environment.
     """
 
-    step_s: ClassVar[float] = 0.005
+    step_s: float = 0.005
 
     def __init__(self, name: str, domain_id: int | None = None, namespace: str = '') -> None:
         self.context = Context()
