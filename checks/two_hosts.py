@@ -161,7 +161,7 @@ def play(bundle: str, compressed: bool, seconds: float) -> dict[str, Any]:
                         sent_ns = time.time_ns()
                         found['images'].append([stamp.sec * 10**9 + stamp.nanosec, sent_ns])
                         message = as_jpeg(message) if compressed else message
-                    found['bytes'] += len(message.data)
+                        found['bytes'] += len(message.data)
                     publishers[sensor.topic].publish(message)
                     found['counts'][sensor.topic] += 1
 
