@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 
 from checks.malformed_messages import BREAKS, real_messages
@@ -191,8 +192,7 @@ def resident_mib() -> float:
     """Memory of this process, without what the allocator keeps for later."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
-    pages = int(Path('/proc/self/statm').read_text().split()[1])
-    return pages * resource.getpagesize() / 2**20
+    return float(psutil.Process().memory_info().rss / 2**20)
 
 
 def main(args: list[str] | None = None) -> int:

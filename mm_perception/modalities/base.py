@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mm_perception.config import described, from_plain
 from mm_perception.errors import ConfigError, InvalidInput
+from mm_perception.modalities.drawing import draw_bars
 from mm_perception.spec import ModalitySpec
 
 Array = NDArray[np.float32]
@@ -200,6 +201,7 @@ class Modality(ABC, Generic[Options]):
     """
 
     options_type: ClassVar[type]
+    legend: ClassVar[str] = 'bars from 0 to 1'  # how to read what draw() gives
 
     def __init__(self, spec: ModalitySpec) -> None:
         self.spec = spec
@@ -233,6 +235,16 @@ class Modality(ABC, Generic[Options]):
     def labels(self) -> tuple[str, ...]:
         """Names of the elements of the array; empty where they have none."""
         return ()
+
+    def draw(self, array: Array, side: int) -> np.ndarray:
+        """
+        Draw a model array as a person can judge it; by default its values as bars.
+
+        :param array: ``float32[shape]``.
+        :param side: of the picture in pixels.
+        :returns: ``uint8[side, side, 3]``, BGR.
+        """
+        return draw_bars(array, self.labels, side)
 
     def new_window(self) -> Window:
         """Make the window through which live data of this modality arrives."""

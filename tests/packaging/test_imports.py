@@ -46,7 +46,16 @@ WITHOUT_TORCH = [
     'mm_perception.lab.demo.command',
     'mm_perception.cli.info',
 ]
-FOR_TRAINING = ('torch', 'onnx', 'onnxscript', 'matplotlib', 'scipy', 'tensorboard', 'tqdm')
+FOR_TRAINING = (
+    'torch',
+    'onnx',
+    'onnxscript',
+    'matplotlib',
+    'psutil',
+    'scipy',
+    'tensorboard',
+    'tqdm',
+)
 
 
 def modules():

@@ -23,7 +23,7 @@ All of them with what was written so far into the documentation: make bench.
 
 def add_parser(subparsers: Any) -> None:
     """Add the command to ``mm-perception``."""
-    from mm_perception.lab.benchmark.rows import Options
+    from mm_perception.lab.benchmark.measurements import Options
     from mm_perception.lab.benchmark.run import ALL, SECTIONS
 
     parser = subparsers.add_parser(
@@ -99,7 +99,7 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _measure(args: argparse.Namespace) -> dict[str, Any]:
-    from mm_perception.lab.benchmark.rows import Options
+    from mm_perception.lab.benchmark.measurements import Options
     from mm_perception.lab.benchmark.run import run_benchmark
 
     for name in ('repeats', 'calls', 'seconds', 'threads', 'counts', 'batches'):
