@@ -226,6 +226,11 @@ class Modality(ABC, Generic[Options]):
         """Names of the elements of the array; empty where they have none."""
         return ()
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Labels of which the array is one, one-hot; empty where the data are no label."""
+        return ()
+
     def new_window(self) -> Window:
         """Make the window through which live data of this modality arrives."""
         return LatestWindow()
