@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from mm_perception.config import from_plain
 from mm_perception.errors import ConfigError, InvalidInput
+from mm_perception.modalities.drawing import draw_bars
 from mm_perception.spec import ModalitySpec
 
 Array = NDArray[np.float32]
@@ -192,6 +193,7 @@ class Modality(ABC, Generic[Options]):
     """
 
     options_type: ClassVar[type]
+    legend: ClassVar[str] = 'bars from 0 to 1'  # how to read what draw() gives
 
     def __init__(self, spec: ModalitySpec) -> None:
         self.spec = spec
@@ -230,6 +232,16 @@ class Modality(ABC, Generic[Options]):
     def classes(self) -> tuple[str, ...]:
         """Labels of which the array is one, one-hot; empty where the data are no label."""
         return ()
+
+    def draw(self, array: Array, side: int) -> np.ndarray:
+        """
+        Draw a model array as a person can judge it; by default its values as bars.
+
+        :param array: ``float32[shape]``.
+        :param side: of the picture in pixels.
+        :returns: ``uint8[side, side, 3]``, BGR.
+        """
+        return draw_bars(array, self.labels, side)
 
     def new_window(self) -> Window:
         """Make the window through which live data of this modality arrives."""
