@@ -17,9 +17,9 @@ from mm_perception.engines.build import reference_engine
 from mm_perception.engines.classifiers import Classifiers, load_classifiers
 from mm_perception.engines.engine import Engine
 from mm_perception.evaluation.coherence import by_observed, classifier_accuracy, measure_coherence
-from mm_perception.evaluation.frechet import FeatureEncoders, measure_frechet
+from mm_perception.evaluation.frechet import Encode, measure_frechet
 from mm_perception.evaluation.generation import label_indices, subsets
-from mm_perception.lab.tables.evaluators import train_features
+from mm_perception.lab.tables.features import train_features
 from mm_perception.modalities.base import Array
 from mm_perception.model.build import build_model
 from mm_perception.spec import StageSpec, TrainingSpec
@@ -191,7 +191,7 @@ class Judges:
         self.labels = labels
         self.classifiers: Classifiers = load_classifiers(load_bundle(bundle))
         training = first_rows(load_dataset(folder, 'train'), FEATURE_ROWS)
-        self.features: FeatureEncoders = train_features(spec, training, work)
+        self.features: dict[str, Encode] = train_features(spec, training, work)
 
     def classifier_accuracy(self) -> dict[str, float]:
         """Of the classifiers on the real test rows."""

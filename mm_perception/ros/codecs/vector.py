@@ -131,9 +131,7 @@ register_output(
 )
 register_output(
     'symbol',
-    OutputCodec(
-        _encode_plain, Float32MultiArray, _decode_plain, _encode_plain, Float32MultiArray
-    ),
+    OutputCodec(_encode_plain, Float32MultiArray, _decode_plain, _encode_plain, Float32MultiArray),
 )
 
 
