@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+import itertools
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,10 @@ INK, FAINT = '#2d2d2d', '#8a8a8a'
 DPI = 110
 NARROWEST = 6.0
 CELL = 56  # pixels of a drawn array
+PER_LABEL = 2
+MAPPED_ROWS = 1000
+Picture = tuple[str, str, Any]
+"""Title, name of the file, and a figure of matplotlib."""
 
 
 @dataclass(frozen=True)
@@ -90,23 +95,21 @@ def models_of(results: Results, dataset: str) -> Iterator[Model]:
             yield Model(title, reference_engine(bundle, 'cpu'), trial.test(), modalities)
 
 
-def new_figure(title: str, width: float, height: float) -> matplotlib.figure.Figure:
+def first_models(results: Results) -> Iterator[tuple[str, Model]]:
+    """The first model of each dataset, after the name of that."""
+    for dataset in results.table.datasets:
+        for model in itertools.islice(models_of(results, dataset), 1):
+            yield dataset, model
+
+
+def new_figure(title: str, width: float, height: float) -> Any:
     """An empty figure with a title, in inches."""
     figure = matplotlib.figure.Figure(figsize=(width, height), layout='constrained')
     figure.suptitle(title, fontsize=11, color=INK)
     return figure
 
 
-def write_figure(figure: matplotlib.figure.Figure, folder: Path, name: str) -> Path:
-    """Write a figure as PNG; returns the file."""
-    file = folder / f'{name}.png'
-    figure.savefig(file, dpi=DPI, facecolor='white', pil_kwargs={'optimize': True})
-    return file
-
-
-def draw_grid(
-    title: str, rows: Mapping[str, list[np.ndarray]], heads: list[str]
-) -> matplotlib.figure.Figure:
+def draw_grid(title: str, rows: Mapping[str, list[np.ndarray]], heads: list[str]) -> Any:
     """
     Arrange pictures in rows.
 
@@ -127,7 +130,7 @@ def draw_grid(
     return figure
 
 
-def draw_bars(results: Results, folder: Path) -> dict[str, Path]:
+def draw_bars(results: Results) -> Iterator[Picture]:
     """Accuracy by the number of observed modalities, a panel per target; the paper's as marks."""
     table, lines = results.table, lines_of(results)
     keys = {
@@ -137,35 +140,28 @@ def draw_bars(results: Results, folder: Path) -> dict[str, Path]:
     }
     targets = list(dict.fromkeys(line.target for line in lines))
     if not lines:
-        return {}
+        return
     title = f'{table.title}: accuracy of what is generated, by the number of modalities observed'
     figure = new_figure(title, 3.1 * len(targets), 3.9)
     panels = figure.subplots(1, len(targets), sharey=True, squeeze=False)[0]
     for panel, target in zip(panels, targets):
         chosen = [line for line in lines if line.target == target]
         for k, line in enumerate(chosen):
-            _bars(
-                panel, results.table, line, keys, (k - (len(chosen) - 1) / 2) * 0.8 / len(chosen)
-            )
+            _bars(panel, table, line, keys, (k - (len(chosen) - 1) / 2) * 0.8 / len(chosen))
+        panel.set(xticks=sorted(keys), ylim=(0, 105))
         panel.set_title(target, fontsize=9)
-        panel.set_xlabel('modalities observed', fontsize=8)
-        panel.set_xticks(sorted(keys))
-        panel.set_ylim(0, 105)
-        panel.tick_params(labelsize=8)
-        panel.grid(axis='y', color='#e5e5e5')
-        panel.set_axisbelow(True)
-    panels[0].set_ylabel('accuracy (%)', fontsize=8)
+        _finish(panel, 'modalities observed', 'accuracy (%)' if panel is panels[0] else '', 'y')
     panels[0].plot([], [], 'D', color=INK, markersize=4, label='the paper')
     handles, labels = panels[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc='outside lower center', ncols=5, fontsize=8)
-    return {title: write_figure(figure, folder, 'bars')}
+    yield title, 'bars', figure
 
 
-def draw_curve(results: Results, folder: Path) -> dict[str, Path]:
+def draw_curve(results: Results) -> Iterator[Picture]:
     """Figures along the axis on which the variants stand, as Fig. A.21 of Vasco et al. 2022."""
     table, lines = results.table, lines_of(results)
     if not lines:
-        return {}
+        return
     title = f'{table.title}, by the {table.curve}'
     metrics = list(dict.fromkeys(column.metric for column in table.columns.values()))
     figure = new_figure(title, 4.2 * len(metrics), 3.4)
@@ -173,59 +169,50 @@ def draw_curve(results: Results, folder: Path) -> dict[str, Path]:
     for panel, metric in zip(panels, metrics):
         columns = {k: c for k, c in table.columns.items() if c.metric == metric}
         for key, column in columns.items():
-            _curve(panel, table, lines, key, column.title)
-        panel.set_xlabel(table.curve, fontsize=8)
+            known = [line for line in lines if key in line.figures]
+            x = [table.variants[line.variant].x for line in known]
+            means, spreads = _ends([line.figures[key] for line in known])
+            form = {'marker': 'o', 'markersize': 3.5, 'capsize': 2}
+            panel.errorbar(x, means, spreads, label=column.title, **form)
         unit = '%' if columns[next(iter(columns))].factor == 100 else 'lower is better'
-        panel.set_ylabel(f'{metric} ({unit})', fontsize=8)
+        _finish(panel, table.curve, f'{metric} ({unit})', 'both')
         panel.legend(fontsize=8)
-        panel.tick_params(labelsize=8)
-        panel.grid(color='#e5e5e5')
-    return {title: write_figure(figure, folder, 'curve')}
+    yield title, 'curve', figure
 
 
 def _bars(panel: Any, table: Table, line: Line, keys: dict[int, str], offset: float) -> None:
     position = list(table.variants).index(line.variant)
-    width = 0.8 / len(table.variants)
     known = {count: line.figures[key] for count, key in keys.items() if key in line.figures}
+    means, spreads = _ends(known.values())
     panel.bar(
         [count + offset for count in known],
-        [figure[0] for figure in known.values()],
-        width,
-        yerr=[_spread(figure) for figure in known.values()],
+        means,
+        0.8 / len(table.variants),
+        yerr=spreads,
         error_kw={'elinewidth': 0.8, 'ecolor': FAINT},
         color=matplotlib.colormaps['tab10'](position % 10),
         label=table.variants[line.variant].title,
     )
     for count, key in keys.items():
-        reported = paper_figure(table, line, key)
-        if reported:
+        if reported := paper_figure(table, line, key):
             panel.plot(count + offset, reported[0], 'D', color=INK, markersize=3.5)
 
 
-def _spread(figure: Figure) -> float:
-    return figure[1] if len(figure) > 1 else 0.0
+def _ends(figures: Collection[Figure]) -> tuple[list[float], list[float]]:
+    """Means, and spreads where there are several seeds."""
+    return [f[0] for f in figures], [f[1] if len(f) > 1 else 0.0 for f in figures]
 
 
-def _curve(panel: Any, table: Table, lines: Sequence[Line], key: str, label: str) -> None:
-    x = [table.variants[line.variant].x for line in lines if key in line.figures]
-    points = [line.figures[key] for line in lines if key in line.figures]
-    panel.errorbar(
-        x,
-        [figure[0] for figure in points],
-        [_spread(figure) for figure in points],
-        marker='o',
-        markersize=3.5,
-        capsize=2,
-        label=label,
-    )
+def _finish(panel: Any, x: str, y: str, grid: str) -> None:
+    panel.set_xlabel(x, fontsize=8)
+    panel.set_ylabel(y, fontsize=8)
+    panel.tick_params(labelsize=8)
+    panel.grid(axis=grid, color='#e5e5e5')
+    panel.set_axisbelow(True)
 
 
-PER_LABEL = 2
-
-
-def draw_samples(results: Results, folder: Path) -> dict[str, Path]:
+def draw_samples(results: Results) -> Iterator[Picture]:
     """Images from labels, a row per model, as in Fig. 17 and 18 of Vasco et al. 2022."""
-    files = {}
     for dataset in results.table.datasets:
         rows: dict[str, list[np.ndarray]] = {}
         for model in models_of(results, dataset):
@@ -237,18 +224,12 @@ def draw_samples(results: Results, folder: Path) -> dict[str, Path]:
         if rows:
             shown = [head if k % PER_LABEL == 0 else '' for k, head in enumerate(heads)]
             title = f'Images generated from the label alone ({dataset}, test data, sampled)'
-            figure = draw_grid(title, rows, shown)
-            files[title] = write_figure(figure, folder, f'samples-{dataset}')
-    return files
+            yield title, f'samples-{dataset}', draw_grid(title, rows, shown)
 
 
-def draw_generated(results: Results, folder: Path) -> dict[str, Path]:
+def draw_generated(results: Results) -> Iterator[Picture]:
     """Recorded data beside what the first model generates from each of the other sensors."""
-    files = {}
-    for dataset in results.table.datasets:
-        model = next(models_of(results, dataset), None)
-        if model is None:
-            continue
+    for dataset, model in first_models(results):
         chosen = model.rows_of_labels(1)
         heads = [model.texts[i] for i in model.labels(chosen)]
         for target in model.modalities:
@@ -257,66 +238,44 @@ def draw_generated(results: Results, folder: Path) -> dict[str, Path]:
             others = tuple(name for name in model.modalities if name != target)
             rows = {'recorded': model.recorded(target, chosen)}
             for given in (*((name,) for name in others), others):
-                title = f'from {given[0]}' if len(given) == 1 else f'from all {len(given)}'
-                rows[title] = model.generated(given, target, chosen, 'mean')
+                name = f'from {given[0]}' if len(given) == 1 else f'from all {len(given)}'
+                rows[name] = model.generated(given, target, chosen, 'mean')
             title = f'{model.title}: {target}, recorded and generated ({dataset}, test data)'
-            figure = draw_grid(title, rows, heads)
-            files[title] = write_figure(figure, folder, f'generated-{dataset}-{target}')
-    return files
+            yield title, f'generated-{dataset}-{target}', draw_grid(title, rows, heads)
 
 
-ROWS = 1000
-
-
-def draw_latent_map(results: Results, folder: Path) -> dict[str, Path]:
+def draw_latent_map(results: Results) -> Iterator[Picture]:
     """Means of the joint posterior of the first model, a panel per subset of inputs."""
-    files = {}
-    for dataset in results.table.datasets:
-        model = next(models_of(results, dataset), None)
-        if model is not None:
-            title = f'{model.title}: joint latent by what is observed ({dataset}, test data)'
-            files[title] = _draw(model, title, folder, f'latent-{dataset}')
-    return files
+    for dataset, model in first_models(results):
+        title = f'{model.title}: joint latent by what is observed ({dataset}, test data)'
+        yield title, f'latent-{dataset}', _latent_map(model, title)
 
 
-def principal_axes(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """
-    Centre and the two directions of largest variance.
-
-    :param points: ``[N, D]``.
-    :returns: ``[D]`` and ``[D, 2]``.
-    """
-    centre = points.mean(0)
-    _, _, directions = np.linalg.svd(points - centre, full_matrices=False)
-    return centre, directions[:2].T
-
-
-def _draw(model: Model, title: str, folder: Path, name: str) -> Path:
-    rows = np.arange(min(ROWS, len(model.test)))
-    test, texts = model.test.subset(rows), model.texts
-    codes = encode_all(model.engine, test)
-    names = test.names
-    shown = [*((n,) for n in names), names]
+def _latent_map(model: Model, title: str) -> Any:
+    """Along the two directions in which the means given all modalities vary most."""
+    rows = np.arange(min(MAPPED_ROWS, len(model.test)))
+    names, texts = model.test.names, model.texts
+    codes = encode_all(model.engine, model.test.subset(rows))
+    shown = [*((name,) for name in names), names]
     means = [fuse_all(model.engine, codes, presence(names, given))[0] for given in shown]
-    centre, axes = principal_axes(means[-1])
+    centre = means[-1].mean(0)
+    _, _, directions = np.linalg.svd(means[-1] - centre, full_matrices=False)
     figure = new_figure(title, 2.6 * len(shown) + 0.6, 3.2)
     panels = figure.subplots(1, len(shown), sharex=True, sharey=True)
     colours = ListedColormap(matplotlib.colormaps['tab10'](range(len(texts))))
     colouring = {'c': model.labels(rows), 'cmap': colours, 'vmin': -0.5, 'vmax': len(texts) - 0.5}
     for panel, given, mean in zip(panels, shown, means):
-        flat = (mean - centre) @ axes
-        dots = panel.scatter(*flat.T, **colouring, s=5)
+        dots = panel.scatter(*((mean - centre) @ directions[:2].T).T, **colouring, s=5)
         panel.set_title('all' if given == names else f'{given[0]} alone', fontsize=9)
         panel.set_xlabel('first component', fontsize=8)
         panel.tick_params(labelsize=7)
     panels[0].set_ylabel('second component', fontsize=8)
     bar = figure.colorbar(dots, ax=panels, ticks=range(len(texts)))
     bar.ax.set_yticklabels(texts, fontsize=7)
-    return write_figure(figure, folder, name)
+    return figure
 
 
-Draw = Callable[[Results, Path], dict[str, Path]]
-PICTURES: Mapping[str, Draw] = {
+PICTURES: Mapping[str, Callable[[Results], Iterator[Picture]]] = {
     'bars': draw_bars,
     'curve': draw_curve,
     'generated': draw_generated,
@@ -335,8 +294,11 @@ def draw_pictures(results: Results, folder: Path) -> dict[str, Path]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     files: dict[str, Path] = {}
-    for name in results.table.pictures:
-        if name not in PICTURES:
-            raise ConfigError(f'pictures: unknown "{name}"; known: {", ".join(PICTURES)}')
-        files |= PICTURES[name](results, folder)
+    for sort in results.table.pictures:
+        if sort not in PICTURES:
+            raise ConfigError(f'pictures: unknown "{sort}"; known: {", ".join(PICTURES)}')
+        for title, name, figure in PICTURES[sort](results):
+            files[title] = folder / f'{name}.png'
+            form = {'facecolor': 'white', 'pil_kwargs': {'optimize': True}}
+            figure.savefig(files[title], dpi=DPI, **form)
     return files
