@@ -104,7 +104,7 @@ def measure_contradictions(
     engine: Engine, bundle: Bundle, dataset: Dataset, seed: int = 0
 ) -> list[Row]:
     """
-    Measure how a bundle judges sensors, and what is generated when one contradicts the others.
+    Measure how a bundle finds a contradictory sensor, and what is generated beside one.
 
     :returns: nothing for a bundle that is not calibrated for it; of what is generated only with
         classifiers and labels.
