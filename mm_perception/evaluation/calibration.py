@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from functools import cache
 
 import numpy as np
 from scipy.special import ndtri
@@ -165,14 +166,10 @@ def measure_uncertainty(
         ``uncertainty_growth``: share of (row, sensor that falls away) where it rises.
     """
     codes = encode_all(engine, dataset)
-    known: dict[tuple[str, ...], np.ndarray] = {}
 
+    @cache
     def of(subset: tuple[str, ...]) -> np.ndarray:
-        if subset not in known:
-            known[subset] = uncertainty(
-                fuse_all(engine, codes, presence(dataset.names, subset))[1]
-            )
-        return known[subset]
+        return uncertainty(fuse_all(engine, codes, presence(dataset.names, subset))[1])
 
     rows = []
     for subset in tqdm(list(observed), desc='uncertainty', unit='subset', leave=False):

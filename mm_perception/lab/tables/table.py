@@ -169,14 +169,10 @@ class Table:
         return self.scales[name]
 
 
-def table_folder() -> Path:
-    """Where the tables lie."""
-    return share_directory() / 'config' / 'tables'
-
-
-def known_tables() -> tuple[str, ...]:
-    """Names of all tables."""
-    return tuple(sorted(file.stem for file in table_folder().glob('*.yaml')))
+def known_tables() -> dict[str, Path]:
+    """Files of all tables by name."""
+    files = (share_directory() / 'config' / 'tables').glob('*.yaml')
+    return {file.stem: file for file in sorted(files)}
 
 
 def load_table(name: str) -> Table:
@@ -186,8 +182,8 @@ def load_table(name: str) -> Table:
     :param name: of a table that is known, or a YAML file.
     :raises ConfigError: if there is none of that name, or it does not fit.
     """
-    file = Path(name) if name.endswith('.yaml') else table_folder() / f'{name}.yaml'
-    if not file.is_file():
+    file = Path(name) if name.endswith('.yaml') else known_tables().get(name)
+    if file is None or not file.is_file():
         raise ConfigError(f'no table "{name}"; known: {", ".join(known_tables())}')
     data = dict(read_yaml(file))
     try:
