@@ -88,7 +88,7 @@ class Model:
 def models_of(results: Results, dataset: str) -> Iterator[Model]:
     """Models of the first seed, one after the other, in the order of the table."""
     for trial in results.trials:
-        if trial.dataset == dataset and trial.spec.seed == 0:
+        if trial.dataset == dataset and trial.seed == 0:
             bundle = trial.trained()
             modalities = {m.name: build_modality(m) for m in bundle.spec.modalities}
             title = results.table.variants[trial.variant].title

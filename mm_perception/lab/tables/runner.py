@@ -55,7 +55,7 @@ def run_table(table: Table, options: TableOptions, command: str) -> Results:
     :raises DataError: if a dataset or the table's split of it is missing.
     """
     began = time.monotonic()
-    trials = tuple(trial.prepared() for trial in plan_trials(table, options, command))
+    trials = plan_trials(table, options, command)
     waiting = [trial for trial in trials if trial.found() is None]
     _side_by_side(_preparations(waiting), options, 'evaluators and autoencoders')
     _side_by_side({trial.folder.name: trial.run for trial in waiting}, options, table.name)

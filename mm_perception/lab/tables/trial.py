@@ -8,7 +8,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any
 
@@ -66,46 +66,67 @@ class Trial:
     One model of a table.
 
     :param dataset: key of the table; ``variant`` likewise.
-    :param spec: its training, on the full dataset.
-    :param evaluators: training of the classifiers and feature encoders that evaluate it.
-    :param folder: of the model.
-    :param bundle: a trained bundle to measure as it is; empty to train one.
-    :param columns: of the table; all that they ask for is measured.
-    :param split: of the data, that the model is measured on.
-    :param shared: folder of what several models use.
     :param command: as typed, for the model card.
-    :param data: the rows prepared for it, and ``evaluator_data`` for its evaluators; see
-        :meth:`prepared`.
     """
 
+    table: Table
+    options: TableOptions
     dataset: str
     variant: str
-    spec: TrainingSpec
-    evaluators: TrainingSpec
-    folder: Path
-    bundle: str
-    columns: Mapping[str, Column]
-    split: str
-    scale: Scale
-    shared: Path
-    device: str
-    quiet: bool
-    command: str
-    data: Path = Path()
-    evaluator_data: Path = Path()
+    seed: int
+    command: str = ''
 
-    def prepared(self) -> Trial:
-        """
-        Write the rows that it needs, unless they are there.
+    @property
+    def label(self) -> str:
+        """Name of the model without its seed."""
+        return f'{self.dataset}.{self.variant}' if len(self.table.datasets) > 1 else self.variant
 
-        :raises DataError: if the dataset, a modality or the split is missing.
-        """
+    @property
+    def folder(self) -> Path:
+        """Where the model and its rows go."""
+        return self.options.folder(self.table) / f'{self.label}-{self.seed}'
+
+    @property
+    def shared(self) -> Path:
+        """Where goes what several models or tables use."""
+        return self.options.out / 'shared'
+
+    @property
+    def bundle(self) -> str:
+        """A trained bundle to measure as it is; empty to train one."""
+        return self.table.variants[self.variant].bundle
+
+    @property
+    def scale(self) -> Scale:
+        """The budget."""
+        return self.table.scale(self.options.scale)
+
+    @cached_property
+    def spec(self) -> TrainingSpec:
+        """Its training, on the full dataset."""
+        variant = self.table.variants[self.variant]
+        spec = variant_training(self.table, self.options, self.dataset, variant)
+        return replace(spec, name=f'{self.table.name}.{self.label}', seed=self.seed)
+
+    @cached_property
+    def evaluators(self) -> TrainingSpec:
+        """Training of the classifiers and feature encoders that evaluate it."""
+        return evaluator_training(self.table, self.options, self.dataset)
+
+    @cached_property
+    def data(self) -> Path:
+        """The rows that it is trained and measured on, written if they are not there yet."""
+        return self._prepare(self.scale.rows)
+
+    @cached_property
+    def evaluator_data(self) -> Path:
+        """The rows that its evaluators learn from, written if they are not there yet."""
+        return self._prepare(self.scale.judge_rows)
+
+    def _prepare(self, rows: int) -> Path:
         source, names = Path(self.evaluators.dataset), self.evaluators.model.names
-        data, evaluator_data = (
-            prepare_data(source, names, rows, self.scale.test_rows, self.split, self.shared)
-            for rows in (self.scale.rows, self.scale.judge_rows)
-        )
-        return replace(self, data=data, evaluator_data=evaluator_data)
+        rest = (self.scale.test_rows, self.table.split, self.shared)
+        return prepare_data(source, names, rows, *rest)
 
     @property
     def trained_key(self) -> str:
@@ -115,15 +136,15 @@ class Trial:
     @property
     def measured_key(self) -> str:
         """Hash of what decides the rows, given the model."""
-        asked = [to_plain(column) for column in self.columns.values()]
+        asked = [to_plain(column) for column in self.table.columns.values()]
         shipped = load_bundle(self.bundle).hash if self.bundle else ''
         data, evaluators = _key(self.data), self.evaluator_folder.name
-        return digest([asked, self.split, self.scale.samples, evaluators, data, shipped])
+        return digest([asked, self.table.split, self.scale.samples, evaluators, data, shipped])
 
     @property
     def metrics(self) -> dict[str, list[Column]]:
         """Metrics that the columns ask for, with those columns."""
-        columns = self.columns.values()
+        columns = self.table.columns.values()
         return {
             metric: [column for column in columns if column.metric == metric]
             for metric in dict.fromkeys(column.metric for column in columns)
@@ -144,6 +165,10 @@ class Trial:
             return {}
         return {name: self.shared / 'unimodal' / self._vae(name) for name in self.spec.model.names}
 
+    @property
+    def _quiet(self) -> bool:
+        return self.options.quiet or self.options.jobs > 1
+
     def _vae(self, name: str) -> str:
         spec = self.spec
         parts = (autoencoder_part(spec.model.modality(name)), spec.unimodal[name])
@@ -153,7 +178,7 @@ class Trial:
     def run_in(self, work: Path) -> Run:
         """A training run on the prepared rows."""
         spec = replace(self.spec, dataset=self.data.as_posix())
-        return Run(spec, work, self.device, resume=True, quiet=self.quiet, judges=False)
+        return Run(spec, work, self.options.device, resume=True, quiet=self._quiet, judges=False)
 
     def fit_shared(self, name: str) -> None:
         """Train the autoencoder of one modality that several models share."""
@@ -169,7 +194,7 @@ class Trial:
     def classifiers(self) -> Classifiers:
         """The evaluation classifiers, trained on real data if they are not there yet."""
         spec = replace(self.evaluators, dataset=self.evaluator_data.as_posix())
-        run = Run(spec, self.evaluator_folder, self.device, resume=True, quiet=self.quiet)
+        run = Run(spec, self.evaluator_folder, self.options.device, resume=True, quiet=self._quiet)
         return train_classifiers(run, load_dataset(self.evaluator_data, 'train'))[0]
 
     def features(self) -> Mapping[str, Encode]:
@@ -177,20 +202,20 @@ class Trial:
         spec, stage = self.evaluators, StageSpec(self.evaluators.classifiers.epochs)
         training = load_dataset(self.evaluator_data, 'train')
         folder = self.evaluator_folder
-        return train_features(spec, training, folder, self.device, stage, self.quiet)
+        return train_features(spec, training, folder, self.options.device, stage, self._quiet)
 
     def classifier_accuracy(self) -> dict[str, float]:
         """Accuracy of the classifiers on real data, by modality; empty where none is needed."""
         if ACCURACY not in self.metrics:
             return {}
-        test = load_dataset(self.evaluator_data, self.split)
+        test = load_dataset(self.evaluator_data, self.table.split)
         modalities = self.evaluators.model.modalities
         accuracy = classifier_accuracy(test, self._labels(test), self.classifiers())
         return {m.name: accuracy[m.name] for m in modalities if not build_modality(m).classes}
 
     def test(self) -> Dataset:
         """What the model is measured on."""
-        return load_dataset(self.data, self.split)
+        return load_dataset(self.data, self.table.split)
 
     def trained(self) -> Bundle:
         """Load the model, which has been trained."""
@@ -221,7 +246,7 @@ class Trial:
             'variant': self.variant,
             'family': bundle.spec.family,
             'bundle': f'{bundle.name}@{bundle.hash[:8]}',
-            'seed': self.spec.seed,
+            'seed': self.seed,
             'rows': [vars(row) for row in self._measure(bundle)],
             'training_seconds': bundle.training.get('seconds', {}),
             'seconds': {
@@ -249,7 +274,7 @@ class Trial:
         return train(run, self.folder, self.command)
 
     def _measure(self, bundle: Bundle) -> list[Row]:
-        engine = reference_engine(bundle, self.device)
+        engine = reference_engine(bundle, self.options.device)
         rows = []
         for metric, columns in self.metrics.items():
             rows += METRICS[metric](self, engine, columns)
@@ -306,7 +331,7 @@ def plan_trials(table: Table, options: TableOptions, command: str = '') -> tuple
     List the models of a table.
 
     :param command: as typed, for the model cards.
-    :raises ConfigError: if a variant or metric is unknown or a configuration does not fit.
+    :raises ConfigError: if a variant, metric or scale is unknown.
     """
     unknown = set(options.variants) - set(table.variants)
     if unknown:
@@ -320,36 +345,13 @@ def plan_trials(table: Table, options: TableOptions, command: str = '') -> tuple
             raise ConfigError(f'metric: unknown "{column.metric}"; known: {known}')
     if options.dataset and len(table.datasets) > 1:
         raise ConfigError(f'--dataset: table {table.name} has several datasets; leave it out')
-    scale = table.scale(options.scale)
     return tuple(
-        _plan(table, options, command, dataset, name, seed)
+        Trial(table, options, dataset, name, seed, command)
         for dataset in table.datasets
-        for seed in range(options.seeds or scale.seeds)
+        for seed in range(options.seeds or table.scale(options.scale).seeds)
         for name in table.variants
         if not options.variants or name in options.variants
         if seed == 0 or not table.variants[name].bundle
-    )
-
-
-def _plan(
-    table: Table, options: TableOptions, command: str, dataset: str, name: str, seed: int
-) -> Trial:
-    label = f'{dataset}.{name}' if len(table.datasets) > 1 else name
-    spec = variant_training(table, options, dataset, table.variants[name])
-    return Trial(
-        dataset,
-        name,
-        replace(spec, name=f'{table.name}.{label}', seed=seed),
-        evaluator_training(table, options, dataset),
-        options.folder(table) / f'{label}-{seed}',
-        table.variants[name].bundle,
-        table.columns,
-        table.split,
-        table.scale(options.scale),
-        options.out / 'shared',
-        options.device,
-        options.quiet or options.jobs > 1,
-        command,
     )
 
 
