@@ -170,10 +170,9 @@ def draw_curve(results: Results) -> Iterator[Picture]:
         columns = {k: c for k, c in table.columns.items() if c.metric == metric}
         for key, column in columns.items():
             known = [line for line in lines if key in line.figures]
-            x = [table.variants[line.variant].x for line in known]
-            means, spreads = _ends([line.figures[key] for line in known])
+            points = {table.variants[line.variant].x: line.figures[key] for line in known}
             form = {'marker': 'o', 'markersize': 3.5, 'capsize': 2}
-            panel.errorbar(x, means, spreads, label=column.title, **form)
+            panel.errorbar(list(points), *_ends(points.values()), label=column.title, **form)
         unit = '%' if columns[next(iter(columns))].factor == 100 else 'lower is better'
         _finish(panel, table.curve, f'{metric} ({unit})', 'both')
         panel.legend(fontsize=8)
