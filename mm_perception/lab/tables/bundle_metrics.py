@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,7 @@ from mm_perception.evaluation.consistency import (
     measure_agreement,
     measure_lies,
 )
-from mm_perception.evaluation.frechet import measure_frechet
+from mm_perception.evaluation.frechet import Encode, measure_frechet
 from mm_perception.evaluation.generation import Row, encode_all, label_indices, subsets
 from mm_perception.evaluation.probe import measure_probe
 from mm_perception.evaluation.reconstruction import measure_reconstruction
@@ -83,21 +83,31 @@ def measure_everything(
         ]
         if split != KNOWN and KNOWN in tests:
             rows[split] += measure_novelty(engine, tests[KNOWN], test, observed)
-    if label_indices(training, bundle.spec) is None:
-        return rows
-    encoders = TrainingSpec('features', dataset.as_posix(), bundle.spec, FEATURE_STAGE)
-    part = take(training, training.names, min(FEATURE_ROWS, len(training)))
-    features = train_features(encoders, part, work, device, FEATURE_STAGE)
-    known = take(training, training.names, min(PROBE_ROWS, len(training)))
-    for split, test in tests.items():
-        observed = subsets(test.names)
-        labels, known_labels = (label_indices(data, bundle.spec) for data in (test, known))
-        assert labels is not None and known_labels is not None  # as in the training split
-        rows[split] += [
-            *measure_frechet(engine, test, labels, features, observed[:-1], *how),
-            *measure_probe(engine, known, known_labels, test, labels, observed, *how),
-        ]
+    if label_indices(training, bundle.spec) is not None:
+        spec = TrainingSpec('features', dataset.as_posix(), bundle.spec, FEATURE_STAGE)
+        part = take(training, training.names, min(FEATURE_ROWS, len(training)))
+        features = train_features(spec, part, work, device, FEATURE_STAGE)
+        known = take(training, training.names, min(PROBE_ROWS, len(training)))
+        for split, test in tests.items():
+            rows[split] += _with_labels(engine, bundle, features, known, test, how)
     return rows
+
+
+def _with_labels(
+    engine: Engine,
+    bundle: Bundle,
+    features: Mapping[str, Encode],
+    known: Dataset,
+    test: Dataset,
+    how: tuple[str, int],
+) -> list[Row]:
+    observed = subsets(test.names)
+    labels, known_labels = (label_indices(data, bundle.spec) for data in (test, known))
+    assert labels is not None and known_labels is not None  # as in the training split
+    return [
+        *measure_frechet(engine, test, labels, features, observed[:-1], *how),
+        *measure_probe(engine, known, known_labels, test, labels, observed, *how),
+    ]
 
 
 def measure_contradictions(
