@@ -69,8 +69,7 @@ def measure_everything(
     engine, how = reference_engine(bundle, device), (estimator, seed)
     training = load_dataset(dataset, 'train').complete()
     names = [name for name in splits(dataset) if name.startswith(KNOWN)]
-    found = {name: load_dataset(dataset, name).complete() for name in names}
-    tests = {name: test for name, test in found.items() if len(test)}
+    tests = {n: test for n in names if len(test := load_dataset(dataset, n).complete())}
     rows = {}
     for split, test in tests.items():
         observed = subsets(test.names)
