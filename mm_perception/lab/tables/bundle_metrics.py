@@ -36,8 +36,8 @@ from mm_perception.evaluation.generation import Row, encode_all, label_indices, 
 from mm_perception.evaluation.probe import measure_probe
 from mm_perception.evaluation.reconstruction import measure_reconstruction
 from mm_perception.fusion.consistency import SECTION, ConsistencyCheck
+from mm_perception.lab.tables.data import take
 from mm_perception.lab.tables.features import train_features
-from mm_perception.lab.tables.trial import take
 from mm_perception.markdown import markdown_table
 from mm_perception.spec import StageSpec, TrainingSpec
 

@@ -2,38 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, cached_property
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mm_perception.bundle import MANIFEST as BUNDLE_MANIFEST
-from mm_perception.bundle import Bundle, load_bundle
+from mm_perception.bundle import MANIFEST, Bundle, load_bundle
 from mm_perception.config import to_plain
-from mm_perception.data.dataset import (
-    MANIFEST,
-    Dataset,
-    complete_folder,
-    load_dataset,
-    save_dataset,
-    splits,
-)
+from mm_perception.data.dataset import Dataset, load_dataset
 from mm_perception.engines.build import reference_engine
 from mm_perception.engines.classifiers import Classifiers
 from mm_perception.engines.engine import Engine
 from mm_perception.engines.torch_engine import load_model
-from mm_perception.errors import ConfigError, DataError
+from mm_perception.errors import ConfigError
 from mm_perception.evaluation.coherence import classifier_accuracy, measure_coherence
 from mm_perception.evaluation.frechet import Encode, measure_frechet
 from mm_perception.evaluation.generation import Row, label_indices, subsets
 from mm_perception.evaluation.likelihood import measure_likelihood, paper_terms
+from mm_perception.lab.tables.data import digest, key_of, prepare_data
 from mm_perception.lab.tables.features import train_features
 from mm_perception.lab.tables.table import (
     Column,
@@ -55,7 +47,6 @@ from mm_perception.training.run import (
 )
 from mm_perception.training.stages import autoencoder_part
 
-SPLITS = ('train', 'validation', 'test')
 ROWS, SETTINGS, WORK = 'rows.json', 'settings.json', 'work'
 ACCURACY, MFD = 'accuracy', 'mfd'
 
@@ -131,14 +122,14 @@ class Trial:
     @property
     def trained_key(self) -> str:
         """Hash of what decides the model."""
-        return digest([digest([to_plain(self.spec), self.bundle]), _key(self.data)])
+        return digest([digest([to_plain(self.spec), self.bundle]), key_of(self.data)])
 
     @property
     def measured_key(self) -> str:
         """Hash of what decides the rows, given the model."""
         asked = [to_plain(column) for column in self.table.columns.values()]
         shipped = load_bundle(self.bundle).hash if self.bundle else ''
-        data, evaluators = _key(self.data), self.evaluator_folder.name
+        data, evaluators = key_of(self.data), self.evaluator_folder.name
         return digest([asked, self.table.split, self.scale.samples, evaluators, data, shipped])
 
     @property
@@ -155,7 +146,7 @@ class Trial:
         """Where the weights of the evaluators lie."""
         spec = self.evaluators
         parts = to_plain([spec.model.modalities, spec.unimodal, spec.classifiers])
-        key = digest([parts, spec.validation_fraction, _key(self.evaluator_data)])
+        key = digest([parts, spec.validation_fraction, key_of(self.evaluator_data)])
         return self.shared / 'judges' / f'{self.dataset}-{key}'
 
     @property
@@ -173,7 +164,7 @@ class Trial:
         spec = self.spec
         parts = (autoencoder_part(spec.model.modality(name)), spec.unimodal[name])
         run = (spec.seed, spec.validation_fraction, spec.precision)
-        return f'{name}-{digest([*map(to_plain, parts), *run, _key(self.data)])}'
+        return f'{name}-{digest([*map(to_plain, parts), *run, key_of(self.data)])}'
 
     def run_in(self, work: Path) -> Run:
         """A training run on the prepared rows."""
@@ -263,7 +254,7 @@ class Trial:
         self.folder.mkdir(parents=True, exist_ok=True)
         settings = {'trained': self.trained_key, 'spec': to_plain(self.spec)}
         (self.folder / SETTINGS).write_text(json.dumps(settings, indent=1) + '\n')
-        if self.bundle or (self.folder / BUNDLE_MANIFEST).is_file():
+        if self.bundle or (self.folder / MANIFEST).is_file():
             return self.trained()
         run = self.run_in(self.folder / WORK)
         for name, shared in self.unimodal.items():
@@ -367,73 +358,3 @@ def asked_pairs(
             if targets:
                 pairs.append((subset, targets))
         yield estimator, pairs
-
-
-def digest(value: Any) -> str:
-    """Hash of plain data, 16 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _key(folder: Path) -> str:
-    """Hash of prepared data, by which their folder is named."""
-    return folder.name.rpartition('-')[2]
-
-
-@cache
-def prepare_data(
-    source: Path, names: tuple[str, ...], rows: int, test_rows: int, split: str, shared: Path
-) -> Path:
-    """
-    Write some modalities and rows of a dataset's splits for training and testing to a folder.
-
-    The folder is named after the content, so that another dataset never takes its place.
-
-    :param names: the modalities to keep, in their order.
-    :param rows: how many training rows to keep, drawn at random; 0 for all.
-    :param test_rows: how many rows of the other splits.
-    :param split: what is measured on, kept besides those for training, validation and test.
-    :param shared: where prepared datasets lie.
-    :raises DataError: if the dataset lacks a modality or the split, or is no dataset.
-    """
-    known = [name for name in dict.fromkeys((*SPLITS, split)) if name in splits(source)]
-    content = [_file_hash(source, name) for name in known]
-    key = digest([content, list(names), rows, test_rows])
-    folder = shared / 'data' / f'{source.name}-{key}'
-    if split not in known:
-        raise DataError(f'{source}: has no split "{split}"; build it again')
-    if not (folder / MANIFEST).is_file():
-        with complete_folder(folder, MANIFEST) as scratch:
-            for name in known:
-                count = rows if name == 'train' else test_rows
-                save_dataset(scratch, name, take(load_dataset(source, name), names, count))
-    return folder
-
-
-def take(dataset: Dataset, names: Sequence[str], count: int) -> Dataset:
-    """
-    Some modalities and some rows, with the unique values that they show.
-
-    :param count: number of rows, drawn at random; 0 for all.
-    :raises DataError: if the dataset lacks a modality.
-    """
-    missing = set(names) - set(dataset.names)
-    if missing:
-        raise DataError(
-            f'the dataset has no modality {", ".join(sorted(missing))};'
-            f' it has: {", ".join(dataset.names)}'
-        )
-    order = np.random.default_rng(0).permutation(len(dataset))
-    chosen = dataset.subset(np.sort(order[: count or len(dataset)]))
-    columns = [dataset.names.index(name) for name in names]
-    return replace(chosen, names=tuple(names), present=chosen.present[:, columns]).shown()
-
-
-def _file_hash(source: Path, split: str) -> str:
-    file = source / f'{split}.safetensors'
-    try:
-        return hashlib.sha256(file.read_bytes()).hexdigest()
-    except OSError as error:
-        raise DataError(
-            f'{file}: cannot be read ({error.strerror}); run mm-perception build-data, or name'
-            ' the dataset with --dataset'
-        ) from error
