@@ -236,6 +236,11 @@ class Modality(ABC, Generic[Options]):
         """Names of the elements of the array; empty where they have none."""
         return ()
 
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Labels of which the array is one, one-hot; empty where the data are no label."""
+        return ()
+
     def draw(self, array: Array, side: int) -> np.ndarray:
         """
         Draw a model array as a person can judge it; by default its values as bars.
