@@ -15,7 +15,7 @@ from mm_perception.engines.engine import Engine
 from mm_perception.errors import ConfigError, DataError
 from mm_perception.modalities import build_modality
 from mm_perception.modalities.base import Array
-from mm_perception.spec import ModelSpec
+from mm_perception.spec import ESTIMATORS, ModelSpec
 
 
 @dataclass(frozen=True)
@@ -86,12 +86,6 @@ def labels_of_unique(dataset: Dataset, spec: ModelSpec, name: str) -> tuple[np.n
 
 
 BATCH = 1000
-ESTIMATORS = ('mean', 'sample', 'ancestral')
-"""
-How data are generated: from the means of all latents; from a sample of the joint latent, where
-Nexus and what is built like it decode the mean below, as the published evaluation of the Nexus
-paper does; or from samples of all latents, those below the joint one included.
-"""
 
 
 @dataclass(frozen=True)

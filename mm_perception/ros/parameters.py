@@ -15,12 +15,11 @@ from rcl_interfaces.msg import (
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
-from mm_perception.engines.build import DEVICES, ENGINES, PRECISIONS
 from mm_perception.fusion.health import TOLERABLE, WHEN_NOTHING, WHEN_SILENT, Checks, Limits
 from mm_perception.modalities.base import Thresholds
 from mm_perception.ros.codecs import input_codec
 from mm_perception.ros.lifecycle import EXECUTORS
-from mm_perception.spec import ModalitySpec
+from mm_perception.spec import DEVICES, ENGINES, PRECISIONS, ModalitySpec
 
 Value = bool | int | float | str
 

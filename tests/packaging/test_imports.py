@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[2] / 'mm_perception'
 LEVELS = [
     {'errors'},
     {'spec'},
-    {'config', 'modalities', 'resources'},
+    {'config', 'modalities', 'progress', 'resources'},
     {'model'},
     {'bundle'},
     {'engines'},
