@@ -7,11 +7,11 @@ from contextlib import ExitStack, contextmanager
 
 import numpy as np
 
+from mm_perception.lab.benchmark.options import Options
 from mm_perception.lab.benchmark.remote import BenchmarkFailed, RemoteContestants
 from mm_perception.lab.benchmark.rows import (
     Case,
     Measured,
-    Options,
     Row,
     TimedCase,
     interleave,

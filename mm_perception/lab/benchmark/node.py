@@ -17,12 +17,12 @@ from tqdm import tqdm
 from mm_perception.bundle import Bundle, load_bundle
 from mm_perception.errors import MMPerceptionError
 from mm_perception.lab.benchmark.echo_node import COUNT_DEPTH
+from mm_perception.lab.benchmark.options import Options
 from mm_perception.lab.benchmark.remote import BenchmarkFailed
 from mm_perception.lab.benchmark.robot import Robot
 from mm_perception.lab.benchmark.rows import (
     Case,
     Measured,
-    Options,
     Row,
     latency_row,
     ratio_row,

@@ -12,7 +12,8 @@ from typing import Any
 
 from mm_perception.bundle import load_bundle
 from mm_perception.errors import MMPerceptionError
-from mm_perception.lab.benchmark.rows import Measured, Options
+from mm_perception.lab.benchmark.options import ALL, SECTIONS, Options
+from mm_perception.lab.benchmark.rows import Measured
 
 LIBRARIES = {
     'mm_perception': 'mm_perception',
@@ -54,17 +55,6 @@ def _processor() -> str:
         lines = []
     names = (line.split(':', 1)[1].strip() for line in lines if line.startswith('model name'))
     return next(names, platform.processor() or 'unknown')
-
-
-SECTIONS = {
-    'engine': 'engines.measure_engines',
-    'scaling': 'engines.measure_scaling',
-    'peers': 'engines.measure_peers',
-    'training': 'training.measure_training',
-    'node': 'node.measure_node',
-}
-"""Each with its function; what it needs is imported when it runs."""
-ALL = 'all'
 
 
 def run_benchmark(section: str, options: Options) -> dict[str, Any]:

@@ -10,7 +10,8 @@ import torch
 from tqdm import tqdm
 
 from mm_perception.config import load_training
-from mm_perception.lab.benchmark.rows import Case, Measured, Options, Row, value_row
+from mm_perception.lab.benchmark.options import Options
+from mm_perception.lab.benchmark.rows import Case, Measured, Row, value_row
 from mm_perception.lab.benchmark.subjects import random_dataset
 from mm_perception.model.distributions import DiagonalGaussian
 from mm_perception.spec import StageSpec, TrainingSpec
