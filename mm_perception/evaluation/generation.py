@@ -8,13 +8,13 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm import tqdm
 
 from mm_perception.data.dataset import Dataset
 from mm_perception.engines.engine import Engine
 from mm_perception.errors import ConfigError, DataError
 from mm_perception.modalities import build_modality
 from mm_perception.modalities.base import Array
+from mm_perception.progress import tqdm
 from mm_perception.spec import ESTIMATORS, ModelSpec
 
 
