@@ -385,7 +385,7 @@ def run_apart(name: str, job: Job, limit_s: float) -> tuple[Row, list[Row]]:
             command, stdout=out, stderr=errors, cwd=ROOT, start_new_session=True
         )
         try:
-            if process.wait(max(limit_s, 1.0)):
+            if process.wait(max(limit_s, 0.1)):
                 status = 'failed'
         except subprocess.TimeoutExpired:
             status = 'timed out'
