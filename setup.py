@@ -44,7 +44,7 @@ def version():
 NODE = [
     'numpy>=1.26',
     'onnxruntime>=1.20',
-    'opencv-python-headless>=4.6',
+    'opencv-python-headless>=4.6,<4.12',  # later ones replace the numpy that ROS 2 is built for
     'pyyaml>=6.0.1',
     'safetensors>=0.4.3',
 ]
