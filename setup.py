@@ -43,7 +43,7 @@ def version():
 # requirements/. Where a robot's distribution has a library, its version is enough: Ubuntu 24.04's.
 NODE = [
     'numpy>=1.26',
-    'onnxruntime>=1.20',
+    'onnxruntime>=1.23',
     'opencv-python-headless>=4.6,<4.12',  # later ones replace the numpy that ROS 2 is built for
     'pyyaml>=6.0.1',
     'safetensors>=0.4.3',
