@@ -1,20 +1,26 @@
 # Everything runs in .venv, which requirements/install.sh makes. PYTHON and ROS_WHEELS choose what
-# it is made of; DEMO, PYTEST and BENCH pass options: make demo DEMO='--recordings real'.
+# it is made of; DEMO, PYTEST, BENCH and GPU pass options: make demo DEMO='--recordings real'.
 export PYTHON ?= python3
 export ROS_WHEELS ?= jazzy
 BIN := .venv/bin
 DEMO ?=
 PYTEST ?=
 BENCH ?=
+GPU ?=
 SOAK_SECONDS ?= 1800
 
-.PHONY: demo test bench soak fault-matrix fuzz lint format clean environment train-environment test-environment
+.PHONY: demo test test-fast bench soak fault-matrix fuzz gpu-check lint format clean \
+	environment train-environment test-environment
 
 demo: environment
 	$(BIN)/mm-perception demo $(DEMO)
 
 test: test-environment
 	$(BIN)/python -m pytest $(PYTEST)
+
+# Without what trains, soaks or injects faults: at most three minutes on two cores.
+test-fast: test-environment
+	$(BIN)/python -m pytest -m 'not slow' $(PYTEST)
 
 bench: train-environment
 	$(BIN)/mm-perception benchmark --json docs/performance.json --markdown docs/performance.md \
@@ -30,10 +36,19 @@ fault-matrix: test-environment
 fuzz: test-environment
 	$(BIN)/python -m checks.fuzz_messages --json docs/fuzz.json
 
+# On a machine with a GPU, torch, onnx, safetensors, OpenCV, pytest and scipy: no ROS, no network, and
+# none of our environments. Six minutes at most; make gpu-check GPU='--device cpu --quick' tries it.
+gpu-check:
+	PYTHONPATH=. $(PYTHON) -m checks.gpu $(GPU)
+
+# ruff and mypy, ament's flake8 and pep257 (setup.cfg), and no block of 12 lines or more twice.
 lint: test-environment
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/flake8 mm_perception launch
+	$(BIN)/pydocstyle mm_perception launch
+	$(BIN)/pylint mm_perception
 
 format: test-environment
 	$(BIN)/ruff check --fix .

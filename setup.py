@@ -39,6 +39,34 @@ def version():
     return re.search(r"__version__ = '([^']+)'", text).group(1)
 
 
+# What the node needs; rclpy and the messages come with a ROS 2 installation, or from the wheels in
+# requirements/. Where a robot's distribution has a library, its version is enough: Ubuntu 24.04's.
+NODE = [
+    'numpy>=1.26',
+    'onnxruntime>=1.23',
+    'opencv-python-headless>=4.6,<4.12',  # later ones replace the numpy that ROS 2 is built for
+    'pyyaml>=6.0.1',
+    'safetensors>=0.4.3',
+]
+EXTRAS = {
+    'microphone': ['sounddevice>=0.4.6'],
+    'demo': ['psutil>=5.9', 'rich>=13.7'],
+    'train': [
+        'onnx>=1.16',
+        'rich>=13.7',
+        'rosbags>=0.10',
+        'scipy>=1.11',
+        'tensorboard',
+        'torch>=2.6',
+        'tqdm>=4.66',
+    ],
+    'rl': ['gymnasium>=0.29'],
+    # With train, all of the laboratory: data of digits, tables, benchmarks.
+    'lab': ['matplotlib>=3.6', 'psutil>=5.9', 'rich>=13.7', 'scipy>=1.11', 'tqdm>=4.66'],
+    'test': ['colcon-common-extensions', 'hypothesis', 'pytest>=7.4', 'pytest-timeout'],
+    'lint': ['flake8', 'mypy', 'pydocstyle', 'pylint', 'ruff'],
+}
+
 if __name__ == '__main__':
     setup(
         name=NAME,
@@ -49,9 +77,8 @@ if __name__ == '__main__':
         packages=find_packages(include=[NAME, f'{NAME}.*']),
         package_data={NAME: ['py.typed']},
         data_files=data_files(),
-        # The heavy ones are pinned in requirements/: a ROS 2 installation brings several of them.
-        install_requires=['setuptools', 'numpy>=1.26', 'pyyaml'],
-        extras_require={'test': ['pytest', 'pytest-timeout']},
+        install_requires=NODE,
+        extras_require=EXTRAS,
         entry_points={
             'console_scripts': [
                 'mm-perception = mm_perception.cli.main:main',

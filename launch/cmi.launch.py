@@ -5,8 +5,8 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironment
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode
 
-from mm_perception.engines.build import DEVICES, ENGINES, PRECISIONS
 from mm_perception.resources import share_directory, transport_environment
+from mm_perception.spec import DEVICES, ENGINES, PRECISIONS
 
 RESPAWN_DELAY_S = 0.5
 _OVERRIDES = ('bundle', 'device', 'engine', 'precision')

@@ -8,8 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-import yaml
-
 from mm_perception.errors import ConfigError
 from mm_perception.spec import TrainingSpec
 
@@ -55,6 +53,8 @@ def read_yaml(path: Path) -> Any:
 
     :raises ConfigError: if it is missing or no YAML.
     """
+    import yaml  # here: specs from other sources need none
+
     try:
         return yaml.safe_load(path.read_text())
     except OSError as error:

@@ -9,6 +9,17 @@ from typing import Any
 
 from mm_perception.errors import ConfigError
 
+# What options, parameters and launch arguments may choose from, where asking loads nothing heavy.
+DEVICES = ('auto', 'cpu', 'cuda')
+ENGINES = ('auto', 'onnx', 'torch', 'tensorrt')
+PRECISIONS = ('float32', 'float16', 'bfloat16', 'int8')
+ESTIMATORS = ('mean', 'sample', 'ancestral')
+"""
+How data are generated: from the means of all latents; from a sample of the joint latent, where
+Nexus and what is built like it decode the mean below, as the published evaluation of the Nexus
+paper does; or from samples of all latents, those below the joint one included.
+"""
+
 
 @dataclass(frozen=True)
 class ModalitySpec:

@@ -1,15 +1,16 @@
 #!/usr/bin/env bash
-# Make or update the environment .venv: install.sh run|train|test; each holds those before it. Does
-# nothing when it is up to date.
+# Make or update the environment .venv: install.sh run|train|test; each holds those before it. What
+# they hold is in setup.py, in which versions in constraints.txt. Does nothing when up to date.
 # A sourced ROS 2 installation is used where there is one, the rclpy wheels of PyPI elsewhere.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-tools=$1
+tools=${1:-}
 case $tools in
-    run) holders=(run train test) extra=() ;;
-    train) holders=(train test) extra=(-r requirements/train.txt) ;;
-    test) holders=(test) extra=(-r requirements/test.txt) ;;
+    run) holders=(run train test) extras=demo,microphone ;;
+    train) holders=(train test) extras=demo,microphone,train,lab ;;
+    test) holders=(test) extras=demo,microphone,train,lab,test,lint ;;
+    *) echo "usage: requirements/install.sh run|train|test" >&2; exit 2 ;;
 esac
 wheels=${ROS_WHEELS:-jazzy}
 venv=.venv
@@ -32,7 +33,7 @@ python=$(find_python)
 if [[ -n ${ROS_DISTRO:-} ]] && "$python" -c 'import rclpy' 2>/dev/null; then
     source_of_ros="ROS 2 $ROS_DISTRO, as sourced"
     venv_options=(--system-site-packages)
-    files=(-r requirements/run.txt 'numpy>=1.26')
+    wheel_files=()
 else
     if [[ -n ${ROS_DISTRO:-} && ! -d $venv ]]; then
         say "ROS 2 $ROS_DISTRO is sourced, but $python cannot import its rclpy: using wheels;" \
@@ -44,9 +45,8 @@ else
         "choose from $(basename -s .txt requirements/ros-*.txt | sed 's/ros-//' | paste -sd ' ')"
     source_of_ros="ROS 2 $wheels, wheels from PyPI"
     venv_options=()
-    files=(-r requirements/run.txt -r "requirements/ros-$wheels.txt")
+    wheel_files=(-r "requirements/ros-$wheels.txt")
 fi
-files+=("${extra[@]}")
 
 # The base decides about a new environment, the state about what is installed in it.
 base="$("$python" -VV | tr -d '\n') $("$python" -c 'import sys; print(sys.prefix)') $source_of_ros"
@@ -68,10 +68,10 @@ if [[ ! -f $venv/.base ]]; then
     echo "$base" > "$venv/.base"
 fi
 pip=("$venv/bin/python" -m pip --disable-pip-version-check install --quiet)
-"${pip[@]}" "${files[@]}" || fail "pip could not install the requirements; see its message above"
-"${pip[@]}" 'setuptools==79.0.1'
-"${pip[@]}" --no-build-isolation --no-deps --editable . \
-    || fail "pip could not install the package; see its message above"
+pins=(--constraint requirements/constraints.txt)
+"${pip[@]}" "${pins[@]}" setuptools
+"${pip[@]}" "${pins[@]}" "${wheel_files[@]}" --no-build-isolation --editable ".[$extras]" \
+    || fail "pip could not install the package and what it needs; see its message above"
 rm -f "$venv"/.installed-*
 echo "$state" > "$venv/.installed-$tools"
 say "installed"

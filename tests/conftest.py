@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
+
+import pytest
 
 # Several processes share few cores: more threads than cores only wait for each other.
 os.environ.setdefault('OMP_NUM_THREADS', '1')
@@ -11,3 +14,48 @@ os.environ.setdefault('OMP_NUM_THREADS', '1')
 # A shell that runs the tests in the background has SIGINT ignored, and so would every process that
 # they start; with a handler it is as usual for those.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+SLOW = (
+    # Faults, load and long lives over real topics.
+    'ros/test_endurance.py',
+    'ros/test_fault_matrix.py',
+    'ros/test_fuzz.py',
+    'ros/test_replay_node.py',
+    'ros/test_soak.py',
+    'ros/test_transport.py',
+    'ros/test_two_hosts.py',
+    # Training for longer than seconds, and what trains first.
+    'evaluation/test_likelihood.py',
+    'lab/test_benchmark_command.py',
+    'lab/test_demo_command.py',
+    'lab/test_everything.py',
+    'lab/test_tables.py',
+    'model/test_hmvae.py',
+    'model/test_mhvae.py',
+    'packaging/test_gpu_check.py',
+    'training/test_distributed.py',
+    'training/test_finished_levels.py',
+    'training/test_side_by_side.py',
+    'training/test_training.py',
+)
+"""Files whose tests carry the marker ``slow``: ``make test-fast`` leaves them out."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what is slow, by file."""
+    here = Path(__file__).parent
+    slow = {here / name for name in SLOW}
+    missing = [str(file) for file in sorted(slow) if not file.is_file()]
+    if missing:
+        raise pytest.UsageError(f'{__file__}: SLOW names what does not exist: {missing}')
+    for item in items:
+        if item.path in slow:
+            item.add_marker(pytest.mark.slow)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip what needs a GPU where there is none."""
+    if item.get_closest_marker('gpu') is not None:
+        torch = pytest.importorskip('torch', reason='torch is not installed')
+        if not torch.cuda.is_available():
+            pytest.skip('needs a CUDA GPU')

@@ -8,11 +8,11 @@ import time
 from pathlib import Path
 from typing import Any
 
-from mm_perception.engines.engine import BOUNDS, FLOAT32
 from mm_perception.errors import ConfigError
-from mm_perception.evaluation.generation import ESTIMATORS
 from mm_perception.lab.tables.command import add_table_options, run_table_command
+from mm_perception.spec import ESTIMATORS, PRECISIONS
 
+FLOAT32 = PRECISIONS[0]
 EXAMPLES = """examples:
   mm-perception evaluate mhd
   mm-perception evaluate models/my_robot --dataset data/my_robot --estimator sample
@@ -71,7 +71,7 @@ def _add_bundle_options(group: Any) -> None:
     group.add_argument(
         '--precision',
         default=FLOAT32,
-        choices=tuple(BOUNDS),
+        choices=PRECISIONS,
         help='that a robot would run with (default: %(default)s; the others without --full)',
     )
     group.add_argument(

@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mm_perception.bundle import CARD, Bundle, load_bundle
 from mm_perception.config import to_plain
 from mm_perception.errors import BundleError, DataError
-from mm_perception.modalities import kinds
+
+if TYPE_CHECKING:
+    from mm_perception.bundle import Bundle
 
 EXAMPLES = """examples:
   mm-perception info mhd
@@ -47,9 +48,13 @@ def run(args: argparse.Namespace) -> int:
         content = list(FAMILIES)
         print('\n'.join(content))
     elif args.kinds:
+        from mm_perception.modalities import kinds
+
         content = list(kinds())
         print('\n'.join(content))
     else:
+        from mm_perception.bundle import load_bundle
+
         bundle = load_bundle(args.bundle)
         content = describe(bundle)
         print(_card(bundle))
@@ -78,6 +83,8 @@ def describe(bundle: Bundle) -> dict[str, Any]:
 
 
 def _card(bundle: Bundle) -> str:
+    from mm_perception.bundle import CARD
+
     try:
         text = (bundle.path / CARD).read_text(encoding='utf-8')
     except OSError as error:

@@ -16,20 +16,56 @@ import mm_perception
 from mm_perception.errors import MMPerceptionError
 
 COMMANDS = {
-    'demo': 'sensors fail one after the other and the model fills them in, over live topics',
-    'import-bag': 'build a dataset from bags of your own robot',
-    'build-data': 'build a dataset from the recordings of the papers',
-    'train': 'train a model and write it as a bundle',
-    'export': 'add the ONNX graphs to a bundle',
-    'calibrate-health': 'let a bundle say when its modalities contradict each other',
-    'evaluate': 'measure a bundle on a test set',
-    'benchmark': 'measure latency, throughput, loss, memory and training speed',
-    'info': 'show a bundle, the model families, the kinds of modalities',
+    'demo': (
+        'mm_perception.lab.demo.command',
+        'sensors fail one after the other and the model fills them in, over live topics',
+    ),
+    'import-bag': (
+        'mm_perception.cli.import_bag',
+        'build a dataset from bags of your own robot',
+    ),
+    'build-data': (
+        'mm_perception.lab.digits.command',
+        'build a dataset from the recordings of the papers',
+    ),
+    'train': (
+        'mm_perception.cli.train',
+        'train a model and write it as a bundle',
+    ),
+    'export': (
+        'mm_perception.cli.export',
+        'add the ONNX graphs to a bundle',
+    ),
+    'calibrate-health': (
+        'mm_perception.cli.calibrate_health',
+        'let a bundle say when its modalities contradict each other',
+    ),
+    'evaluate': (
+        'mm_perception.cli.evaluate',
+        'measure a bundle on a test set',
+    ),
+    'benchmark': (
+        'mm_perception.lab.benchmark.command',
+        'measure latency, throughput, loss, memory and training speed',
+    ),
+    'info': (
+        'mm_perception.cli.info',
+        'show a bundle, the model families, the kinds of modalities',
+    ),
 }
-IN_LABORATORY = {'demo': 'demo', 'build-data': 'digits', 'benchmark': 'benchmark'}
-FOR_TRAINING = frozenset(
-    {'matplotlib', 'onnx', 'onnxscript', 'rosbags', 'scipy', 'tensorboard', 'torch', 'tqdm'}
-)
+"""Command -> the module that runs it, and its line in the help."""
+REMEDIES = {
+    'sounddevice': 'pip install "mm_perception[microphone]"',
+    **dict.fromkeys(('psutil', 'rich'), 'pip install "mm_perception[demo]"'),
+    **dict.fromkeys(
+        ('onnx', 'rosbags', 'tensorboard', 'torch'),
+        'run "make train-environment", or pip install "mm_perception[train]"',
+    ),
+    **dict.fromkeys(
+        ('matplotlib', 'scipy', 'tqdm'),
+        'run "make train-environment", or pip install "mm_perception[train,lab]"',
+    ),
+}
 FAILED = 2
 INTERRUPTED = 130
 
@@ -46,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = _build_parser(name)
     try:
         if name in COMMANDS:
-            module = importlib.import_module(_module_of(name))
+            module = importlib.import_module(COMMANDS[name][0])
             module.add_parser(parser.get_default('subparsers'))
         options = parser.parse_args(arguments)
         return int(options.run(options) or 0)
@@ -61,12 +97,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def _module_of(command: str) -> str:
-    part = IN_LABORATORY.get(command)
-    own = command.replace('-', '_')
-    return f'mm_perception.lab.{part}.command' if part else f'mm_perception.cli.{own}'
-
-
 def _build_parser(name: str) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog='mm-perception',
@@ -74,7 +104,7 @@ def _build_parser(name: str) -> argparse.ArgumentParser:
     )
     parser.add_argument('--version', action='version', version=mm_perception.__version__)
     subparsers = parser.add_subparsers(metavar='COMMAND', required=True)
-    for command, text in COMMANDS.items():
+    for command, (_, text) in COMMANDS.items():
         if command != name:
             subparsers.add_parser(command, help=text)
     parser.set_defaults(subparsers=subparsers)
@@ -84,9 +114,7 @@ def _build_parser(name: str) -> argparse.ArgumentParser:
 def _missing(error: ModuleNotFoundError, command: str) -> str:
     """Say in one line which library is missing and how to get it."""
     library = (error.name or str(error)).split('.')[0]
-    remedy = 'pip install -r requirements/run.txt'
-    if library in FOR_TRAINING:
-        remedy = 'run "make train-environment", or pip install -r requirements/train.txt'
+    remedy = REMEDIES.get(library, 'pip install mm_perception')
     if library == 'rclpy' or library.endswith('_msgs'):
         remedy = 'source a ROS 2 installation, or use the .venv that "make demo" makes'
     return f'{command} needs the Python package {library}: {remedy}'

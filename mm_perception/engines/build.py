@@ -25,7 +25,7 @@ from mm_perception.engines.onnx_engine import (
 from mm_perception.errors import EngineUnavailable, MMPerceptionError
 from mm_perception.modalities import build_modality
 from mm_perception.modalities.base import Array
-from mm_perception.spec import ModelSpec
+from mm_perception.spec import DEVICES, ENGINES, PRECISIONS, ModelSpec
 
 ONNX, TORCH = 'onnx', 'torch'
 _SIXTEEN_BITS_TOO = (FLOAT32, *SIXTEEN_BITS)
@@ -146,9 +146,6 @@ def _outputs(engine: Engine, data: Mapping[str, Array]) -> Iterator[list[Array]]
 
 
 AUTO = 'auto'
-DEVICES = (AUTO, CPU, CUDA)
-ENGINES = (AUTO, ONNX, TORCH, TENSORRT)
-PRECISIONS = tuple(BOUNDS)
 _FASTEST_FIRST = ((TORCH, CUDA), (ONNX, CUDA), (ONNX, CPU), (TORCH, CPU))
 _ONLY_ASKED_FOR = ((TENSORRT, CUDA),)  # builds for minutes
 

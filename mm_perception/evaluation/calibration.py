@@ -8,7 +8,6 @@ from functools import cache
 import numpy as np
 from scipy.special import ndtri
 from scipy.stats import mannwhitneyu
-from tqdm import tqdm
 
 from mm_perception.data.dataset import Dataset
 from mm_perception.engines.engine import Engine
@@ -21,6 +20,7 @@ from mm_perception.evaluation.generation import (
     mean_row,
     presence,
 )
+from mm_perception.progress import tqdm
 
 LEVELS = np.arange(1, 20) / 20
 ACTIVE = 0.01

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from tqdm import tqdm
 
 from mm_perception.data.dataset import Dataset
 from mm_perception.engines.classifiers import Classifiers
@@ -26,6 +25,7 @@ from mm_perception.evaluation.generation import (
 from mm_perception.fusion.consistency import ConsistencyCheck
 from mm_perception.modalities import build_modality
 from mm_perception.modalities.base import Array
+from mm_perception.progress import tqdm
 from mm_perception.spec import ModelSpec
 
 PAIRINGS = 5

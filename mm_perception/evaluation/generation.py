@@ -9,14 +9,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from tqdm import tqdm
 
 from mm_perception.data.dataset import Dataset
 from mm_perception.engines.engine import Engine
 from mm_perception.errors import ConfigError, DataError
 from mm_perception.modalities import Modality, build_modality
 from mm_perception.modalities.base import Array
-from mm_perception.spec import ModelSpec
+from mm_perception.progress import tqdm
+from mm_perception.spec import ESTIMATORS, ModelSpec
 
 
 @dataclass(frozen=True)
@@ -92,12 +92,6 @@ def labels_of_unique(dataset: Dataset, spec: ModelSpec, name: str) -> tuple[np.n
 
 
 BATCH = 1000
-ESTIMATORS = ('mean', 'sample', 'ancestral')
-"""
-How data are generated: from the means of all latents; from a sample of the joint latent, where
-Nexus and what is built like it decode the mean below, as the published evaluation of the Nexus
-paper does; or from samples of all latents, those below the joint one included.
-"""
 
 
 @dataclass(frozen=True)

@@ -10,11 +10,11 @@ from functools import cache
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from mm_perception.data.dataset import Dataset
 from mm_perception.evaluation.generation import Row, mean_row
 from mm_perception.model.base import MultimodalModel
+from mm_perception.progress import tqdm
 
 
 @dataclass(frozen=True)

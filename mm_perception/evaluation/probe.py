@@ -7,7 +7,6 @@ from collections.abc import Iterable
 import numpy as np
 import torch
 from torch.nn import functional
-from tqdm import tqdm
 
 from mm_perception.data.dataset import Dataset
 from mm_perception.engines.engine import Engine
@@ -18,6 +17,7 @@ from mm_perception.evaluation.generation import (
     mean_row,
     presence,
 )
+from mm_perception.progress import tqdm
 
 PENALTY = 1e-4
 ITERATIONS = 300

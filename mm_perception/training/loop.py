@@ -16,10 +16,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from mm_perception.config import to_plain
 from mm_perception.errors import ConfigError
+from mm_perception.progress import tqdm
 from mm_perception.spec import StageSpec
 from mm_perception.training import distributed
 

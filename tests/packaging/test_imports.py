@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[2] / 'mm_perception'
 LEVELS = [
     {'errors'},
     {'spec'},
-    {'config', 'markdown', 'modalities', 'resources'},
+    {'config', 'markdown', 'modalities', 'progress', 'resources'},
     {'model'},
     {'bundle'},
     {'engines'},

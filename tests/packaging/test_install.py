@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import mm_perception
+from tests.packaging.test_imports import ROS_PACKAGES, imported, modules
 
 ROOT = Path(__file__).parents[2]
 
@@ -65,6 +66,30 @@ def test_manifest_names_every_message_package_that_is_imported(manifest):
     text = '\n'.join(file.read_text() for file in (ROOT / 'mm_perception').rglob('*.py'))
     imported = set(re.findall(r'^\s*from (\w+_msgs|std_srvs|builtin_interfaces)\b', text, re.M))
     assert imported - {'audio_common_msgs'} <= depends
+
+
+def test_every_library_that_is_pinned_is_asked_for(setup_script):
+    def names(lines):
+        matches = (re.match(r'[A-Za-z][\w.-]*', line) for line in lines)
+        return {match[0].lower() for match in matches if match}
+
+    pins = (ROOT / 'requirements' / 'constraints.txt').read_text().splitlines()
+    assert all('==' in line for line in pins if line and line[0] != '#')
+    asked = names(setup_script.NODE).union(*map(names, setup_script.EXTRAS.values()))
+    assert names(pins) - {'setuptools'} == asked - {'numpy', 'gymnasium'}
+
+
+def test_node_and_extras_cover_what_is_imported(setup_script):
+    """Every library that the package imports comes with it, an extra, or ROS 2."""
+    libraries = {'cv2': 'opencv-python-headless', 'yaml': 'pyyaml'}
+    listed = str([setup_script.NODE, setup_script.EXTRAS])
+    known = set(sys.stdlib_module_names) | {'mm_perception'} | ROS_PACKAGES
+    for file, _ in modules():
+        for name, line in imported(file):
+            library = name.split('.')[0]
+            if library not in known:
+                package = libraries.get(library, library)
+                assert re.search(rf'\b{package}\b', listed), f'{file}:{line}: {library}'
 
 
 def test_colcon_takes_it_for_an_ament_python_package():

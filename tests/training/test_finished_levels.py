@@ -29,8 +29,6 @@ from mm_perception.training.stages import (
 )
 from tests.helpers.toy_training import configuration, recordings
 
-NEEDS_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason='needs a CUDA GPU')
-
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
@@ -75,7 +73,7 @@ def test_refinement_changes_the_top_decoder_alone_and_helps_the_data(folder: Pat
     assert changed and all(name.startswith('top.decoders.camera.') for name in changed)
 
 
-@pytest.mark.parametrize('device', ['cpu', pytest.param('cuda', marks=NEEDS_GPU)])
+@pytest.mark.parametrize('device', ['cpu', pytest.param('cuda', marks=pytest.mark.gpu)])
 def test_refined_and_calibrated_training_publishes_a_std_that_holds(
     folder: Path, device: str
 ) -> None:

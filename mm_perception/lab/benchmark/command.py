@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from mm_perception.errors import ConfigError, DataError
+from mm_perception.lab.benchmark.options import ALL, SECTIONS, Options
 
 EXAMPLES = """examples:
   mm-perception benchmark
@@ -23,9 +24,6 @@ All of them with what was written so far into the documentation: make bench.
 
 def add_parser(subparsers: Any) -> None:
     """Add the command to ``mm-perception``."""
-    from mm_perception.lab.benchmark.measurements import Options
-    from mm_perception.lab.benchmark.run import ALL, SECTIONS
-
     parser = subparsers.add_parser(
         'benchmark',
         help='measure latency, throughput, loss, memory and training speed',
@@ -99,7 +97,6 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _measure(args: argparse.Namespace) -> dict[str, Any]:
-    from mm_perception.lab.benchmark.measurements import Options
     from mm_perception.lab.benchmark.run import run_benchmark
 
     for name in ('repeats', 'calls', 'seconds', 'threads', 'counts', 'batches'):

@@ -11,13 +11,13 @@ from mm_perception.lab.benchmark.measurements import (
     Case,
     Cases,
     Measurement,
-    Options,
     Result,
     figure,
     interleave,
     latency,
     ratio,
 )
+from mm_perception.lab.benchmark.options import Options
 from mm_perception.lab.benchmark.remote import BenchmarkFailed, RemoteCases
 from mm_perception.lab.benchmark.subjects import start_subjects
 

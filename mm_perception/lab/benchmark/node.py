@@ -16,12 +16,12 @@ from mm_perception.lab.benchmark.echo_node import COUNT_DEPTH
 from mm_perception.lab.benchmark.measurements import (
     Case,
     Measurement,
-    Options,
     Result,
     figure,
     latency,
     ratio,
 )
+from mm_perception.lab.benchmark.options import Options
 from mm_perception.lab.benchmark.remote import BenchmarkFailed
 from mm_perception.lab.benchmark.robot import Robot
 from mm_perception.lab.harness.processes import NodeProcess, isolate, running

@@ -15,7 +15,8 @@ import psutil
 
 from mm_perception.bundle import load_bundle
 from mm_perception.errors import MMPerceptionError
-from mm_perception.lab.benchmark.measurements import Options, Result
+from mm_perception.lab.benchmark.measurements import Result
+from mm_perception.lab.benchmark.options import ALL, SECTIONS, Options
 
 LIBRARIES = {
     'mm_perception': 'mm_perception',
@@ -55,17 +56,6 @@ def _processor() -> str:
         lines = []
     names = (line.split(':', 1)[1].strip() for line in lines if line.startswith('model name'))
     return next(names, platform.processor() or 'unknown')
-
-
-SECTIONS = {
-    'engine': 'engines.measure_engines',
-    'scaling': 'engines.measure_scaling',
-    'peers': 'engines.measure_peers',
-    'training': 'training.measure_training',
-    'node': 'node.measure_node',
-}
-"""Each with its function; what it needs is imported when it runs."""
-ALL = 'all'
 
 
 def run_benchmark(section: str, options: Options) -> dict[str, Any]:

@@ -10,7 +10,8 @@ import torch
 from tqdm import tqdm
 
 from mm_perception.config import load_training
-from mm_perception.lab.benchmark.measurements import Case, Measurement, Options, Result, figure
+from mm_perception.lab.benchmark.measurements import Case, Measurement, Result, figure
+from mm_perception.lab.benchmark.options import Options
 from mm_perception.lab.benchmark.subjects import random_dataset
 from mm_perception.model.distributions import DiagonalGaussian
 from mm_perception.spec import StageSpec, TrainingSpec

@@ -8,7 +8,6 @@ import os
 from pathlib import Path
 from typing import Any
 
-from mm_perception.bundle import load_bundle
 from mm_perception.errors import DataError
 
 MISSED = 1
@@ -82,6 +81,8 @@ def _add_recordings_options(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the demonstration; returns the exit code."""
+    from mm_perception.bundle import load_bundle
+
     bundle = load_bundle(args.bundle)
     from rich.console import Console
 

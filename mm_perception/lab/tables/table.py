@@ -9,9 +9,9 @@ from typing import Any
 
 from mm_perception.config import from_plain, read_yaml
 from mm_perception.errors import ConfigError
-from mm_perception.evaluation.generation import ESTIMATORS, Row
+from mm_perception.evaluation.generation import Row
 from mm_perception.resources import share_directory
-from mm_perception.spec import StageSpec, TrainingSpec
+from mm_perception.spec import ESTIMATORS, StageSpec, TrainingSpec
 
 OTHERS, OWN, ALL = 'others', 'own', 'all'
 

@@ -6,13 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
-from mm_perception.engines.build import DEVICES, ENGINES, PRECISIONS
 from mm_perception.fusion.health import FALLBACKS, NO_OUTPUT, Checks, Limits
 from mm_perception.modalities.base import Thresholds
 from mm_perception.ros.codecs import input_codec
 from mm_perception.ros.lifecycle import EXECUTORS
 from mm_perception.ros.parameters import Parameters, ParameterSpec, field_specs, listed
-from mm_perception.spec import ModalitySpec
+from mm_perception.spec import DEVICES, ENGINES, PRECISIONS, ModalitySpec
 
 HEALTH_SPECS = (
     *field_specs(Limits, 'health', ('future_s', 'backwards_s')),
