@@ -7,10 +7,10 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from tests.ros.conftest import SECOND
 
 from mm_perception.bundle import Bundle
 from tests.helpers.robot import NodeProcess, Robot
+from tests.ros.conftest import SECOND
 
 POLICY = Path(__file__).parents[2] / 'config' / 'sros2' / 'policy.xml'
 ONLY_WITH_SIM_TIME = {'/clock'}
