@@ -325,13 +325,13 @@ def test_moved_modules_of_the_changelog_exist() -> None:
 @front_door
 def test_files_of_the_architecture_exist() -> None:
     page = (ROOT / 'docs' / 'architecture.md').read_text(encoding='utf-8')
-    folder = ''
-    named = re.findall(r'(?:[a-z_]+/)*[a-z_]+\.py|[a-z_]+/(?=[`<])', page)
+    named = set(re.findall(r'(?:[a-z_]+/)*[a-z_]+\.py|(?:[a-z_]+/)+(?=[`<])', page))
     assert len(named) > 40
+    parts = [p for part in ('mm_perception', 'checks', 'tests') for p in (ROOT / part).rglob('*')]
+    known = [f'/{path.relative_to(ROOT).as_posix()}' for path in parts]
+    known += [f'/{path.name}' for path in ROOT.iterdir()]
     for name in named:
-        folder, _, file = name.rpartition('/') if '/' in name else (folder, '', name)
-        places = [ROOT / 'mm_perception' / folder, ROOT / 'mm_perception', ROOT / folder]
-        assert any((place / file).exists() for place in places), name
+        assert any(path.endswith(f'/{name.rstrip("/")}') for path in known), name
 
 
 def resolves(name: str) -> bool:
