@@ -16,7 +16,8 @@ from pathlib import Path
 
 from mm_perception.lab.replay import node as replay_node
 from mm_perception.ros import microphone_node
-from mm_perception.ros.parameters import NODE_ROWS, ParameterSpec, modality_rows
+from mm_perception.ros.cmi.parameters import NODE_SPECS, modality_specs
+from mm_perception.ros.parameters import ParameterSpec
 from mm_perception.spec import ModalitySpec
 
 PAGE = Path(__file__).parents[1] / 'docs' / 'reference' / 'node.md'
@@ -59,14 +60,14 @@ def of_modality() -> list[str]:
     other = ModalitySpec('<m>', 'vector', 1, topic='other', message=message, max_age_s=2.0)
     return [
         describe(row, '' if row.default == changed.default else OF_THE_BUNDLE)
-        for row, changed in zip(modality_rows(one), modality_rows(other))
+        for row, changed in zip(modality_specs(one), modality_specs(other))
     ]
 
 
 def sections() -> dict[str, list[str]]:
     """What stands between each pair of marks: items of a list, by the name in the mark."""
     return {
-        'cmi': [*map(describe, NODE_ROWS), *of_modality()],
+        'cmi': [*map(describe, NODE_SPECS), *of_modality()],
         'replay': [*map(describe, replay_node.ROWS)],
         'microphone': [*map(describe, microphone_node.ROWS)],
     }

@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mm_perception.config import from_plain
+from mm_perception.config import described, from_plain
 from mm_perception.errors import ConfigError, InvalidInput
 from mm_perception.spec import ModalitySpec
 
@@ -97,20 +97,28 @@ class Fault:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """
-    From where on a complete value is faulty.
+    """From where on a complete value is faulty; ``usual_std`` is that of the training data."""
 
-    :param min_contrast: std of a model array, in parts of ``usual_std``.
-    :param max_clipped: share of samples at full scale.
-    :param range_margin: distance beyond a configured range, in parts of its span.
-    :param max_invalid_fraction: share of elements without a finite value.
-    :param usual_std: of the modality's training data.
-    """
-
-    min_contrast: float = 0.1
-    max_clipped: float = 0.1
-    range_margin: float = 1.0
-    max_invalid_fraction: float = 0.5
+    min_contrast: float = described(
+        0.1,
+        'Std of an image below which it is black or saturated, in parts of the std of the'
+        ' training data.',
+        0.0,
+        1.0,
+    )
+    max_clipped: float = described(
+        0.1, 'Share of the samples of a sound that may be at full scale.', 0.0, 1.0
+    )
+    range_margin: float = described(
+        1.0,
+        'How far a vector or a trajectory may lie outside of its configured range, in parts of'
+        ' the range.',
+        0.0,
+        1e6,
+    )
+    max_invalid_fraction: float = described(
+        0.5, 'Share of the pixels of a float image that may be NaN or infinity.', 0.0, 1.0
+    )
     usual_std: float = 0.25
 
 

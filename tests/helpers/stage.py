@@ -133,7 +133,7 @@ class Oracle:
         if key not in self._expected:
             missing = [name for name in NAMES if name not in used]
             generated = self._session.infer(used, missing).reconstructions
-            arrays = {**self.arrays, **generated}
+            arrays = {**self.arrays, **{name: made[0] for name, made in generated.items()}}
             self._expected[key] = {name: self._sent(name, arrays[name]) for name in NAMES}
         return self._expected[key]
 

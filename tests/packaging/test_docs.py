@@ -67,9 +67,6 @@ TUTORIAL = (ROOT / 'docs' / 'tutorial.md').read_text(encoding='utf-8')
 SPEC = load_training(ROOT / 'config' / 'mhd.yaml').model
 OPTIONS = {name: kind.options_type for name, kind in _KINDS.items()}
 MAX_WIDTH, MAX_README_WORDS = 110, 700
-front_door = pytest.mark.skipif(
-    not hasattr(mm_perception, 'load'), reason='this version has no front door'
-)
 WRITTEN = re.compile(r'<!-- written by mm-perception benchmark: begin -->.*?: end -->', re.DOTALL)
 
 
@@ -313,7 +310,6 @@ def test_modules_and_files_that_pages_name_exist(page: str) -> None:
             assert (ROOT / path).exists(), path
 
 
-@front_door
 def test_moved_modules_of_the_changelog_exist() -> None:
     text = (ROOT / 'CHANGELOG.md').read_text(encoding='utf-8')
     now = [row[1] for row in section('Moved modules', text)]
@@ -322,7 +318,6 @@ def test_moved_modules_of_the_changelog_exist() -> None:
         assert resolves(f'mm_perception.{name}'), name
 
 
-@front_door
 def test_files_of_the_architecture_exist() -> None:
     page = (ROOT / 'docs' / 'architecture.md').read_text(encoding='utf-8')
     named = set(re.findall(r'(?:[a-z_]+/)*[a-z_]+\.py|(?:[a-z_]+/)+(?=[`<])', page))
@@ -353,7 +348,6 @@ def python_blocks(page: str) -> list[str]:
     return re.findall(r'```python\n(.*?)```', text, re.DOTALL)
 
 
-@front_door
 @pytest.mark.parametrize('page', ['README.md', 'docs/reference/python.md'])
 def test_front_door_does_what_the_page_shows(page: str) -> None:
     picture = np.full((48, 64, 3), 255, np.uint8)

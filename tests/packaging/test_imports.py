@@ -36,7 +36,7 @@ WITHOUT_TORCH = [
     'mm_perception.lab.digits.recordings',
     'mm_perception.lab.digits.pen',
     'mm_perception.engines.build',
-    'mm_perception.fusion.fusion',
+    'mm_perception.fusion.perception',
     'mm_perception.engines.onnx_engine',
     'mm_perception.ros.cmi_node',
     'mm_perception.lab.replay.node',

@@ -8,7 +8,6 @@ import pytest
 
 pytest.importorskip('torch', reason='torch is not installed')
 
-import mm_perception
 from mm_perception.bundle import save_bundle
 from mm_perception.config import load_training
 from mm_perception.data.dataset import load_dataset
@@ -44,7 +43,6 @@ def test_the_tutorial_builds_a_dataset(robot, rgb):
     assert [len(dataset.values[name]) for name in robot.names] == [4, 2, 2]
 
 
-@pytest.mark.skipif(not hasattr(mm_perception, 'load'), reason='this version has no front door')
 def test_the_tutorial_gives_an_observation(robot, rgb):
     bundle = with_graphs(make_bundle('my_robot', spec=robot))
     save_bundle(bundle, Path('models/my_robot'), '# my_robot\n')

@@ -11,8 +11,8 @@ import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
 from rclpy.node import Node
 
-from mm_perception.fusion.fusion import Fused, Fusion
 from mm_perception.fusion.health import State, Verdict
+from mm_perception.fusion.perception import Fused, Perception
 from mm_perception.ros.cmi.inputs import Inputs, Throttle
 from mm_perception.ros.cmi.outputs import Outputs
 from mm_perception.ros.cmi.status import level, make_status, verdict_values
@@ -100,12 +100,12 @@ class Reporter:
             if verdict.state in (State.REJECTED, State.INCONSISTENT) or verdict.fault:
                 self._inputs.report_fault(name, verdict)
 
-    def report(self, fusion: Fusion, active: bool, enabled: bool, dropped: int) -> None:
+    def report(self, perception: Perception, active: bool, enabled: bool, dropped: int) -> None:
         """Publish the diagnostics, and log what keeps output away."""
         self._reports += 1
-        entries = [self._own_status(fusion, active, enabled, dropped)]
-        for name, slot in self._inputs.slots.items():
-            entries.append(self._modality_status(name, slot.received, slot.rejected))
+        entries = [self._own_status(perception, active, enabled, dropped)]
+        for name, stream in self._inputs.streams.items():
+            entries.append(self._modality_status(name, stream.received, stream.refused))
         now_ns = self._node.get_clock().now().nanoseconds
         message = DiagnosticArray(header=make_header(now_ns), status=entries)
         self._publisher.publish(message)
@@ -123,7 +123,9 @@ class Reporter:
             for line in self._outputs.explain():
                 self._node.get_logger().warning(line)
 
-    def _own_status(self, fusion: Fusion, active: bool, enabled: bool, dropped: int) -> Any:
+    def _own_status(
+        self, perception: Perception, active: bool, enabled: bool, dropped: int
+    ) -> Any:
         name = self._node.get_fully_qualified_name()
         rate_hz = self._rates.rate_hz('latents', self.latents)
         problem = ''
@@ -143,9 +145,9 @@ class Reporter:
             'ticks': self.ticks,
             'ticks_dropped': dropped,
             'errors': self.errors,
-            'bundle': fusion.bundle.frame_id,
-            'engine': fusion.engine.name,
-            'device': fusion.engine.device,
+            'bundle': perception.bundle.frame_id,
+            'engine': perception.engine.name,
+            'device': perception.engine.device,
             **self.times.percentiles(),
         }
         level = DiagnosticStatus.WARN if problem else DiagnosticStatus.OK

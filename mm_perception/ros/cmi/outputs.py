@@ -12,9 +12,10 @@ from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import Float32MultiArray, Header
 
-from mm_perception.fusion.fusion import Demand, Fused
+from mm_perception.fusion.perception import Demand, Fused
 from mm_perception.modalities import Modality
 from mm_perception.ros.cmi.mosaic import MosaicColumn, render_mosaic
+from mm_perception.ros.cmi.parameters import NodeSettings
 from mm_perception.ros.cmi.status import status_message
 from mm_perception.ros.codecs import (
     OutputCodec,
@@ -24,7 +25,6 @@ from mm_perception.ros.codecs import (
     output_codec,
     picture_message,
 )
-from mm_perception.ros.parameters import NodeSettings
 from mm_perception.ros.qos import explain_consumers, output_qos, overridable
 
 
@@ -72,7 +72,7 @@ class Outputs:
             std=frozenset(n for n, c in channels if _wanted(c.std)),
             std_samples=settings.std_samples,
             sample=settings.sample,
-            when_nothing=settings.when_nothing,
+            fallback=settings.fallback,
         )
 
     def publish(

@@ -7,8 +7,8 @@ from typing import Any
 
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 
-from mm_perception.fusion.fusion import OBSERVED, Fused
 from mm_perception.fusion.health import State, Verdict
+from mm_perception.fusion.perception import OBSERVED, Fused
 from mm_perception.ros.codecs import make_header
 
 LEVELS = {
