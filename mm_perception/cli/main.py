@@ -28,7 +28,17 @@ COMMANDS = {
 }
 IN_LABORATORY = {'demo': 'demo', 'build-data': 'digits', 'benchmark': 'benchmark'}
 FOR_TRAINING = frozenset(
-    {'matplotlib', 'onnx', 'onnxscript', 'rosbags', 'scipy', 'tensorboard', 'torch', 'tqdm'}
+    {
+        'matplotlib',
+        'onnx',
+        'onnxscript',
+        'psutil',
+        'rosbags',
+        'scipy',
+        'tensorboard',
+        'torch',
+        'tqdm',
+    }
 )
 FAILED = 2
 INTERRUPTED = 130
