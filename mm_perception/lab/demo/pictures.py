@@ -136,8 +136,9 @@ def _frame(phase: Phase, tick: Tick, modalities: Modalities) -> np.ndarray:
     for name, modality in modalities.items():
         used = name in tick.status.used
         array = _array(modality, (tick.filled if used else tick.generated).get(name))
-        rows = (array, None) if used else (None, array)
-        columns.append(mosaic.MosaicColumn(modality, *rows, 'works' if used else 'out'))
+        observed, generated = (array, None) if used else (None, array)
+        caption = 'works' if used else 'out'
+        columns.append(mosaic.MosaicColumn(modality, observed, generated, caption))
     picture = mosaic.render_mosaic(columns, MOVING_CELL)
     title = np.full((TITLE, picture.shape[1], 3), PAPER, np.uint8)
     write_text(title, phase.name if phase.missing else 'all sensors work', (8, 19), INK, 0.6)
