@@ -172,7 +172,14 @@ def fuzz(messages: int, seed: int = 0, progress: bool = False) -> dict[str, Any]
             memory_mib.append(resident_mib())
             if progress:
                 print(f'{counts["malformed"]} messages, {memory_mib[-1]:.1f} MiB', flush=True)
-    seconds = time.monotonic() - begin_s
+    figures = {'slowest_cpu_ms': round(slowest_ms, 1), 'seed': seed}
+    return summary(path, counts, memory_mib, time.monotonic() - begin_s) | figures
+
+
+def summary(
+    path: InputPath, counts: Counter[str], memory_mib: list[float], seconds: float
+) -> dict[str, Any]:
+    """Counts and figures of a run."""
     warm, last = memory_mib[len(memory_mib) // 5], memory_mib[-1]
     return {
         **counts,
@@ -180,10 +187,8 @@ def fuzz(messages: int, seed: int = 0, progress: bool = False) -> dict[str, Any]
         'defects': len(path.defects),
         'first_defects': path.defects[:10],
         'memory_mib': {'after_warm_up': round(warm, 1), 'end': round(last, 1)},
-        'slowest_cpu_ms': round(slowest_ms, 1),
         'seconds': round(seconds, 1),
         'messages_per_s': round(counts['malformed'] / seconds),
-        'seed': seed,
         'ok': not path.defects and last - warm < max(GROWTH * warm, GROWTH_MIB),
     }
 

@@ -227,16 +227,16 @@ def soak(seconds: float, seed: int, folder: Path) -> dict[str, Any]:
     return judge(seconds, planned, watcher, memory_mib, exceptions, codes)
 
 
-def judge(
-    seconds: float,
-    planned: Sequence[Injected],
-    watcher: Watcher,
-    memory_mib: Sequence[float],
-    exceptions: list[str],
-    codes: list[int],
-) -> dict[str, Any]:
-    """Compare what was seen with what was injected."""
-    # While the machine stands still nothing can be reported; a node that does is no excuse.
+def compare(
+    planned: Sequence[Injected], watcher: Watcher
+) -> tuple[dict[str, Any], list[dict[str, Any]], list[dict[str, Any]]]:
+    """
+    Find out which faults were noticed in time.
+
+    While the machine stands still nothing can be reported; a node that does is no excuse.
+
+    :returns: times until faults were reported, those that were not, and late recoveries.
+    """
     missed, late_back = [], []
     found_s: dict[str, list[float]] = defaultdict(list)
     for fault in planned:
@@ -248,14 +248,43 @@ def judge(
             found_s[f'{fault.sensor} {fault.fault}'].append(seen_s - fault.start_s)
         limit_s = fault.end_s + fault.back_s
         limit_s += watcher.stalled_s(fault.end_s, limit_s + AFTER_STALL_S)
-        back_s = watcher.first(fault.sensor, fault.end_s, limit_s, 'ok')
-        if back_s is None:
+        if watcher.first(fault.sensor, fault.end_s, limit_s, 'ok') is None:
             late_back.append(asdict(fault))
+    detection_s = {
+        name: {'n': len(s), 'p50': round(statistics.median(s), 2), 'max': round(max(s), 2)}
+        for name, s in sorted(found_s.items())
+    }
+    return detection_s, missed, late_back
+
+
+def memory_over_time(memory_mib: Sequence[float], seconds: float) -> tuple[dict[str, Any], bool]:
+    """Figures of the memory, and whether it was flat."""
     warm = memory_mib[int(len(memory_mib) * WARM_UP) :]
     part = max(len(warm) // 5, 1)
     before_mib, after_mib = statistics.median(warm[:part]), statistics.median(warm[-part:])
     growth = after_mib / before_mib - 1.0
-    flat = growth < GROWTH or (seconds < SHORT_S and after_mib - before_mib < FIRST_TIMES_MIB)
+    figures = {
+        'memory_mib': {'after_warm_up': round(before_mib, 1), 'end': round(after_mib, 1)},
+        'memory_series_mib': [
+            round(value) for value in memory_mib[:: max(len(memory_mib) // 30, 1)]
+        ],
+        'memory_growth_percent': round(100.0 * growth, 2),
+    }
+    first_times = seconds < SHORT_S and after_mib - before_mib < FIRST_TIMES_MIB
+    return figures, growth < GROWTH or first_times
+
+
+def judge(
+    seconds: float,
+    planned: Sequence[Injected],
+    watcher: Watcher,
+    memory_mib: Sequence[float],
+    exceptions: list[str],
+    codes: list[int],
+) -> dict[str, Any]:
+    """Compare what was seen with what was injected; what goes into the JSON file."""
+    faults, missed, late_back = compare(planned, watcher)
+    memory, flat = memory_over_time(memory_mib, seconds)
     rate_hz = watcher.latent_rate_hz(QUIET_S, seconds)
     checks = {
         'no exception': not exceptions and codes == [0, 0],
@@ -270,18 +299,11 @@ def judge(
         'latent_rate_hz': round(rate_hz, 3),
         'latents': len(watcher.latents_s),
         'stalled_s': round(watcher.stalled_s(QUIET_S, seconds), 2),
-        'memory_mib': {'after_warm_up': round(before_mib, 1), 'end': round(after_mib, 1)},
-        'memory_series_mib': [
-            round(value) for value in memory_mib[:: max(len(memory_mib) // 30, 1)]
-        ],
-        'memory_growth_percent': round(100.0 * growth, 2),
+        **memory,
         'exceptions': exceptions[:10],
         'missed': missed,
         'late_back': late_back,
-        'detection_s': {
-            name: {'n': len(s), 'p50': round(statistics.median(s), 2), 'max': round(max(s), 2)}
-            for name, s in sorted(found_s.items())
-        },
+        'detection_s': faults,
         'checks': checks,
         'ok': all(checks.values()),
     }

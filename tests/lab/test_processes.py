@@ -46,3 +46,22 @@ def test_node_tells_its_memory_and_its_work(tmp_path):
         assert node.cpu_percent() > 5.0
     finally:
         assert node.kill() == -9
+
+
+def test_client_waits_for_a_node_or_quotes_it(tmp_path, monkeypatch):
+    from mm_perception.lab.harness import client
+
+    watcher = client.RosClient('watcher', free_domain())
+    program = ['-c', "import time; print('still at it', flush=True); time.sleep(60)"]
+    node = NodeProcess('replay_node', tmp_path / 'log', program=program)
+    try:
+        watcher.expect(lambda: 'at it' in node.log, node, 'nothing')
+        monkeypatch.setattr(client, 'START_S', 0.2)
+        with pytest.raises(NodeFailed, match='no latent came within 0 s; its log: still at it'):
+            watcher.expect(lambda: False, node, 'no latent came')
+        node.kill()
+        with pytest.raises(NodeFailed, match='replay_node ended with exit code -9'):
+            watcher.expect(lambda: True, node, 'no latent came')
+    finally:
+        node.kill()
+        watcher.close()

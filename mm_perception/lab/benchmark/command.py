@@ -5,8 +5,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from mm_perception.errors import ConfigError, DataError
 from mm_perception.lab.benchmark.options import ALL, SECTIONS, Options
@@ -20,6 +23,16 @@ EXAMPLES = """examples:
 sections, with minutes on two CPU cores: engine 2, scaling 1, peers 1, training 1, node 7.
 All of them with what was written so far into the documentation: make bench.
 """
+OPTIONS: dict[str, tuple[Callable[[str], Any], str]] = {
+    'repeats': (int, 'how often everything is measured over again'),
+    'calls': (int, 'timed calls of each tick and stage per repeat'),
+    'seconds': (float, 'how long images are counted, per reliability'),
+    'threads': (int, 'of the engines'),
+    'counts': (int, 'numbers of modalities for the section scaling'),
+    'batches': (int, 'sizes of batches for throughput'),
+    'config': (Path, 'training configuration'),
+    'peers': (Path, 'Python with MultiVae'),
+}
 
 
 def add_parser(subparsers: Any) -> None:
@@ -37,29 +50,13 @@ def add_parser(subparsers: Any) -> None:
         'bundle', nargs='?', default=usual.bundle, help='a name under models/, or a folder'
     )
     parser.add_argument('--section', default=ALL, choices=(*SECTIONS, ALL))
-    for name, kind, text in (
-        ('repeats', int, 'how often everything is measured over again'),
-        ('calls', int, 'timed calls of each tick and stage per repeat'),
-        ('seconds', float, 'how long images are counted, per reliability'),
-    ):
+    for name, (kind, text) in OPTIONS.items():
         default = getattr(usual, name)
-        help_text = f'{text} (default: %(default)s)'
-        parser.add_argument(f'--{name}', type=kind, default=default, help=help_text)
-    for name, text in (
-        ('threads', 'of the engines'),
-        ('counts', 'numbers of modalities for the section scaling'),
-        ('batches', 'sizes of batches for throughput'),
-    ):
-        default = getattr(usual, name)
-        shown = ' '.join(map(str, default))
-        parser.add_argument(
-            f'--{name}', type=int, nargs='+', default=default, help=f'{text} (default: {shown})'
-        )
-    for name, text in (('config', 'training configuration'), ('peers', 'Python with MultiVae')):
-        default = getattr(usual, name)
-        parser.add_argument(
-            f'--{name}', type=Path, default=default, help=f'{text} (default: %(default)s)'
-        )
+        several = isinstance(default, tuple)
+        shown = ' '.join(map(str, default)) if several else default
+        how: dict[str, Any] = {'nargs': '+'} if several else {}
+        how |= {'type': kind, 'default': default, 'help': f'{text} (default: {shown})'}
+        parser.add_argument(f'--{name}', **how)
     _add_outputs(parser)
     parser.set_defaults(run=run)
 
@@ -99,27 +96,16 @@ def run(args: argparse.Namespace) -> int:
 def _measure(args: argparse.Namespace) -> dict[str, Any]:
     from mm_perception.lab.benchmark.run import run_benchmark
 
+    given = {name: getattr(args, name) for name in OPTIONS}
+    given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
+    options = Options(args.bundle, **given)
     for name in ('repeats', 'calls', 'seconds', 'threads', 'counts', 'batches'):
-        value = getattr(args, name)
-        if min(value if isinstance(value, (list, tuple)) else [value]) <= 0:
+        if np.min(getattr(options, name)) <= 0:
             raise ConfigError(f'--{name}: must be greater than 0')
     for file in (args.json, args.markdown):
         if file is not None and not file.parent.is_dir():
             raise DataError(f'{file}: its folder does not exist; make it first')
-    return run_benchmark(
-        args.section,
-        Options(
-            bundle=args.bundle,
-            repeats=args.repeats,
-            calls=args.calls,
-            seconds=args.seconds,
-            threads=tuple(args.threads),
-            counts=tuple(args.counts),
-            batches=tuple(args.batches),
-            config=args.config,
-            peers=args.peers,
-        ),
-    )
+    return run_benchmark(args.section, options)
 
 
 def _read(file: Path) -> dict[str, Any]:

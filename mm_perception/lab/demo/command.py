@@ -92,6 +92,8 @@ def run(args: argparse.Namespace) -> int:
 
     if args.gif is not None:
         load_pillow()
+        if not args.gif.parent.is_dir():
+            raise DataError(f'{args.gif}: its folder does not exist; make it first')
 
     console = Console(highlight=False)
     options = DemoOptions(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -59,10 +59,18 @@ def draw_phases(ticks: TicksOf, modalities: Modalities) -> np.ndarray:
     return canvas
 
 
+def _array(modality: Modality[Any], entry: Received | None) -> np.ndarray | None:
+    """Model array of a message; None if none came, or none that can be read."""
+    if entry is None or entry.shows == UNREADABLE:
+        return None
+    return read_output(modality, entry)
+
+
 def _cell(modality: Modality[Any], entry: Received, label: str, used: bool) -> np.ndarray:
-    if entry.shows == UNREADABLE:
+    array = _array(modality, entry)
+    if array is None:
         return np.full((CELL, CELL, 3), PAPER, np.uint8)
-    cell = np.ascontiguousarray(modality.draw(read_output(modality, entry), CELL))
+    cell = np.ascontiguousarray(modality.draw(array, CELL))
     frame = OBSERVED if used else GENERATED
     cv2.rectangle(cell, (0, 0), (CELL - 1, CELL - 1), frame, 1 if used else 5)
     if not used and entry.shows != label:
@@ -99,9 +107,11 @@ def write_gif(file: Path, ticks: TicksOf, modalities: Modalities) -> None:
     :raises MissingDependency: without Pillow.
     """
     pillow = load_pillow()
-    moments = [(phase, list(_moments(phase, every))) for phase, every in ticks.items()]
     frames, durations_ms = [], []
-    for phase, chosen in moments:
+    for phase, every in ticks.items():
+        # The last settled tick of some of the digits that were on show.
+        last = {tick.label: tick for tick in every if tick.shows(phase.missing)}
+        chosen = list(last.values())[-MOMENTS:]
         for tick in chosen:
             picture = _frame(phase, tick, modalities)
             frames.append(pillow.fromarray(np.ascontiguousarray(picture[:, :, ::-1])))
@@ -120,31 +130,15 @@ def write_gif(file: Path, ticks: TicksOf, modalities: Modalities) -> None:
         raise DataError(f'{file}: cannot be written ({error.strerror})') from error
 
 
-def _moments(phase: Phase, ticks: Sequence[Tick]) -> Iterator[Tick]:
-    """The last settled tick of some of the digits that were on show."""
-    last = {tick.label: tick for tick in ticks if tick.shows(phase.missing)}
-    yield from list(last.values())[-MOMENTS:]
-
-
 def _frame(phase: Phase, tick: Tick, modalities: Modalities) -> np.ndarray:
     """The mosaic of a tick under a title: ``uint8[H, W, 3]``, BGR."""
     columns = []
     for name, modality in modalities.items():
-        observed, generated = (
-            read_output(modality, entries[name])
-            if name in entries and entries[name].shows != UNREADABLE
-            else None
-            for entries in (tick.filled, tick.generated)
-        )
         used = name in tick.status.used
-        columns.append(
-            mosaic.MosaicColumn(
-                modality,
-                observed if used else None,
-                None if used else generated,
-                'works' if used else 'out',
-            )
-        )
+        array = _array(modality, (tick.filled if used else tick.generated).get(name))
+        observed, generated = (array, None) if used else (None, array)
+        caption = 'works' if used else 'out'
+        columns.append(mosaic.MosaicColumn(modality, observed, generated, caption))
     picture = mosaic.render_mosaic(columns, MOVING_CELL)
     title = np.full((TITLE, picture.shape[1], 3), PAPER, np.uint8)
     write_text(title, phase.name if phase.missing else 'all sensors work', (8, 19), INK, 0.6)
