@@ -27,7 +27,7 @@ bench: train-environment
 		--pictures docs/images $(BENCH)
 
 # Sensors that fail and recover at random; SOAK_SECONDS=180 is what the tests run of it.
-soak: environment
+soak: train-environment
 	$(BIN)/python -m checks.soak --seconds $(SOAK_SECONDS) --json docs/soak.json
 
 fault-matrix: test-environment

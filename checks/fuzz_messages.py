@@ -1,5 +1,5 @@
 """
-Send malformed messages through the node's input path: slots, windows, transforms, fusion.
+Send malformed messages through the node's input path: streams, windows, transforms, fusion.
 
     python -m checks.fuzz_messages --messages 1000000 --json fuzz.json
 
@@ -23,16 +23,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 
 from checks.malformed_messages import BREAKS, real_messages
 from mm_perception.bundle import Bundle
 from mm_perception.engines.build import build_engine
-from mm_perception.fusion.fusion import Demand, Fused, Fusion
 from mm_perception.fusion.health import UNREADABLE, Limits
+from mm_perception.fusion.perception import Demand, Fused, Perception
 from mm_perception.model.build import build_model
-from mm_perception.ros.cmi.inputs import Hooks, InputSlot
-from mm_perception.ros.cmi.status import status_message
+from mm_perception.ros.cmi.diagnostics import status_message
 from mm_perception.ros.codecs import input_codec
 from mm_perception.spec import ModalitySpec, ModelSpec
 
@@ -84,7 +84,7 @@ def fuzzed_spec() -> ModelSpec:
 
 class InputPath:
     """
-    What the node does with messages, without the middleware: slots, then fusion.
+    What the node does with messages, without the middleware: streams, then fusion.
 
     :param spec: of the model; its weights are random.
     """
@@ -93,7 +93,8 @@ class InputPath:
         torch.manual_seed(0)
         weights = {name: value.numpy() for name, value in build_model(spec).state_dict().items()}
         bundle = Bundle('fuzzed', spec, weights)
-        self.fusion = Fusion(bundle, build_engine(bundle, 'cpu'))
+        self.perception = Perception(bundle, build_engine(bundle, 'cpu'))
+        self.streams = self.perception.streams[0]
         self.now_ns = START_NS
         self.fused: Fused | None = None
         self._since_tick = 0
@@ -101,25 +102,24 @@ class InputPath:
         self.defects: list[str] = []
         self._limits = {
             name: Limits(enabled=True, max_age_s=1.0, hold=k % 3 == 0, future_s=0.5)
-            for k, name in enumerate(self.fusion.modalities)
+            for k, name in enumerate(self.perception.names)
         }
-        self.slots = {name: self._slot(name) for name in self.fusion.modalities}
-
-    def _slot(self, name: str) -> InputSlot:
-        modality = self.fusion.modalities[name]
-
-        def report(reason: str, defect: Exception | None) -> None:
-            self.refused[name] += 1
-            if defect is not None or '\n' in reason:
-                self.defects.append(f'{name}: {reason}')
-
-        codec = input_codec(modality.spec.kind, modality.spec.message)
-        hooks = Hooks(lambda: self.now_ns, report, limits=lambda: self._limits[name])
-        return InputSlot(modality, codec, hooks)
+        self._codecs = {
+            m.name: input_codec(m.kind, m.message) for m in self.perception.bundle.spec.modalities
+        }
 
     def take(self, name: str, message: Any) -> None:
         """Let a message of a modality arrive; after some, fuse."""
-        self.slots[name].add(message)
+        stream = self.streams[name]
+        try:
+            raw, stamp_ns = self._codecs[name].decode(message, self.now_ns, stream.modality)
+        except Exception as error:  # noqa: BLE001 - as the node does
+            taken = stream.refuse(error, self.now_ns)
+        else:
+            taken = stream.take(raw, stamp_ns, self.now_ns, self._limits[name])
+        self.refused[name] += bool(taken.refused)
+        if taken.defect is not None or '\n' in taken.refused:
+            self.defects.append(f'{name}: {taken.refused}')
         self.now_ns += STEP_NS
         self._since_tick += 1
         if self._since_tick == PER_TICK:
@@ -127,11 +127,12 @@ class InputPath:
             self._tick(name)
 
     def _tick(self, name: str) -> None:
-        for slot in self.slots.values():
-            slot.advance()
-        readings = {name: slot.look() for name, slot in self.slots.items()}
-        self.fused = fused = self.fusion.tick(readings, self._limits, Demand(), self.now_ns)
-        status_message(fused, self.fusion.bundle.frame_id)
+        for stream in self.streams.values():
+            stream.advance(self.now_ns)
+        readings = {name: stream.snapshot() for name, stream in self.streams.items()}
+        (fused,) = self.perception.tick([readings], self._limits, Demand(), self.now_ns)
+        self.fused = fused
+        status_message(fused, self.perception.bundle.frame_id)
         for verdict in fused.verdicts.values():
             if verdict.reason.startswith(UNREADABLE) or '\n' in verdict.reason:
                 self.defects.append(f'{name}: {verdict.reason}')
@@ -191,8 +192,7 @@ def resident_mib() -> float:
     """Memory of this process, without what the allocator keeps for later."""
     gc.collect()
     ctypes.CDLL(None).malloc_trim(0)
-    pages = int(Path('/proc/self/statm').read_text().split()[1])
-    return pages * resource.getpagesize() / 2**20
+    return float(psutil.Process().memory_info().rss / 2**20)
 
 
 def main(args: list[str] | None = None) -> int:

@@ -13,24 +13,31 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import random
 import statistics
 import sys
 import tempfile
+import time
+from bisect import bisect_left
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from checks.soak_watch import Process, Watcher
+from diagnostic_msgs.msg import DiagnosticArray
+from sensor_msgs.msg import PointCloud2
+from std_msgs.msg import String
+
 from mm_perception.bundle import load_bundle
-from mm_perception.lab.harness.processes import free_domain, ros_environment
+from mm_perception.lab.harness.client import RosClient
+from mm_perception.lab.harness.processes import NodeProcess, isolate
+from mm_perception.ros.codecs import output_codec
+from mm_perception.ros.qos import latched_qos
 
 RATE_HZ = 10.0
 TICK_S = 1.0 / RATE_HZ
-START_S, QUIET_S, MARGIN_S, AFTER_STALL_S = 60.0, 10.0, 0.5, 2.0
+QUIET_S, MARGIN_S, AFTER_STALL_S = 10.0, 0.5, 2.0
 MEMORY_PERIOD_S = 1.0
 WARM_UP = 1 / 3
 GROWTH, RATE_ERROR = 0.01, 0.02
@@ -114,32 +121,109 @@ def schedule_json(planned: Sequence[Injected]) -> str:
     )
 
 
+STALL_S = 0.35  # this process wakes every 0.05 s
+
+
+class Watcher(RosClient):
+    """
+    Notes when latents came, and when the state of a sensor changed.
+
+    Times are in seconds from the start of the replay's schedule.
+
+    :param domain_id: ROS domain of the nodes.
+    :param names: of the sensors, which are of kinds of the same names.
+    """
+
+    step_s = 0.05
+
+    def __init__(self, domain_id: int, names: Sequence[str]) -> None:
+        super().__init__('soak', domain_id)
+        self.start_s: float | None = None
+        self.latents_s: list[float] = []
+        self._stalls_s: list[tuple[float, float]] = []
+        self._awake_s = 0.0
+        self._changes: dict[str, list[tuple[float, str]]] = {name: [] for name in names}
+        self.subscribe(String, 'replay/truth', self._take_truth, latched_qos())
+        self.subscribe(PointCloud2, 'latent', self._take_latent)
+        self.subscribe(DiagnosticArray, 'cmi/status', self._take_status)
+        for name in names:
+            # So that all of them are generated while they are missing.
+            self.subscribe(
+                output_codec(name).message_type, f'filled/{name}', lambda message: None, 5
+            )
+
+    def elapsed_s(self) -> float:
+        """Time since the schedule began; negative before."""
+        return -1.0 if self.start_s is None else time.time() - self.start_s
+
+    def step(self) -> None:
+        """Take what has come; note for how long this process stood still before."""
+        now_s = self.elapsed_s()
+        if now_s - self._awake_s > STALL_S:
+            self._stalls_s.append((self._awake_s, now_s))
+        self._awake_s = now_s
+        super().step()
+
+    def first(self, name: str, begin_s: float, end_s: float, state: str) -> float | None:
+        """When a sensor first had a state within a time; None if it had not."""
+        changes = self._changes[name]
+        position = max(bisect_left(changes, (begin_s, '')) - 1, 0)
+        for change_s, to_state in changes[position:]:
+            if change_s > end_s:
+                return None
+            if to_state == state:
+                return max(change_s, begin_s)
+        return None
+
+    def stalled_s(self, begin_s: float, end_s: float) -> float:
+        """For how long of a time this process stood still too, and so the machine."""
+        cut = ((max(a_s, begin_s), min(b_s, end_s)) for a_s, b_s in self._stalls_s)
+        return sum(max(b_s - a_s, 0.0) for a_s, b_s in cut)
+
+    def latent_rate_hz(self, begin_s: float, end_s: float) -> float:
+        """Latents per second within a time."""
+        first, last = (bisect_left(self.latents_s, at_s) for at_s in (begin_s, end_s))
+        return (last - first) / (end_s - begin_s)
+
+    def _take_truth(self, message: String) -> None:
+        self.start_s = json.loads(message.data)['schedule_start_ns'] * 1e-9
+
+    def _take_latent(self, message: PointCloud2) -> None:
+        self.latents_s.append(self.elapsed_s())
+
+    def _take_status(self, message: DiagnosticArray) -> None:
+        now_s = self.elapsed_s()
+        for entry in message.status:
+            state = next(value.value for value in entry.values if value.key == 'state')
+            changes = self._changes[entry.name]
+            if not changes or changes[-1][1] != state:
+                changes.append((now_s, state))
+
+
 def soak(seconds: float, seed: int, folder: Path) -> dict[str, Any]:
     """Run the nodes and watch them; what goes into the JSON file."""
     bundle = load_bundle('mhd')
     planned = plan(seconds, seed, {m.name: m.max_age_s for m in bundle.spec.modalities})
-    domain = free_domain()
-    os.environ.update(ros_environment(domain))
-    cmi = Process('cmi_node', folder, {'autostart': 'true', 'rate_hz': RATE_HZ})
-    schedule = "'" + schedule_json(planned) + "'"
-    replay = Process(
-        'replay_node', folder, {'seed': seed, 'wait_for_subscribers': 'true', 'schedule': schedule}
-    )
+    domain = isolate()
+    cmi = NodeProcess('cmi_node', folder / 'cmi.log', {'autostart': True, 'rate_hz': RATE_HZ})
+    schedule = {'seed': seed, 'wait_for_subscribers': True, 'schedule': schedule_json(planned)}
+    replay = NodeProcess('replay_node', folder / 'replay.log', schedule)
     watcher = Watcher(domain, list(FAULTS))
     memory_mib: list[float] = []
     codes: list[int] = []
     try:
-        watcher.spin_until(lambda: watcher.start_s is not None, START_S)
+        watcher.expect(lambda: watcher.start_s is not None, replay, 'the nodes did not start')
         next_memory_s = 0.0
         while (now_s := watcher.elapsed_s()) < seconds:
-            watcher.spin_once()
+            watcher.step()
             if now_s >= next_memory_s:
                 next_memory_s += MEMORY_PERIOD_S
-                memory_mib.append(cmi.resident_mib())
+                memory_mib.append(cmi.resident_bytes() / 2**20)
     finally:
         codes = [process.stop() for process in (cmi, replay)]
         watcher.close()
-    exceptions = cmi.exceptions() + replay.exceptions()
+    lines = (cmi.log + replay.log).splitlines()
+    exceptions = [line for line in lines if 'Traceback' in line or 'defect' in line]
     return judge(seconds, planned, watcher, memory_mib, exceptions, codes)
 
 

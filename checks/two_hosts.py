@@ -19,7 +19,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -139,65 +139,79 @@ def summary(sent: dict[str, Any], received: dict[str, Any], seconds: float) -> d
 
 def play(bundle: str, compressed: bool, seconds: float) -> dict[str, Any]:
     """The host of the sensors: play recordings, count what was published."""
-    import cv2
-    import numpy as np
-    import rclpy
-    from rclpy.qos import QoSProfile, ReliabilityPolicy
-    from sensor_msgs.msg import CompressedImage
+    from sensor_msgs.msg import Image
 
     from mm_perception.bundle import find_bundle
     from mm_perception.lab.digits.recordings import load_recordings
     from mm_perception.lab.replay.playlist import Playlist
-    from mm_perception.lab.replay.sensors import Camera, Labeller, Microphone, Pen
 
-    rclpy.init()
-    node = rclpy.create_node('sensors')
     recordings = load_recordings(find_bundle(bundle) / 'recordings')
-    labels = {recording.label for recording in recordings}
-    sensors = [Camera(1 / 30, 0), Microphone(0.04, 1), Pen(0.4, 2), Labeller(0.3, 3, labels)]
-    qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
-    publishers = {s.topic: node.create_publisher(s.message_type, s.topic, qos) for s in sensors}
-    if compressed:
-        publishers['image'] = node.create_publisher(CompressedImage, 'image/compressed', qos)
-    wait(lambda: all(p.get_subscription_count() for p in publishers.values()), 'the node')
+    client, sensors, publishers = make_publishers(recordings, compressed)
     found: dict[str, Any] = {'counts': dict.fromkeys(publishers, 0), 'images': [], 'bytes': 0}
     playlist = Playlist(recordings, 1.0, 0, time.time_ns())
-    end_s = time.monotonic() + seconds
-    while time.monotonic() < end_s:
+
+    def send() -> None:
+        """Publish what is due."""
         now_ns = time.time_ns()
-        if now_ns >= playlist.shown.end_ns:
-            playlist.advance()
+        for shown in playlist.until(now_ns):
             for sensor in sensors:
-                sensor.restart()
-        for sensor in sensors:
-            for message in sensor.due(playlist.shown, now_ns, None):
-                if isinstance(sensor, Camera):
-                    stamp = message.header.stamp
-                    at_ns = time.time_ns()
-                    found['images'].append([stamp.sec * 10**9 + stamp.nanosec, at_ns])
-                    if compressed:
-                        pixels = np.frombuffer(message.data, np.uint8).reshape(480, 640, 3)
-                        options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
-                        data = cv2.imencode('.jpg', pixels[:, :, ::-1], options)[1].tobytes()
-                        header = message.header
-                        message = CompressedImage(header=header, format='jpeg', data=data)
-                    found['bytes'] += len(message.data)
-                publishers[sensor.topic].publish(message)
-                found['counts'][sensor.topic] += 1
-        time.sleep(0.002)
+                for message in sensor.due(shown, now_ns, None):
+                    if isinstance(message, Image):
+                        stamp = message.header.stamp
+                        sent_ns = time.time_ns()
+                        found['images'].append([stamp.sec * 10**9 + stamp.nanosec, sent_ns])
+                        message = as_jpeg(message) if compressed else message
+                        found['bytes'] += len(message.data)
+                    publishers[sensor.topic].publish(message)
+                    found['counts'][sensor.topic] += 1
+
+    client.wait(send, seconds)
     time.sleep(QUIET_S)  # what was sent last is still on its way
-    rclpy.shutdown()
+    client.close()
     return found
+
+
+def make_publishers(recordings: Any, compressed: bool) -> tuple[Any, Any, dict[str, Any]]:
+    """A client, sensors, and a publisher for each topic; waits until the node listens to all."""
+    from rclpy.qos import QoSProfile, ReliabilityPolicy
+    from sensor_msgs.msg import CompressedImage
+
+    from mm_perception.lab.harness.client import RosClient
+    from mm_perception.lab.replay.sensors import make_sensors
+
+    client, sensors = RosClient('sensors'), make_sensors(recordings)
+    client.step_s = 0.002
+    qos = QoSProfile(depth=10, reliability=ReliabilityPolicy.BEST_EFFORT)
+    create = client.node.create_publisher
+    publishers = {s.topic: create(s.message_type, s.topic, qos) for s in sensors}
+    if compressed:
+        publishers['image'] = create(CompressedImage, 'image/compressed', qos)
+    listened = lambda: all(p.get_subscription_count() for p in publishers.values())  # noqa: E731
+    if not client.wait(listened, START_S):
+        sys.exit(f'the node was not found within {START_S:.0f} s')
+    client.run(2.0)  # the others
+    return client, sensors, publishers
+
+
+def as_jpeg(message: Any) -> Any:
+    """The same picture as a compressed message."""
+    import cv2
+    import numpy as np
+    from sensor_msgs.msg import CompressedImage
+
+    pixels = np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, 3)
+    options = [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY]
+    data = cv2.imencode('.jpg', pixels[:, :, ::-1], options)[1].tobytes()
+    return CompressedImage(header=message.header, format='jpeg', data=data)
 
 
 def consume() -> dict[str, Any]:
     """A consumer beside the node: when each latent came, and what the node says it received."""
-    import rclpy
     from diagnostic_msgs.msg import DiagnosticArray
     from sensor_msgs.msg import PointCloud2
 
-    rclpy.init(signal_handler_options=rclpy.SignalHandlerOptions.NO)
-    node = rclpy.create_node('consumer')
+    from mm_perception.lab.harness.client import RosClient
+
     found: dict[str, Any] = {'latents': [], 'counts': {}}
 
     def take_latent(message: PointCloud2) -> None:
@@ -210,22 +224,14 @@ def consume() -> dict[str, Any]:
             if f'cmi: {modality}' in said:
                 found['counts'][topic] = int(said[f'cmi: {modality}']['received'])
 
-    node.create_subscription(PointCloud2, 'latent', take_latent, 50)
-    node.create_subscription(DiagnosticArray, '/diagnostics', take_diagnostics, 10)
-    with suppress(KeyboardInterrupt):
-        rclpy.spin(node)
-    rclpy.shutdown()
+    ended: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, frame: ended.append(number))
+    client = RosClient('consumer')
+    client.subscribe(PointCloud2, 'latent', take_latent, 50)
+    client.subscribe(DiagnosticArray, '/diagnostics', take_diagnostics, 10)
+    client.wait(lambda: ended, float('inf'))
+    client.close()
     return found
-
-
-def wait(condition: Any, what: str) -> None:
-    """Wait until a condition holds, and a moment more for the others."""
-    end_s = time.monotonic() + START_S
-    while not condition():
-        if time.monotonic() > end_s:
-            sys.exit(f'{what} was not found within {START_S:.0f} s')
-        time.sleep(0.1)
-    time.sleep(2.0)
 
 
 def table(found: dict[str, dict[str, Any]], what: str, seconds: float) -> str:

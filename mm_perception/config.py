@@ -14,6 +14,19 @@ from mm_perception.spec import TrainingSpec
 T = TypeVar('T')
 
 
+def described(
+    default: Any, text: str, low: float | None = None, high: float | None = None, **more: Any
+) -> Any:
+    """
+    Field of a dataclass with its default, its meaning and its range, stated nowhere else.
+
+    :param text: what it means, one sentence.
+    :param more: further metadata, such as ``choices``.
+    """
+    span = None if low is None or high is None else (low, high)
+    return dataclasses.field(default=default, metadata={'text': text, 'span': span, **more})
+
+
 def load_training(path: Path) -> TrainingSpec:
     """
     Read a training configuration.

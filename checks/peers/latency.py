@@ -17,8 +17,8 @@ import torch
 from library import LibraryEngine, build_nexus
 
 from mm_perception.bundle import load_bundle
+from mm_perception.lab.benchmark.measurements import Case, TimedCase, clocked
 from mm_perception.lab.benchmark.remote import serve
-from mm_perception.lab.benchmark.rows import Case, TimedCase, clocked
 from mm_perception.modalities import build_modality
 from mm_perception.spec import ModelSpec
 

@@ -17,9 +17,9 @@ from mm_perception.engines.build import reference_engine
 from mm_perception.engines.classifiers import Classifiers, load_classifiers
 from mm_perception.engines.engine import Engine
 from mm_perception.evaluation.coherence import by_observed, classifier_accuracy, measure_coherence
-from mm_perception.evaluation.frechet import FeatureEncoders, measure_frechet
-from mm_perception.evaluation.generation import label_indices, subsets
-from mm_perception.lab.tables.evaluators import train_features
+from mm_perception.evaluation.frechet import Encode, measure_frechet
+from mm_perception.evaluation.generation import cross_targets, label_indices, subsets
+from mm_perception.lab.tables.features import train_features
 from mm_perception.modalities.base import Array
 from mm_perception.model.build import build_model
 from mm_perception.spec import StageSpec, TrainingSpec
@@ -33,7 +33,7 @@ CALLS, FIRST_CALLS = 300, 20
 
 
 @dataclass(frozen=True)
-class Contestant:
+class PeerCase:
     """
     One row of the table.
 
@@ -48,21 +48,21 @@ class Contestant:
     joint: bool = True
 
 
-CONTESTANTS: dict[str, Contestant] = {
-    'ours_apart': Contestant('ours: Nexus, levels apart', CONFIG, joint=False),
-    'multivae_nexus': Contestant('MultiVae: Nexus', PAPER, 'Nexus'),
-    'ours_joint': Contestant('ours: Nexus, levels jointly', CONFIG),
-    'ours_apart_paper': Contestant('ours: Nexus, apart, same settings', PAPER, joint=False),
-    'ours_joint_paper': Contestant('ours: Nexus, jointly, same settings', PAPER),
-    'multivae_mvae': Contestant('MultiVae: MVAE', PAPER, 'MVAE'),
-    'multivae_mmvae': Contestant('MultiVae: MMVAE', PAPER, 'MMVAE'),
-    'multivae_mopoe': Contestant('MultiVae: MoPoE', PAPER, 'MoPoE'),
+CASES: dict[str, PeerCase] = {
+    'ours_apart': PeerCase('ours: Nexus, levels apart', CONFIG, joint=False),
+    'multivae_nexus': PeerCase('MultiVae: Nexus', PAPER, 'Nexus'),
+    'ours_joint': PeerCase('ours: Nexus, levels jointly', CONFIG),
+    'ours_apart_paper': PeerCase('ours: Nexus, apart, same settings', PAPER, joint=False),
+    'ours_joint_paper': PeerCase('ours: Nexus, jointly, same settings', PAPER),
+    'multivae_mvae': PeerCase('MultiVae: MVAE', PAPER, 'MVAE'),
+    'multivae_mmvae': PeerCase('MultiVae: MMVAE', PAPER, 'MMVAE'),
+    'multivae_mopoe': PeerCase('MultiVae: MoPoE', PAPER, 'MoPoE'),
 }
 
 
 @dataclass(frozen=True)
 class Budget:
-    """What every contestant gets."""
+    """What every case gets."""
 
     rows: int
     epochs: int
@@ -87,13 +87,7 @@ class Trained:
 
 def first_rows(dataset: Dataset, count: int) -> Dataset:
     """Only the first rows, with only the values that they show."""
-    few = dataset.subset(np.arange(min(count, len(dataset))))
-    used = {name: np.unique(index, return_inverse=True) for name, index in few.index.items()}
-    return replace(
-        few,
-        values={name: few.values[name][positions] for name, (positions, _) in used.items()},
-        index={name: inverse for name, (_, inverse) in used.items()},
-    )
+    return dataset.subset(np.arange(min(count, len(dataset)))).shown()
 
 
 def within(spec: TrainingSpec, budget: Budget, dataset: Dataset) -> TrainingSpec:
@@ -127,19 +121,17 @@ def within(spec: TrainingSpec, budget: Budget, dataset: Dataset) -> TrainingSpec
     )
 
 
-def train_contestant(
-    contestant: Contestant, budget: Budget, seed: int, dataset: Dataset, work: Path
-) -> Trained:
+def train_case(case: PeerCase, budget: Budget, seed: int, dataset: Dataset, work: Path) -> Trained:
     """
     Train within the budget; only training is timed.
 
     :param dataset: rows to train on.
     :param work: an empty folder.
     """
-    spec = within(load_training(contestant.config), budget, dataset)
-    spec = replace(spec, seed=seed, joint=contestant.joint, dataset=str(work / 'data'))
-    if contestant.library:
-        return _train_library(contestant.library, spec, dataset, work)
+    spec = within(load_training(case.config), budget, dataset)
+    spec = replace(spec, seed=seed, joint=case.joint, dataset=str(work / 'data'))
+    if case.library:
+        return _train_library(case.library, spec, dataset, work)
     return _train_ours(spec, dataset, work)
 
 
@@ -175,9 +167,9 @@ def timed(call: Callable[[], Any]) -> tuple[Any, float, float]:
     return result, time.perf_counter() - clock, time.process_time() - cpu
 
 
-class Judges:
+class Evaluation:
     """
-    The same test rows, classifiers and features for every contestant.
+    The same test rows, classifiers and features for every case.
 
     :param bundle: name or folder of the bundle whose classifiers read what is generated.
     :param work: keeps the feature encoders.
@@ -191,19 +183,20 @@ class Judges:
         self.labels = labels
         self.classifiers: Classifiers = load_classifiers(load_bundle(bundle))
         training = first_rows(load_dataset(folder, 'train'), FEATURE_ROWS)
-        self.features: FeatureEncoders = train_features(spec, training, work)
+        self.features: dict[str, Encode] = train_features(spec, training, work)
 
     def classifier_accuracy(self) -> dict[str, float]:
         """Of the classifiers on the real test rows."""
         return classifier_accuracy(self.dataset, self.labels, self.classifiers)
 
-    def judge(self, trained: Trained) -> dict[str, Any]:
+    def measure(self, trained: Trained) -> dict[str, Any]:
         """Coherence, Frechet distance, latency, and what training took."""
         names = self.dataset.names
         engine, data, labels = trained.engine, self.dataset, self.labels
         observed = subsets(names)[:-1]
         ends = [s for s in observed if len(s) in (1, len(names) - 1)]
-        coherence = measure_coherence(engine, data, labels, self.classifiers, observed)
+        wanted = cross_targets(names, observed)
+        coherence = measure_coherence(engine, data, labels, self.classifiers, wanted)
         frechet = measure_frechet(engine, data, labels, self.features, ends)
         return {
             'seconds': trained.seconds,

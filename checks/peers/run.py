@@ -21,14 +21,14 @@ from typing import Any
 
 import torch
 from measure import (
+    CASES,
     CONFIG,
-    CONTESTANTS,
     PAPER,
     TEST_ROWS,
     Budget,
-    Judges,
+    Evaluation,
     first_rows,
-    train_contestant,
+    train_case,
 )
 from tables import markdown
 
@@ -60,7 +60,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument('--batch-size', type=int, default=64, help='(%(default)s)')
     parser.add_argument('--seeds', type=int, default=1, help='(%(default)s)')
     parser.add_argument('--threads', type=int, default=1, help='of the CPU (%(default)s)')
-    parser.add_argument('--models', nargs='+', choices=CONTESTANTS, default=list(CONTESTANTS))
+    parser.add_argument('--models', nargs='+', choices=CASES, default=list(CASES))
     parser.add_argument('--judges', default='mhd', help='bundle with classifiers (%(default)s)')
     parser.add_argument('--work', type=Path, default=Path('runs/peers'), help='(%(default)s)')
     parser.add_argument('--json', type=Path, help='write all figures to this file')
@@ -77,13 +77,13 @@ def parse() -> argparse.Namespace:
 
 
 def compare(args: argparse.Namespace) -> dict[str, Any]:
-    """Results of all contestants, the seeds one after the other."""
-    judges = Judges(args.dataset, args.judges, args.work / 'features')
+    """Results of all cases, the seeds one after the other."""
+    evaluation = Evaluation(args.dataset, args.judges, args.work / 'features')
     rows = first_rows(load_dataset(args.dataset, 'train'), args.rows)
     budget = Budget(len(rows), args.epochs, args.batch_size)
     kept = args.work / fingerprint(args)
     results = [
-        measured(key, budget, seed, rows, judges, kept)
+        measured(key, budget, seed, rows, evaluation, kept)
         for seed in range(args.seeds)
         for key in args.models
     ]
@@ -91,32 +91,36 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
     return {
         'settings': {**settings, 'dataset': args.dataset.name, 'test_rows': TEST_ROWS},
         'versions': {name: version(name) for name in ('torch', 'multivae', 'mm_perception')},
-        'classifier_accuracy': judges.classifier_accuracy(),
+        'classifier_accuracy': evaluation.classifier_accuracy(),
         'results': results,
     }
 
 
 def fingerprint(args: argparse.Namespace) -> str:
-    """Name of the folder of results with the same settings, data and judges."""
+    """Name of the folder of results with the same settings, data and classifiers."""
     parts = [args.rows, args.epochs, args.batch_size, args.threads, load_bundle(args.judges).hash]
     parts += [file.read_text() for file in (CONFIG, PAPER, args.dataset / 'dataset.json')]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
 
 def measured(
-    key: str, budget: Budget, seed: int, rows: Dataset, judges: Judges, kept: Path
+    key: str, budget: Budget, seed: int, rows: Dataset, evaluation: Evaluation, kept: Path
 ) -> dict[str, Any]:
-    """Result of one contestant and seed: what was kept of it, or a new run."""
-    contestant = CONTESTANTS[key]
+    """Result of one case and seed: what was kept of it, or a new run."""
+    case = CASES[key]
     file = kept / f'{key}-{seed}.json'
     if not file.is_file():
         work = kept / f'{key}-{seed}'
         shutil.rmtree(work, ignore_errors=True)
         work.mkdir(parents=True)
-        print(f'{contestant.title}, seed {seed}', flush=True)
-        trained = train_contestant(contestant, budget, seed, rows, work)
-        result = {'contestant': key, 'title': contestant.title, 'seed': seed}
-        result |= {'load_average': os.getloadavg()[0], **vars(budget), **judges.judge(trained)}
+        print(f'{case.title}, seed {seed}', flush=True)
+        trained = train_case(case, budget, seed, rows, work)
+        result = {'contestant': key, 'title': case.title, 'seed': seed}
+        result |= {
+            'load_average': os.getloadavg()[0],
+            **vars(budget),
+            **evaluation.measure(trained),
+        }
         partial = file.with_suffix('.partial')
         partial.write_text(json.dumps(result))
         partial.replace(file)

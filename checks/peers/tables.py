@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from mm_perception.markdown import markdown_table
+
 Result = Mapping[str, Any]
 REFERENCE = 'multivae_nexus'
 
@@ -40,9 +42,9 @@ def _head(report: Mapping[str, Any]) -> list[str]:
 def _costs(groups: Mapping[str, Sequence[Result]]) -> list[str]:
     columns = ('training, s', 'CPU, s', 'rows/s', 'against MultiVae Nexus')
     columns += ('parameters', 'latency p50, ms', 'p99, ms')
-    lines = [f'| model | {" | ".join(columns)} |', '|---' * (len(columns) + 1) + '|']
-    for group in groups.values():
-        cells = [
+    lines = [
+        [
+            group[0]['title'],
             spread((r['seconds'] for r in group), '.1f'),
             spread((r['cpu_seconds'] for r in group), '.1f'),
             spread((r['rows'] * r['epochs'] / r['seconds'] for r in group), '.0f'),
@@ -51,8 +53,9 @@ def _costs(groups: Mapping[str, Sequence[Result]]) -> list[str]:
             spread((r['latency_ms']['p50'] for r in group), '.2f'),
             spread((r['latency_ms']['p99'] for r in group), '.2f'),
         ]
-        lines.append(f'| {group[0]["title"]} | {" | ".join(cells)} |')
-    return lines
+        for group in groups.values()
+    ]
+    return markdown_table(['model', *columns], lines)
 
 
 def _times_faster(group: Sequence[Result], reference: Sequence[Result]) -> str:
@@ -65,17 +68,13 @@ def _quality(groups: Mapping[str, Sequence[Result]]) -> list[str]:
     first = next(iter(groups.values()))[0]
     targets, distances = sorted(first['coherence']), sorted(first['frechet'])
     head = [f'{t}, coherence %' for t in targets] + [f'{t}, MFD' for t in distances]
-    lines = [
-        'Every cell: from 1 / from all 3 other modalities.',
-        '',
-        f'| model | {" | ".join(head)} |',
-        '|---' * (len(head) + 1) + '|',
-    ]
+    lines = []
     for group in groups.values():
         cells = [_ends(group, lambda r, t=t: r['coherence'][t], 100, '.1f') for t in targets]
         cells += [_ends(group, lambda r, t=t: r['frechet'][t], 1, '.2f') for t in distances]
-        lines.append(f'| {group[0]["title"]} | {" | ".join(cells)} |')
-    return lines
+        lines.append([group[0]['title'], *cells])
+    about = 'Every cell: from 1 / from all 3 other modalities.'
+    return [about, '', *markdown_table(['model', *head], lines)]
 
 
 def _ends(

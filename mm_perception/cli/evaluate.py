@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 from mm_perception.errors import ConfigError
+from mm_perception.lab.tables.command import add_table_options, run_table_command
 from mm_perception.spec import ESTIMATORS, PRECISIONS
 
 FLOAT32 = PRECISIONS[0]
@@ -46,7 +46,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument('--device', default='auto', choices=('auto', 'cpu', 'cuda'))
     parser.add_argument('--json', type=Path, help='write all rows to this file')
     _add_bundle_options(parser.add_argument_group('a bundle'))
-    _add_table_options(parser.add_argument_group('a table'))
+    add_table_options(parser.add_argument_group('a table'))
     parser.set_defaults(run=run)
 
 
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate; returns the exit code."""
     if bool(args.bundle) == bool(args.table):
         raise ConfigError('evaluate takes a bundle or --table NAME, one of the two')
-    content = _run_table(args) if args.table else _run_bundle(args)
+    content = run_table_command(args) if args.table else _run_bundle(args)
     if args.json:
         args.json.write_text(json.dumps(content, indent=1) + '\n')
     return 0
@@ -79,56 +79,6 @@ def _add_bundle_options(group: Any) -> None:
         action='store_true',
         help='measure Frechet distance, probe, uncertainty and reconstruction error too',
     )
-
-
-def _add_table_options(group: Any) -> None:
-    group.add_argument('--table', metavar='NAME', help='one of those below, or a YAML file')
-    group.add_argument(
-        '--scale', default='default', help='budget: default, or full (that of the papers)'
-    )
-    group.add_argument('--seeds', type=int, default=0, help='runs per model (default: the scale)')
-    group.add_argument('--epochs', type=int, default=0, help='train no stage longer, for trials')
-    group.add_argument(
-        '--variants', nargs='+', default=(), metavar='NAME', help='only these lines of the table'
-    )
-    group.add_argument(
-        '--out', type=Path, default=Path('runs/tables'), help='folder (default: %(default)s)'
-    )
-    group.add_argument('--markdown', type=Path, help='write the table to this file')
-    group.add_argument('--pictures', type=Path, help='folder (default: in that of the table)')
-    group.add_argument(
-        '--jobs',
-        type=int,
-        default=os.cpu_count() or 1,
-        help='models trained side by side, a thread each (default: %(default)s)',
-    )
-
-
-def _run_table(args: argparse.Namespace) -> dict[str, Any]:
-    from mm_perception.lab.tables.pictures import draw_pictures
-    from mm_perception.lab.tables.report import json_content, markdown
-    from mm_perception.lab.tables.runner import run_table
-    from mm_perception.lab.tables.table import RunSettings, load_table
-    from mm_perception.training.run import choose_device
-
-    settings = RunSettings(
-        out=args.out,
-        scale=args.scale,
-        seeds=args.seeds,
-        epochs=args.epochs,
-        variants=tuple(args.variants),
-        dataset='' if args.dataset is None else args.dataset.as_posix(),
-        device=choose_device(args.device),
-        jobs=args.jobs,
-    )
-    outcome = run_table(load_table(args.table), settings, _command(args))
-    pictures = draw_pictures(outcome, args.pictures or outcome.plan.folder / 'pictures')
-    file = args.markdown or outcome.plan.folder / 'table.md'
-    text = markdown(outcome, pictures, file.parent)
-    file.write_text(text)
-    print(text)
-    print(f'wrote {file}')
-    return json_content(outcome)
 
 
 def _run_bundle(args: argparse.Namespace) -> dict[str, Any]:
@@ -163,25 +113,11 @@ def _run_bundle(args: argparse.Namespace) -> dict[str, Any]:
 
 
 def _other_metrics(args: argparse.Namespace, bundle: Any, dataset: Path) -> dict[str, Any]:
-    from mm_perception.lab.tables.bundle_metrics import (
-        Evaluation,
-        measure_everything,
-        metric_table,
-    )
+    from mm_perception.lab.tables.bundle_metrics import measure_everything, metric_table
     from mm_perception.training.run import choose_device
 
     device, work = choose_device(args.device), Path('runs/features')
-    evaluation = Evaluation(bundle, dataset, work, device, args.estimator, args.seed)
-    measured = measure_everything(evaluation)
+    measured = measure_everything(bundle, dataset, work, device, args.estimator, args.seed)
     for split, rows in measured.items():
         print('\n'.join(metric_table(split, rows)), end='\n\n')
     return {split: {'rows': [vars(row) for row in rows]} for split, rows in measured.items()}
-
-
-def _command(args: argparse.Namespace) -> str:
-    words = [f'mm-perception evaluate --table {args.table}']
-    if args.scale != 'default':
-        words.append(f'--scale {args.scale}')
-    if args.epochs:
-        words.append(f'--epochs {args.epochs}')
-    return ' '.join(words)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 from scipy.special import ndtri
-from scipy.stats import rankdata
+from scipy.stats import mannwhitneyu
 
 from mm_perception.data.dataset import Dataset
 from mm_perception.engines.engine import Engine
@@ -22,30 +22,27 @@ from mm_perception.evaluation.generation import (
 )
 from mm_perception.progress import tqdm
 
-LEVELS = tuple(k / 20 for k in range(1, 20))
+LEVELS = np.arange(1, 20) / 20
 ACTIVE = 0.01
 """Smallest variance of a latent dimension's mean that counts as active (Burda et al. 2016)."""
 CERTAIN = 0.01
 """Elements with a smaller std, in units of the data's range, are left out."""
 
 
-@dataclass(frozen=True)
-class Calibration:
+def coverage(z: np.ndarray, levels: np.ndarray) -> np.ndarray:
     """
-    How often the truth lies within central intervals of normal distributions.
+    Count how often the truth lies within central intervals of the normal distribution claimed.
 
-    :param levels: nominal shares of the intervals, ``[L]``; ``coverage``: shares that lie in.
-    :param error: mean of ``|coverage - levels|``; 0 is best.
-    :param z_variance: mean square of (truth - mean) / std: 1 is right, above 1 is too sure.
+    :param z: (truth - mean) / std, any shape.
+    :param levels: nominal shares of the intervals, ``[L]``.
+    :returns: shares that lie in them, ``[L]``.
     """
-
-    levels: np.ndarray
-    coverage: np.ndarray
-    error: float
-    z_variance: float
+    inside = np.searchsorted(np.sort(np.abs(z), axis=None), ndtri(0.5 + levels / 2), 'right')
+    result: np.ndarray = inside / z.size
+    return result
 
 
-def calibration(z: np.ndarray, levels: Sequence[float] = LEVELS) -> Calibration:
+def calibration(z: np.ndarray) -> dict[str, float]:
     """
     Compare deviations with the normal distribution that was claimed.
 
@@ -53,12 +50,17 @@ def calibration(z: np.ndarray, levels: Sequence[float] = LEVELS) -> Calibration:
     regression", for central intervals.
 
     :param z: (truth - mean) / std, any shape.
+    :returns: ``calibration_error``, the mean of ``|coverage - level|`` (0 is best);
+        ``coverage_90``; ``z_variance``, the mean square: 1 is right, above 1 is too sure.
+        Empty without deviations.
     """
-    nominal = np.asarray(levels)
-    inside = np.searchsorted(np.sort(np.abs(z), axis=None), ndtri(0.5 + nominal / 2), 'right')
-    coverage = inside / z.size
-    error = float(np.abs(coverage - nominal).mean())
-    return Calibration(nominal, coverage, error, float(np.square(z, dtype=np.float64).mean()))
+    if not z.size:
+        return {}
+    return {
+        'calibration_error': float(np.abs(coverage(z, LEVELS) - LEVELS).mean()),
+        'coverage_90': coverage(z, np.array([0.9])).item(),
+        'z_variance': float(np.square(z, dtype=np.float64).mean()),
+    }
 
 
 def auroc(scores_positive: np.ndarray, scores_negative: np.ndarray) -> float:
@@ -69,10 +71,8 @@ def auroc(scores_positive: np.ndarray, scores_negative: np.ndarray) -> float:
 
     :param scores_positive: ``float[P]``; ``scores_negative``: ``float[N]``.
     """
-    positives, negatives = len(scores_positive), len(scores_negative)
-    ranks = rankdata(np.concatenate([scores_positive, scores_negative]))[:positives]
-    above = ranks.sum() - positives * (positives + 1) / 2
-    return float(above / (positives * negatives))
+    above = mannwhitneyu(scores_positive, scores_negative, method='asymptotic').statistic
+    return float(above / (len(scores_positive) * len(scores_negative)))
 
 
 def uncertainty(std: np.ndarray) -> np.ndarray:
@@ -109,11 +109,8 @@ def measure_latent_calibration(
     rows = []
     for subset in tqdm(list(observed), desc='calibration', unit='subset', leave=False):
         mean, std = fuse_all(engine, codes, presence(dataset.names, subset))
-        figures = _figures(((truth - mean) / std)[:, active])
-        rows += [
-            Row(metric, 'latent', subset, estimator, value, len(dataset))
-            for metric, value in figures.items()
-        ]
+        figures = calibration(((truth - mean) / std)[:, active]).items()
+        rows += [Row(m, 'latent', subset, estimator, value, len(dataset)) for m, value in figures]
     return rows
 
 
@@ -169,14 +166,10 @@ def measure_uncertainty(
         ``uncertainty_growth``: share of (row, sensor that falls away) where it rises.
     """
     codes = encode_all(engine, dataset)
-    known: dict[tuple[str, ...], np.ndarray] = {}
 
+    @cache
     def of(subset: tuple[str, ...]) -> np.ndarray:
-        if subset not in known:
-            known[subset] = uncertainty(
-                fuse_all(engine, codes, presence(dataset.names, subset))[1]
-            )
-        return known[subset]
+        return uncertainty(fuse_all(engine, codes, presence(dataset.names, subset))[1])
 
     rows = []
     for subset in tqdm(list(observed), desc='uncertainty', unit='subset', leave=False):
@@ -207,41 +200,9 @@ def measure_novelty(
     return rows
 
 
-def measure_calibration(
-    engine: Engine,
-    dataset: Dataset,
-    observed: Sequence[tuple[str, ...]],
-    estimator: str = 'sample',
-    seed: int = 0,
-) -> list[Row]:
-    """
-    Everything that one dataset says about the published std.
-
-    :param estimator: see :func:`measure_latent_calibration`; the reconstructions' std is
-        that of the latents that the node publishes.
-    :returns: rows of latents, reconstructions and uncertainty.
-    """
-    return [
-        *measure_latent_calibration(engine, dataset, observed, estimator, seed),
-        *measure_reconstruction_calibration(engine, dataset, observed, seed=seed),
-        *measure_uncertainty(engine, dataset, observed),
-    ]
-
-
-def _figures(z: np.ndarray) -> dict[str, float]:
-    if not z.size:
-        return {}
-    found, covered = calibration(z), calibration(z, (0.9,)).coverage.item()
-    return {
-        'calibration_error': found.error,
-        'coverage_90': covered,
-        'z_variance': found.z_variance,
-    }
-
-
 def _spread(truth: np.ndarray, mean: np.ndarray, std: np.ndarray) -> dict[str, float]:
     error, unsure = truth - mean, std > CERTAIN
-    figures = _figures(error[unsure] / std[unsure])
+    figures = calibration(error[unsure] / std[unsure])
     squares = np.square(std, dtype=np.float64).mean()
     if squares > 0:
         figures['error_per_std'] = float(np.sqrt(np.square(error).mean() / squares))

@@ -24,30 +24,10 @@ from mm_perception.evaluation.generation import (
     mean_row,
     subsets,
 )
+from mm_perception.markdown import markdown_table
 
 
 def measure_coherence(
-    engine: Engine,
-    dataset: Dataset,
-    labels: np.ndarray,
-    classifiers: Classifiers,
-    observed: Iterable[tuple[str, ...]],
-    estimator: str = 'mean',
-    seed: int = 0,
-) -> list[Row]:
-    """
-    Generate every modality that was not observed and let a classifier read it.
-
-    :param labels: true label indices, ``int64[N]``.
-    :param observed: subsets of modalities to observe.
-    :param estimator: one of :data:`mm_perception.evaluation.generation.ESTIMATORS`.
-    :returns: ``accuracy`` per subset and target: share read as the true label, 0..1.
-    """
-    wanted = cross_targets(dataset.names, observed)
-    return measure_accuracy(engine, dataset, labels, classifiers, wanted, estimator, seed)
-
-
-def measure_accuracy(
     engine: Engine,
     dataset: Dataset,
     labels: np.ndarray,
@@ -59,8 +39,10 @@ def measure_accuracy(
     """
     Generate modalities, observed or not, and let a classifier read them.
 
+    :param labels: true label indices, ``int64[N]``.
     :param wanted: subsets to observe, each with the modalities to generate.
-    :returns: as :func:`measure_coherence`.
+    :param estimator: one of :data:`mm_perception.evaluation.generation.ESTIMATORS`.
+    :returns: ``accuracy`` per subset and target: share read as the true label, 0..1.
     """
     rows = []
     for made in generate(engine, dataset, wanted, estimator, seed, 'coherence'):
@@ -108,16 +90,13 @@ def evaluate_bundle(
     else:
         engine = build_engine(bundle, device, precision=precision)
     result: dict[str, Any] = {}
-    for split in splits(dataset):
-        if not split.startswith('test'):
-            continue
+    for split in (name for name in splits(dataset) if name.startswith('test')):
         data = load_dataset(dataset, split).complete()
-        if not len(data):
-            continue
         labels = label_indices(data, bundle.spec)
-        assert labels is not None  # classifiers exist only where labels do
-        observed = subsets(data.names)[:-1]
-        rows = measure_coherence(engine, data, labels, classifiers, observed, estimator, seed)
+        if labels is None or not len(data):
+            continue
+        wanted = cross_targets(data.names, subsets(data.names)[:-1])
+        rows = measure_coherence(engine, data, labels, classifiers, wanted, estimator, seed)
         result[split] = {
             'n': len(data),
             'classifier_accuracy': classifier_accuracy(data, labels, classifiers),
@@ -143,20 +122,20 @@ def coherence_table(split: str, figures: Mapping[str, Any]) -> list[str]:
     """Lines of a Markdown table: accuracy in % per target and number of observed modalities."""
     sizes = sorted({size for row in figures['by_observed'].values() for size in row})
     estimators = ', '.join(sorted({row['estimator'] for row in figures['rows']}))
-    lines = [
+    rows = [
+        [target]
+        + [f'{100 * row[size]:.1f}' for size in sizes]
+        + [f'{100 * figures["classifier_accuracy"][target]:.1f}']
+        for target, row in figures['by_observed'].items()
+    ]
+    return [
         f'## Coherence on `{split}` ({figures["n"]:,} samples, estimator {estimators})',
         '',
         'Accuracy in % of what is generated, read by classifiers trained on the real training'
         ' data, by the number of other modalities observed (averaged over the subsets).',
         '',
-        f'| target | {" | ".join(sizes)} | classifier on real data |',
-        '|---' * (len(sizes) + 2) + '|',
+        *markdown_table(['target', *sizes, 'classifier on real data'], rows),
     ]
-    for target, row in figures['by_observed'].items():
-        cells = ' | '.join(f'{100 * row[size]:.1f}' for size in sizes)
-        real = 100 * figures['classifier_accuracy'][target]
-        lines.append(f'| {target} | {cells} | {real:.1f} |')
-    return lines
 
 
 def json_rows(bundle: Bundle, figures: Mapping[str, Any], seed: int) -> list[dict[str, Any]]:

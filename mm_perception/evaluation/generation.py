@@ -6,13 +6,14 @@ import itertools
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from mm_perception.data.dataset import Dataset
 from mm_perception.engines.engine import Engine
 from mm_perception.errors import ConfigError, DataError
-from mm_perception.modalities import build_modality
+from mm_perception.modalities import Modality, build_modality
 from mm_perception.modalities.base import Array
 from mm_perception.progress import tqdm
 from mm_perception.spec import ESTIMATORS, ModelSpec
@@ -54,18 +55,24 @@ def mean_row(
     return Row(metric, target, observed, estimator, float(values.mean()), count, error)
 
 
+def class_modality(spec: ModelSpec) -> Modality[Any] | None:
+    """Build the first modality whose data are labels; None if there is none."""
+    return next((m for m in map(build_modality, spec.modalities) if m.classes), None)
+
+
 def label_indices(dataset: Dataset, spec: ModelSpec) -> np.ndarray | None:
     """
-    Label index of every row, from the first modality that has labels and a one-hot array.
+    Label index of every row, from the first modality whose data are labels.
 
     :returns: ``int64[N]``, -1 where that modality was not recorded; None if none carries labels.
     """
-    for modality in spec.modalities:
-        if modality.kind == 'symbol':
-            values = np.argmax(dataset.values[modality.name], axis=1)
-            present = dataset.present[:, dataset.names.index(modality.name)]
-            return np.where(present, values[dataset.index[modality.name]], -1)
-    return None
+    modality = class_modality(spec)
+    if modality is None:
+        return None
+    name = modality.spec.name
+    values = np.argmax(dataset.values[name], axis=1)
+    present = dataset.present[:, dataset.names.index(name)]
+    return np.where(present, values[dataset.index[name]], -1)
 
 
 def labels_of_unique(dataset: Dataset, spec: ModelSpec, name: str) -> tuple[np.ndarray, int]:
@@ -75,14 +82,13 @@ def labels_of_unique(dataset: Dataset, spec: ModelSpec, name: str) -> tuple[np.n
     :returns: ``int64[U]``, -1 where no row tells it, and the count.
     :raises DataError: if no modality carries labels.
     """
-    rows = label_indices(dataset, spec)
-    if rows is None:
+    modality, rows = class_modality(spec), label_indices(dataset, spec)
+    if modality is None or rows is None:
         raise DataError('the dataset has no symbol modality; labels are needed here')
     unique = np.full(len(dataset.values[name]), -1)
     known = dataset.present[:, dataset.names.index(name)] & (rows >= 0)
     unique[dataset.index[name][known]] = rows[known]
-    labels = next(build_modality(m).labels for m in spec.modalities if m.kind == 'symbol')
-    return unique, len(labels)
+    return unique, len(modality.classes)
 
 
 BATCH = 1000

@@ -234,38 +234,42 @@ class ConsistencyCheck:
                 ' make it again: mm-perception calibrate-health'
             ) from error
 
-    def read(self, codes: Mapping[str, Array], names: Sequence[str]) -> dict[str, np.ndarray]:
+    def read(self, codes: Mapping[str, Array], names: Sequence[str]) -> list[np.ndarray]:
         """
-        What each of some modalities alone says about the topics.
+        What one modality alone says about the topics, in each of some rows.
 
-        :param codes: ``float32[1, C_m]`` of every modality.
-        :param names: the modalities to read, at least one.
-        :returns: ``float64[1, K]`` each, see :meth:`evidence`.
+        :param codes: ``float32[P, C_m]`` of every modality.
+        :param names: the modality to read in each row, P of them.
+        :returns: ``float64[K]`` each, see :meth:`evidence`.
         """
-        masks = np.array([[name == other for other in self.names] for name in names])
-        repeated = {name: np.repeat(code, len(names), axis=0) for name, code in codes.items()}
-        means, stds = self._engine.fuse(repeated, masks)
-        return {
-            name: self.evidence(name, codes[name], means[k : k + 1], stds[k : k + 1])
-            for k, name in enumerate(names)
-        }
+        read = np.array(names)
+        means, stds = self._engine.fuse(codes, read[:, None] == np.array(self.names))
+        found: list[np.ndarray] = [read] * len(names)
+        for name in dict.fromkeys(names):
+            rows = np.flatnonzero(read == name)
+            evidence = self.evidence(name, codes[name][rows], means[rows], stds[rows])
+            for k, each in zip(rows.tolist(), evidence):
+                found[k] = each
+        return found
 
-    def judge(self, evidence: Mapping[str, np.ndarray]) -> Judgement:
+    def judge(self, names: Sequence[str], evidence: np.ndarray) -> list[Judgement]:
         """
-        Judge one set of modalities.
+        Judge rows in which the same modalities are present.
 
-        :param evidence: of those to compare, as :meth:`read` gives it.
+        :param names: of the present modalities, at least two.
+        :param evidence: ``float64[B, P, K]``, as :meth:`read` gives it.
         """
-        names = [name for name in self.names if name in evidence]
-        if not names:
-            return Judgement({})
-        verdicts = self.compare(np.stack([evidence[name] for name in names], axis=1))
-        worst = int(verdicts.contradicted[0])
-        return Judgement(
-            surprise={n: float(s) for n, s in zip(names, verdicts.surprise[0])},
-            contradicted=names[worst] if worst >= 0 else '',
-            disagree=bool(verdicts.disagree[0]),
-        )
+        found = self.compare(evidence)
+        return [
+            Judgement(
+                surprise=dict(zip(names, surprise.tolist())),
+                contradicted=names[worst] if worst >= 0 else '',
+                disagree=bool(disagree),
+            )
+            for surprise, worst, disagree in zip(
+                found.surprise, found.contradicted.tolist(), found.disagree
+            )
+        ]
 
     def evidence(self, name: str, code: Array, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
         """

@@ -1,4 +1,4 @@
-"""Kinds of modalities: raw sensor value to model array and back, numpy only."""
+"""Kinds of modalities: raw sensor value to model array, back, and as a picture."""
 
 from mm_perception.modalities import image, sound, symbol, trajectory, vector  # noqa: F401
 from mm_perception.modalities.base import (

@@ -11,8 +11,9 @@ from typing import Any, ClassVar, Generic, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from mm_perception.config import from_plain
+from mm_perception.config import described, from_plain
 from mm_perception.errors import ConfigError, InvalidInput
+from mm_perception.modalities.drawing import draw_bars
 from mm_perception.spec import ModalitySpec
 
 Array = NDArray[np.float32]
@@ -97,20 +98,28 @@ class Fault:
 
 @dataclass(frozen=True)
 class Thresholds:
-    """
-    From where on a complete value is faulty.
+    """From where on a complete value is faulty; ``usual_std`` is that of the training data."""
 
-    :param min_contrast: std of a model array, in parts of ``usual_std``.
-    :param max_clipped: share of samples at full scale.
-    :param range_margin: distance beyond a configured range, in parts of its span.
-    :param max_invalid_fraction: share of elements without a finite value.
-    :param usual_std: of the modality's training data.
-    """
-
-    min_contrast: float = 0.1
-    max_clipped: float = 0.1
-    range_margin: float = 1.0
-    max_invalid_fraction: float = 0.5
+    min_contrast: float = described(
+        0.1,
+        'Std of an image below which it is black or saturated, in parts of the std of the'
+        ' training data.',
+        0.0,
+        1.0,
+    )
+    max_clipped: float = described(
+        0.1, 'Share of the samples of a sound that may be at full scale.', 0.0, 1.0
+    )
+    range_margin: float = described(
+        1.0,
+        'How far a vector or a trajectory may lie outside of its configured range, in parts of'
+        ' the range.',
+        0.0,
+        1e6,
+    )
+    max_invalid_fraction: float = described(
+        0.5, 'Share of the pixels of a float image that may be NaN or infinity.', 0.0, 1.0
+    )
     usual_std: float = 0.25
 
 
@@ -192,6 +201,7 @@ class Modality(ABC, Generic[Options]):
     """
 
     options_type: ClassVar[type]
+    legend: ClassVar[str] = 'bars from 0 to 1'  # how to read what draw() gives
 
     def __init__(self, spec: ModalitySpec) -> None:
         self.spec = spec
@@ -225,6 +235,21 @@ class Modality(ABC, Generic[Options]):
     def labels(self) -> tuple[str, ...]:
         """Names of the elements of the array; empty where they have none."""
         return ()
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Labels of which the array is one, one-hot; empty where the data are no label."""
+        return ()
+
+    def draw(self, array: Array, side: int) -> np.ndarray:
+        """
+        Draw a model array as a person can judge it; by default its values as bars.
+
+        :param array: ``float32[shape]``.
+        :param side: of the picture in pixels.
+        :returns: ``uint8[side, side, 3]``, BGR.
+        """
+        return draw_bars(array, self.labels, side)
 
     def new_window(self) -> Window:
         """Make the window through which live data of this modality arrives."""

@@ -188,6 +188,9 @@ class StreamResampler:
     """
     Resamples a stream piece by piece: polyphase, anti-aliased by a Kaiser-windowed sinc.
 
+    soxr 1.1 rejects aliases better (-140 dB; here -57) but gives its output 75 to 157 ms late at
+    HQ and MQ; here it is 1.3 ms.
+
     :param rate_hz: of what comes.
     :param target_hz: of what leaves.
     :raises InvalidInput: if ``rate_hz`` is not positive, or over 1000 times the target.

@@ -51,6 +51,7 @@ class ImageModality(Modality[ImageOptions]):
     """Raw: ``uint8 | uint16 | float32 [H, W]`` or ``uint8[H, W, 3]`` RGB."""
 
     options_type = ImageOptions
+    legend = 'as the camera shows it'
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -78,6 +79,13 @@ class ImageModality(Modality[ImageOptions]):
         values = 1.0 - array if self.options.invert else array
         pixels = np.clip(values * 255.0 + 0.5, 0, 255).astype(np.uint8).transpose(1, 2, 0)
         return np.ascontiguousarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
+
+    def draw(self, array: Array, side: int) -> np.ndarray:
+        """The pixels, enlarged."""
+        pixels = self.from_model(array)
+        code = cv2.COLOR_GRAY2BGR if pixels.ndim == 2 else cv2.COLOR_RGB2BGR
+        bgr = cv2.cvtColor(pixels, code)
+        return cv2.resize(bgr, (side, side), interpolation=cv2.INTER_NEAREST)
 
     def trace(self, raw: np.ndarray) -> Trace:
         """Some rows: a camera that works has noise in them, whatever it looks at."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 
 from mm_perception.errors import ConfigError, InvalidInput
@@ -268,6 +269,7 @@ class SoundModality(Modality[SoundOptions]):
     """Raw: a :class:`Waveform`."""
 
     options_type = SoundOptions
+    legend = 'spectrograms: time from left to right, mel bands upwards, level 0 to 1'
 
     def __init__(self, spec: ModalitySpec) -> None:
         super().__init__(spec)
@@ -316,6 +318,12 @@ class SoundModality(Modality[SoundOptions]):
         )
         samples *= 0.8 / max(float(np.abs(samples).max()), 1e-9)
         return Waveform(samples.astype(np.float32), options.rate_hz)
+
+    def draw(self, array: Array, side: int) -> np.ndarray:
+        """The spectrogram, low tones below."""
+        levels = np.clip(array[::-1] * 255.0, 0, 255).astype(np.uint8)
+        enlarged = cv2.resize(levels, (side, side), interpolation=cv2.INTER_LINEAR)
+        return cv2.applyColorMap(enlarged, cv2.COLORMAP_VIRIDIS)
 
     def trace(self, raw: Waveform) -> Trace:
         """All samples; digital zeros are a fault whatever the other sensors do."""

@@ -33,6 +33,8 @@ class SymbolModality(Modality[SymbolOptions]):
         """The labels that exist."""
         return self.options.labels
 
+    classes = labels
+
     def to_model(self, raw: str) -> Array:
         """One-hot ``float32[labels]``."""
         if raw not in self.options.labels:

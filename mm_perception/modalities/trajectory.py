@@ -21,6 +21,7 @@ from mm_perception.modalities.base import (
     register_kind,
     require_finite,
 )
+from mm_perception.modalities.drawing import draw_curves, draw_path
 from mm_perception.spec import ModalitySpec
 
 MAX_POINTS = 10_000
@@ -57,6 +58,7 @@ class TrajectoryModality(Modality[TrajectoryOptions]):
     """Raw: a :class:`Motion` of ``float32[T, dimensions]``."""
 
     options_type = TrajectoryOptions
+    legend = 'strokes from the dot on, or each coordinate over time; 0 to 1'
 
     def __init__(self, spec: ModalitySpec) -> None:
         super().__init__(spec)
@@ -96,6 +98,12 @@ class TrajectoryModality(Modality[TrajectoryOptions]):
             low = np.asarray(self.options.low, np.float32)
             points = low + points * (np.asarray(self.options.high, np.float32) - low)
         return Motion(points, np.linspace(0.0, 1.0, len(points), dtype=np.float32))
+
+    def draw(self, array: Array, side: int) -> np.ndarray:
+        """The path in the plane; in other than two dimensions a curve per coordinate."""
+        points = np.asarray(array, np.float64).reshape(-1, self.options.dimensions)
+        draw = draw_path if self.options.dimensions == 2 else draw_curves
+        return draw(points, side)
 
     def trace(self, raw: Motion) -> Trace:
         """A point of a stream that does not move; a whole motion may come again and again."""

@@ -16,11 +16,10 @@ from tqdm import tqdm
 from mm_perception.data.dataset import Dataset
 from mm_perception.errors import DataError
 from mm_perception.fusion.assessment import Assessor
-from mm_perception.fusion.consistency import Judgement
 from mm_perception.fusion.health import Checks, Limits
+from mm_perception.fusion.streams import Stream
 from mm_perception.modalities import Modality, build_modality
 from mm_perception.modalities.base import Array
-from mm_perception.ros.cmi.inputs import Hooks, InputSlot
 from mm_perception.ros.codecs import InputCodec, input_codec, stamp_of
 from mm_perception.spec import ModelSpec
 
@@ -87,7 +86,6 @@ def _find(
     return found
 
 
-FUTURE_S = 0.5
 SAME_CLOCK_S = 10.0
 GAP_NS = 60_000_000_000
 CHECKS = Checks(agreement=False)
@@ -113,21 +111,19 @@ class Account:
 
 @dataclass
 class _Rows:
-    """Gathers values and the rows that show them; takes the place of a session."""
+    """Gathers values and the rows that show them."""
 
     names: tuple[str, ...]
     values: dict[str, list[Array]] = field(default_factory=dict)
     shown: list[dict[str, int]] = field(default_factory=list)
     bag: list[int] = field(default_factory=list)
 
-    def update(self, name: str, array: Array) -> None:
-        self.values.setdefault(name, []).append(array)
-
-    def judge(self, present: object) -> Judgement | None:
-        return None
-
     def add(self, observed: Mapping[str, Array], bag: int) -> bool:
-        """Add a row if it shows anything new."""
+        """Add a row if it shows anything new; the same array is the same value."""
+        for name, array in observed.items():
+            known = self.values.setdefault(name, [])
+            if not known or known[-1] is not array:
+                known.append(array)
         row = {name: len(self.values[name]) - 1 for name in self.names if name in observed}
         if not row or (self.shown and self.bag[-1] == bag and row == self.shown[-1]):
             return False
@@ -163,11 +159,9 @@ class _Player:
     ) -> None:
         self._kinds, self._codecs, self._topics = kinds, codecs, topics
         self._rows, self._accounts = rows, accounts
-        self._now_ns = 0
-        self._slots = {n: InputSlot(kinds[n], codecs[n], self._hooks(n)) for n in spec.names}
-        ages_s = {m.name: m.max_age_s for m in spec.modalities}
-        self._limits = {n: Limits(True, age_s, False, FUTURE_S) for n, age_s in ages_s.items()}
-        self._supervision = Assessor(kinds, {}, rows)
+        self._streams = {name: Stream(kinds[name]) for name in spec.names}
+        self._limits = {m.name: Limits(max_age_s=m.max_age_s) for m in spec.modalities}
+        self._assessor = Assessor(kinds, {})
 
     def play(self, path: Path, number: int, period_ns: int, say: Callable[[str], None]) -> None:
         """Take every message in its order, and a row at every tick."""
@@ -182,9 +176,8 @@ class _Player:
             while tick_ns <= now_ns:
                 self._tick(tick_ns, number)
                 tick_ns += period_ns
-            self._now_ns = now_ns
             self._accounts[name].messages += 1
-            self._slots[name].add(message)
+            self._take(name, message, now_ns)
         if tick_ns is not None:
             self._tick(tick_ns, number)
 
@@ -213,19 +206,26 @@ class _Player:
             else:
                 yield name, receipt_ns, message
 
-    def _tick(self, now_ns: int, bag: int) -> None:
-        self._now_ns = now_ns
-        for slot in self._slots.values():
-            slot.advance()
-        readings = {name: slot.look() for name, slot in self._slots.items()}
-        survey = self._supervision.survey(readings, self._limits, CHECKS, now_ns)
-        added = self._rows.add(survey.observed, bag)
-        for name, verdict in survey.verdicts.items():
-            self._accounts[name].rows += added and name in survey.observed
-            self._accounts[name].reason = verdict.reason or self._accounts[name].reason
+    def _take(self, name: str, message: Any, now_ns: int) -> None:
+        stream = self._streams[name]
+        try:
+            raw, stamp_ns = self._codecs[name].decode(message, now_ns, self._kinds[name])
+        except Exception as error:  # noqa: BLE001 - what cannot be read is counted
+            taken = stream.refuse(error, now_ns)
+        else:
+            taken = stream.take(raw, stamp_ns, now_ns, self._limits[name])
+        if taken.refused:
+            self._refuse(name, taken.refused)
 
-    def _hooks(self, name: str) -> Hooks:
-        return Hooks(lambda: self._now_ns, lambda reason, defect: self._refuse(name, reason))
+    def _tick(self, now_ns: int, bag: int) -> None:
+        for stream in self._streams.values():
+            stream.advance(now_ns)
+        readings = {name: stream.snapshot() for name, stream in self._streams.items()}
+        found = self._assessor.assess(readings, self._limits, CHECKS, now_ns)
+        added = self._rows.add(found.observed, bag)
+        for name, verdict in found.verdicts.items():
+            self._accounts[name].rows += added and name in found.observed
+            self._accounts[name].reason = verdict.reason or self._accounts[name].reason
 
     def _refuse(self, name: str, reason: str) -> None:
         self._accounts[name].refused += 1

@@ -8,7 +8,7 @@ import pytest
 from mm_perception.data.dataset import Dataset
 from mm_perception.engines.classifiers import Classifiers
 from mm_perception.evaluation.coherence import by_observed, classifier_accuracy, measure_coherence
-from mm_perception.evaluation.generation import encode_all, subsets
+from mm_perception.evaluation.generation import cross_targets, encode_all, subsets
 from mm_perception.modalities.base import Array
 from tests.helpers.agreeing_world import AveragingEngine
 
@@ -45,9 +45,8 @@ def dataset() -> Dataset:
 @pytest.mark.parametrize('estimator', ['mean', 'sample'])
 def test_coherence_counts_what_is_right(dataset: Dataset, estimator: str) -> None:
     labels = dataset.index['a']
-    rows = measure_coherence(
-        Arithmetic(), dataset, labels, Classifiers({}), subsets(('a', 'b'))[:-1], estimator
-    )
+    wanted = cross_targets(dataset.names, subsets(('a', 'b'))[:-1])
+    rows = measure_coherence(Arithmetic(), dataset, labels, Classifiers({}), wanted, estimator)
     found = {(row.target, row.observed): row.value for row in rows}
     assert found == {('b', ('a',)): 1.0, ('a', ('b',)): float((labels == 0).mean())}
     assert by_observed(rows)['b'] == {'1': 1.0}

@@ -11,8 +11,7 @@ import pytest
 import torch
 
 from mm_perception.data.dataset import Dataset
-from mm_perception.evaluation.frechet import FeatureEncoder
-from mm_perception.lab.tables.evaluators import train_features
+from mm_perception.lab.tables.features import FeatureEncoder, train_features
 from mm_perception.modalities import build_modality
 from mm_perception.spec import ModalitySpec, ModelSpec, StageSpec, TrainingSpec
 from tests.helpers.small_bundle import small_spec
@@ -60,8 +59,8 @@ def test_features_hold_what_is_needed_to_rebuild_the_data(
     dataset: Dataset, tmp_path: Path
 ) -> None:
     features = train_features(SPEC, dataset, tmp_path, stage=STAGE, quiet=True)
-    assert features.names == ('arm',)  # a symbol has none
-    codes = features.encode('arm', dataset.values['arm'])
+    assert list(features) == ['arm']  # a symbol has none
+    codes = features['arm'](dataset.values['arm'])
     assert codes.shape == (600, 2)
     design = np.concatenate([codes, codes**2, np.ones((600, 1))], axis=1)
     truth = dataset.values['arm']
@@ -79,9 +78,9 @@ def test_features_are_kept_and_change_with_what_decides_them(
     second = train_features(SPEC, dataset, tmp_path, stage=short, quiet=True)
     assert file.stat().st_mtime_ns == written
     values = dataset.values['arm']
-    np.testing.assert_array_equal(first.encode('arm', values), second.encode('arm', values))
+    np.testing.assert_array_equal(first['arm'](values), second['arm'](values))
     changed = replace(dataset, values={**dataset.values, 'arm': values[::-1].copy()})
     train_features(SPEC, changed, tmp_path, stage=short, quiet=True)
     train_features(replace(SPEC, seed=1), dataset, tmp_path, stage=short, quiet=True)
     assert len(list(tmp_path.glob('*.safetensors'))) == 3
-    assert math.isfinite(float(second.encode('arm', values).sum()))
+    assert math.isfinite(float(second['arm'](values).sum()))

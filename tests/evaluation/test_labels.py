@@ -13,6 +13,7 @@ from mm_perception.evaluation.coherence import evaluate_bundle
 from mm_perception.evaluation.generation import label_indices, labels_of_unique
 from mm_perception.modalities import build_modality
 from mm_perception.model.networks import Classifier
+from mm_perception.spec import ModalitySpec, ModelSpec
 from tests.helpers.small_bundle import make_bundle
 
 ROWS = 40
@@ -45,6 +46,17 @@ def test_rows_without_a_label_have_none():
     expected[::3] = -1
     np.testing.assert_array_equal(labels, expected)
     np.testing.assert_array_equal(label_indices(whole(), SPEC), np.arange(ROWS) % 10)
+
+
+def test_names_of_joints_are_no_labels():
+    limits = {'low': (0.0, 0.0), 'high': (1.0, 1.0), 'names': ('elbow', 'wrist')}
+    arm = ModalitySpec('arm', 'vector', 2, limits)
+    word = ModalitySpec('word', 'symbol', 2, {'labels': ('yes', 'no')})
+    values = {'arm': np.eye(2, dtype=np.float32), 'word': np.eye(2, dtype=np.float32)}
+    index = {'arm': np.array([0, 1, 1]), 'word': np.array([1, 0, 1])}
+    data = Dataset(('arm', 'word'), values, index, np.ones((3, 2), bool))
+    assert label_indices(data, ModelSpec((arm, word))).tolist() == [1, 0, 1]
+    assert label_indices(data.only('arm'), ModelSpec((arm,))) is None
 
 
 def test_values_without_a_label_have_none():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -13,13 +14,20 @@ from mm_perception.bundle import Bundle
 from mm_perception.data.dataset import Dataset
 from mm_perception.engines.build import build_engine
 from mm_perception.engines.engine import Engine
+from mm_perception.engines.torch_classifiers import run_batched
 from mm_perception.engines.torch_engine import load_model
-from mm_perception.evaluation.calibration import measure_calibration, measure_novelty
-from mm_perception.evaluation.frechet import FeatureEncoder, FeatureEncoders, measure_frechet
+from mm_perception.evaluation.calibration import (
+    measure_latent_calibration,
+    measure_novelty,
+    measure_reconstruction_calibration,
+    measure_uncertainty,
+)
+from mm_perception.evaluation.frechet import measure_frechet
 from mm_perception.evaluation.generation import encode_all, joint_latents, presence
 from mm_perception.evaluation.likelihood import measure_likelihood, paper_terms
-from mm_perception.evaluation.probe import latent_factorisation, measure_probe
+from mm_perception.evaluation.probe import measure_probe
 from mm_perception.evaluation.reconstruction import measure_reconstruction
+from mm_perception.lab.tables.features import FeatureEncoder
 from mm_perception.modalities import build_modality
 from mm_perception.model.build import build_model
 from tests.helpers.small_bundle import make_bundle
@@ -52,16 +60,20 @@ def test_measures_of_an_engine_are_finite_and_repeat(
     engine: Engine, dataset: Dataset, estimator: str
 ) -> None:
     labels = dataset.index['symbol']
-    features = FeatureEncoders(
-        {m.name: FeatureEncoder(m) for m in BUNDLE.spec.modalities if m.name != 'symbol'}
-    )
+    features = {
+        m.name: partial(run_batched, FeatureEncoder(m).eval())
+        for m in BUNDLE.spec.modalities
+        if m.name != 'symbol'
+    }
 
     def measure() -> list:
         return [
             *measure_frechet(engine, dataset, labels, features, OBSERVED, estimator),
             *measure_reconstruction(engine, dataset, BUNDLE.spec, OBSERVED, estimator),
             *measure_probe(engine, dataset, labels, dataset, labels, OBSERVED, estimator),
-            *measure_calibration(engine, dataset, OBSERVED, estimator),
+            *measure_latent_calibration(engine, dataset, OBSERVED, estimator),
+            *measure_reconstruction_calibration(engine, dataset, OBSERVED),
+            *measure_uncertainty(engine, dataset, OBSERVED),
             *measure_novelty(engine, dataset, dataset, OBSERVED),
         ]
 
@@ -82,15 +94,6 @@ def test_likelihood_of_a_model_is_measured(dataset: Dataset) -> None:
     assert all(math.isfinite(value) for value in found.values())
     # The label adds its own log probability, at most 0, to that of the image.
     assert found['image,symbol', ('image',)] < found['image', ('image',)]
-
-
-def test_factorisation_of_an_engine_has_a_column_per_modality(
-    engine: Engine, dataset: Dataset
-) -> None:
-    found = latent_factorisation(engine, dataset, rows=4, steps=3)
-    assert found.influence.shape == found.kl.shape == (8, 4)
-    np.testing.assert_allclose(found.influence.sum(0), 1.0, rtol=1e-6)
-    assert (found.kl >= 0.0).all() and 0.0 <= found.sharedness <= 1.0
 
 
 def test_samples_of_the_joint_latent_are_the_models_own(dataset: Dataset) -> None:

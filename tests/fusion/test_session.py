@@ -56,10 +56,10 @@ def test_session_equals_the_model_for_every_subset(
                 joint = model.fuse(codes, present)
                 expected = {name: model.decode(name, joint.mean) for name in SPEC.names}
             result = session.infer(subset, SPEC.names)
-            np.testing.assert_allclose(result.mean, joint.mean[0], atol=1e-5)
-            np.testing.assert_allclose(result.std, joint.std[0], atol=1e-5)
+            np.testing.assert_allclose(result.mean, joint.mean, atol=1e-5)
+            np.testing.assert_allclose(result.std, joint.std, atol=1e-5)
             for name, value in expected.items():
-                np.testing.assert_allclose(result.reconstructions[name], value[0], atol=1e-5)
+                np.testing.assert_allclose(result.reconstructions[name], value, atol=1e-5)
 
 
 def test_incremental_equals_full_recomputation(
@@ -124,7 +124,7 @@ def test_uncertainty_comes_from_latent_samples(
     session.update('force', arrays(model, 0)['force'])
     session.infer({'force'}, ())
     std = session.reconstruction_std({'front', 'joints'}, samples=32)
-    assert std['front'].shape == (3, 16, 24) and std['joints'].shape == (60,)
+    assert std['front'].shape == (1, 3, 16, 24) and std['joints'].shape == (1, 60)
     assert all((value > 0).any() for value in std.values())
 
 
@@ -135,3 +135,34 @@ def test_a_device_that_is_not_there_is_an_error(model: MultimodalModel) -> None:
     if not torch.cuda.is_available():
         with pytest.raises(EngineUnavailable, match='no CUDA GPU'):
             build_engine(bundle, 'cuda')
+
+
+def test_a_batch_of_streams_equals_a_session_for_each(
+    model: MultimodalModel, session: InferenceSession
+) -> None:
+    count, generator = 5, np.random.default_rng(3)
+    batch = InferenceSession(session.engine, SPEC, streams=count)
+    alone = [InferenceSession(session.engine, SPEC) for _ in range(count)]
+    present = generator.random((count, len(SPEC.names))) < 0.6
+    present[2] = False
+    otherwise = np.full((count, 8), 0.5, np.float32), np.full((count, 8), 2.0, np.float32)
+    otherwise = tuple(part[:, : SPEC.joint_latent_dim] for part in otherwise)
+    for step in range(3):
+        for k, each in enumerate(alone):
+            for name, array in arrays(model, 10 * step + k).items():
+                if present[k, SPEC.names.index(name)]:
+                    each.update(name, array)
+                    batch.update(name, array, k)
+        found = batch.infer(present, SPEC.names, otherwise=otherwise)
+        for k, each in enumerate(alone):
+            if not present[k].any():
+                np.testing.assert_array_equal(found.mean[k], otherwise[0][k])
+                continue
+            seen = {name for name, here in zip(SPEC.names, present[k]) if here}
+            expected = each.infer(seen, SPEC.names)
+            np.testing.assert_allclose(found.mean[k], expected.mean[0], atol=1e-5)
+            np.testing.assert_allclose(found.std[k], expected.std[0], atol=1e-5)
+            for name, made in expected.reconstructions.items():
+                np.testing.assert_allclose(found.reconstructions[name][k], made[0], atol=1e-5)
+    with pytest.raises(NothingObserved):
+        batch.infer(present, ())

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 import threading
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
+import psutil
 import rclpy
 from rclpy.executors import SingleThreadedExecutor
 from rclpy.lifecycle import TransitionCallbackReturn
@@ -24,12 +23,12 @@ STEPS = ('configure', 'activate', 'deactivate', 'cleanup')
 
 def footprint(node: Any) -> dict[str, int]:
     """What the process and the node hold."""
-    status = Path('/proc/self/status').read_text()
+    process = psutil.Process()
     entities = ('publishers', 'subscriptions', 'timers', 'services', 'clients', 'guards')
     return {
-        'memory_kib': int(status.split('VmRSS:')[1].split()[0]),
-        'files': len(os.listdir('/proc/self/fd')),
-        'threads': len(os.listdir('/proc/self/task')),
+        'memory_kib': process.memory_info().rss // 1024,
+        'files': process.num_fds(),
+        'threads': process.num_threads(),
         'python_threads': threading.active_count(),
         **{name: len(list(getattr(node, name))) for name in entities},
     }

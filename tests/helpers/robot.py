@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
-import subprocess
-import sys
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator
@@ -13,13 +10,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
 from lifecycle_msgs.msg import Transition
 from lifecycle_msgs.srv import ChangeState, GetState
 from rcl_interfaces.srv import SetParameters
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
 from rclpy.parameter import Parameter
 from rclpy.qos import QoSProfile, ReliabilityPolicy
 from sensor_msgs.msg import Image, PointCloud2
@@ -27,9 +21,9 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 from trajectory_msgs.msg import JointTrajectory
 
-from mm_perception.lab.harness.processes import NODES, free_domain
+from mm_perception.lab.harness import processes
+from mm_perception.lab.harness.client import RosClient
 from mm_perception.modalities import Motion
-from mm_perception.resources import transport_environment
 from mm_perception.ros.codecs import audio_message, image_message, trajectory_message
 
 ROOT = Path(__file__).parents[2]
@@ -41,8 +35,8 @@ TOPICS = {'image': Image, 'trajectory': JointTrajectory, 'audio': PointCloud2, '
 SENSORS = {'image': 'image', 'trajectory': 'trajectory', 'sound': 'audio', 'symbol': 'symbol'}
 
 
-class NodeProcess:
-    """The node in a process of its own."""
+class NodeProcess(processes.NodeProcess):
+    """The node in a process of its own; parameters are of the form ``name:=value``."""
 
     def __init__(
         self,
@@ -52,35 +46,17 @@ class NodeProcess:
         namespace: str = '/',
         script: Path | None = None,
     ) -> None:
-        program = ['-m', NODES[module]] if script is None else [str(script)]
-        command = [sys.executable, *program, '--ros-args', '-r', f'__ns:={namespace}']
+        arguments = ['-r', f'__ns:={namespace}']
         for parameter in parameters:
-            command += ['-p', parameter]
-        environment = {**os.environ, 'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
-        self._log = log
-        with log.open('w') as file:
-            self.process = subprocess.Popen(
-                command, stdout=file, stderr=subprocess.STDOUT, env=environment
-            )
-
-    @property
-    def log(self) -> str:
-        """Everything that the process wrote so far."""
-        return self._log.read_text()
-
-    def stop(self, number: int = signal.SIGINT) -> int:
-        """Signal the process and wait for its end; its exit code."""
-        if self.process.poll() is None:
-            self.process.send_signal(number)
-        return self.process.wait(20)
-
-    def kill(self) -> None:
-        """End the process in any case."""
-        self.process.kill()
-        self.process.wait()
+            arguments += ['-p', parameter]
+        environment = {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
+        program = () if script is None else (str(script),)
+        super().__init__(
+            module, log, arguments=arguments, program=program, environment=environment
+        )
 
 
-class Robot:
+class Robot(RosClient):
     """
     Sensors that can be switched off one by one, and everything that came back.
 
@@ -98,11 +74,7 @@ class Robot:
         self.live: set[str] = set()
         self._clients: dict[str, Any] = {}
         self.received: dict[str, deque[Any]] = defaultdict(lambda: deque(maxlen=500))
-        self.context = Context()
-        rclpy.init(context=self.context)
-        self.node = rclpy.create_node('robot', context=self.context, namespace=namespace)
-        self._executor = SingleThreadedExecutor(context=self.context)
-        self._executor.add_node(self.node)
+        super().__init__('robot', namespace=namespace)
         self.publishers = {
             topic: self.node.create_publisher(kind, topic, 10) for topic, kind in TOPICS.items()
         }
@@ -117,12 +89,6 @@ class Robot:
         self._due = dict.fromkeys(SENSORS, 0.0)
         self._audio_phase = 0
 
-    def close(self) -> None:
-        """Leave the graph."""
-        self._executor.shutdown()
-        self.node.destroy_node()
-        rclpy.shutdown(context=self.context)
-
     def watch(self, topic: str, kind: type, depth: int = 50) -> Any:
         """Collect the messages of a topic in ``received``."""
         profile = QoSProfile(depth=depth, reliability=ReliabilityPolicy.RELIABLE)
@@ -130,7 +96,7 @@ class Robot:
         def take(message: Any) -> None:
             self.received[topic].append(message)
 
-        return self.node.create_subscription(kind, topic, take, profile)
+        return self.subscribe(kind, topic, take, profile)
 
     def now_ns(self) -> int:
         """Time of the robot's clock."""
@@ -144,26 +110,17 @@ class Robot:
                 self.send(name)
                 period_s = self.periods_s[name]
                 self._due[name] = max(self._due[name] + period_s, now_s - period_s)
-        self._executor.spin_once(timeout_sec=0.005)
+        super().step()
 
     def send(self, name: str) -> None:
         """Publish what a sensor sees now."""
         getattr(self, f'_send_{name}')()
 
-    def run(self, seconds: float) -> None:
-        """Go on for a while."""
-        end_s = time.monotonic() + seconds
-        while time.monotonic() < end_s:
-            self.step()
-
     def until(self, condition: Callable[[], Any], what: str, timeout_s: float = 15.0) -> Any:
         """Go on until a condition holds; its value."""
-        end_s = time.monotonic() + timeout_s
-        while time.monotonic() < end_s:
-            value = condition()
-            if value:
-                return value
-            self.step()
+        value = self.wait(condition, timeout_s)
+        if value:
+            return value
         raise AssertionError(f'{what}: not within {timeout_s} s; status: {self.status()}')
 
     def until_window(
@@ -285,7 +242,6 @@ def robots(namespace: str = '') -> Iterator[Robot]:
 
 
 def isolate() -> None:
-    """Keep the tests' nodes among themselves: a domain of their own, this machine only."""
-    os.environ.setdefault('ROS_DOMAIN_ID', str(free_domain()))
-    os.environ.setdefault('ROS_AUTOMATIC_DISCOVERY_RANGE', 'LOCALHOST')
-    os.environ.update(transport_environment())
+    """Keep the tests' nodes among themselves, unless the environment says where they are."""
+    for name, value in processes.ros_environment(processes.free_domain()).items():
+        os.environ.setdefault(name, value)

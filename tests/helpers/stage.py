@@ -18,7 +18,6 @@ from trajectory_msgs.msg import JointTrajectory
 from mm_perception.bundle import Bundle
 from mm_perception.engines.build import build_engine
 from mm_perception.fusion.session import InferenceSession
-from mm_perception.lab.demo.observer import read_output
 from mm_perception.lab.digits.pen import render_stroke
 from mm_perception.lab.digits.recordings import Recording
 from mm_perception.modalities import Motion, build_modality
@@ -133,19 +132,20 @@ class Oracle:
         if key not in self._expected:
             missing = [name for name in NAMES if name not in used]
             generated = self._session.infer(used, missing).reconstructions
-            arrays = {**self.arrays, **generated}
+            arrays = {**self.arrays, **{name: made[0] for name, made in generated.items()}}
             self._expected[key] = {name: self._sent(name, arrays[name]) for name in NAMES}
         return self._expected[key]
 
     def _sent(self, name: str, array: np.ndarray) -> np.ndarray:
         """An array as it is after its journey in a message."""
         modality = self._modalities[name]
-        message = output_codec(modality.spec.kind).encode(modality, array, make_header(1))
-        return read_output(modality, message)
+        codec = output_codec(modality.spec.kind)
+        return codec.decode(modality, codec.encode(modality, array, make_header(1)))
 
     def distance(self, name: str, message: Any, used: set[str]) -> float:
         """Mean distance of ``filled/<name>`` from what it should be, in model units."""
-        filled = read_output(self._modalities[name], message)
+        modality = self._modalities[name]
+        filled = output_codec(modality.spec.kind).decode(modality, message)
         return float(np.abs(filled - self.filled(used)[name]).mean())
 
 

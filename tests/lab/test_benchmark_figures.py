@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,19 +12,19 @@ import numpy as np
 import pytest
 
 from mm_perception.lab.benchmark.engines import growth_ratios, peer_ratios, tick_ratios
-from mm_perception.lab.benchmark.node import END_TO_END, ProcessUse, latency_rows, over_both
+from mm_perception.lab.benchmark.measurements import (
+    Case,
+    Measurement,
+    clocked,
+    figure,
+    interleave,
+    latency,
+    ratio,
+    read_measurement,
+)
+from mm_perception.lab.benchmark.node import END_TO_END, latency_rows, over_both
 from mm_perception.lab.benchmark.remote import BenchmarkFailed
 from mm_perception.lab.benchmark.report import BEGIN, END, TARGETS, markdown, write_markdown
-from mm_perception.lab.benchmark.rows import (
-    Case,
-    Row,
-    clocked,
-    interleave,
-    latency_row,
-    ratio_row,
-    read_row,
-    value_row,
-)
 
 CASE = Case('full_tick', 'onnx', 2, 4)
 SPEEDS = np.array([[1.0], [2.0], [1.5]])  # of a machine that is slower for a while
@@ -34,17 +35,17 @@ def steady(duration_ms: float, calls: int = 100) -> np.ndarray:
     return duration_ms * SPEEDS * np.ones((1, calls))
 
 
-def row_of(rows: list[Row], case: str, engine: str = 'onnx') -> Row:
+def row_of(rows: list[Measurement], case: str, engine: str = 'onnx') -> Measurement:
     found = [row for row in rows if (row.case, row.engine) == (case, engine)]
     assert len(found) == 1, [row.key for row in rows]
     return found[0]
 
 
 def test_figures_latency_is_of_all_calls_and_its_spread_that_of_repeats() -> None:
-    turns = np.tile(np.arange(1.0, 101.0), (2, 1))
-    turns[1] += 100.0
-    row = latency_row('engine', CASE, turns, distribution=True)
-    assert (row.p50_ms, row.p99_ms) == pytest.approx((100.5, np.percentile(turns, 99)), rel=1e-4)
+    repeats = np.tile(np.arange(1.0, 101.0), (2, 1))
+    repeats[1] += 100.0
+    row = latency(CASE, repeats, distribution=True)
+    assert (row.p50_ms, row.p99_ms) == pytest.approx((100.5, np.percentile(repeats, 99)), rel=1e-4)
     assert row.spread == (50.5, 150.5)
     assert row.repeats == 2
     assert row.percentiles_ms is not None
@@ -54,13 +55,13 @@ def test_figures_latency_is_of_all_calls_and_its_spread_that_of_repeats() -> Non
 
 
 def test_figures_ratio_does_not_see_a_drifting_machine() -> None:
-    row = ratio_row('engine', CASE, steady(6.0), steady(1.0))
+    row = ratio(CASE, steady(6.0), steady(1.0))
     assert (row.value, row.spread, row.unit, row.repeats) == (6.0, (6.0, 6.0), 'ratio', 3)
 
 
 def test_figures_ratio_takes_repeats_of_different_lengths() -> None:
     over, under = [np.full(3, 4.0), np.full(5, 9.0)], [np.full(7, 2.0), np.full(2, 3.0)]
-    assert ratio_row('node', CASE, over, under).spread == (2.0, 3.0)
+    assert ratio(CASE, over, under).spread == (2.0, 3.0)
 
 
 def test_figures_of_ticks_compare_with_the_fastest_reference() -> None:
@@ -109,13 +110,13 @@ def test_figures_of_the_node_leave_out_images_without_an_answer() -> None:
     assert row_of(rows, END_TO_END).p50_ms == 4.0
     assert row_of(rows, f'{END_TO_END}:answered').value == 75.0
     assert row_of(rows, f'{END_TO_END}_over_bare_echo:p50').value == 2.0
-    with pytest.raises(BenchmarkFailed, match='no image of a whole turn was answered'):
+    with pytest.raises(BenchmarkFailed, match='no image of a whole repeat was answered'):
         latency_rows({END_TO_END: [np.array([np.nan])], 'bare_echo': [np.ones(1)]}, 'onnx')
 
 
 def test_figures_of_both_reliabilities_are_added_or_the_larger() -> None:
     rows = [
-        value_row('node', Case(f'{name}:{reliability}', 'onnx'), [value], '')
+        figure(Case(f'{name}:{reliability}', 'onnx'), [value], '')
         for name, values in {
             'images_lost': (1, 2),
             'cpu_percent': (30, 20),
@@ -131,10 +132,10 @@ def test_figures_of_both_reliabilities_are_added_or_the_larger() -> None:
     }
 
 
-def test_figures_take_turns_in_another_order_each_time() -> None:
+def test_figures_are_measured_in_another_order_each_time() -> None:
     order = []
 
-    def contestant(name: str) -> Any:
+    def case(name: str) -> Any:
         def measure(calls: int) -> np.ndarray:
             order.append(name)
             return np.full(calls, 1.0)
@@ -142,7 +143,7 @@ def test_figures_take_turns_in_another_order_each_time() -> None:
         return measure
 
     names = ['a', 'b', 'c']
-    durations = interleave({name: contestant(name) for name in names}, 3, 5, 'test')
+    durations = interleave({name: case(name) for name in names}, 3, 5, 'test')
     assert order == ['a', 'b', 'c', 'b', 'c', 'a', 'c', 'a', 'b']
     assert {d.shape for d in durations.values()} == {(3, 5)}
 
@@ -153,22 +154,9 @@ def test_figures_of_a_clock_are_at_least_what_the_call_takes() -> None:
     assert (durations_ms >= 2.0).all()
 
 
-def test_figures_of_a_process_see_its_work_and_memory() -> None:
-    import os
-
-    use = ProcessUse(os.getpid())
-    before_mb = use.resident_mb()
-    block = np.ones(100_000_000 // 8)
-    assert use.resident_mb() - before_mb > 80.0
-    end_s = time.process_time() + 0.3
-    while time.process_time() < end_s:
-        block.sum()
-    assert use.cpu_percent() > 5.0
-
-
-def content(rows: list[Row]) -> dict[str, Any]:
+def content(rows: list[Measurement]) -> dict[str, Any]:
     return {
-        'rows': [row.plain() for row in rows],
+        'rows': [replace(row, section='engine').plain() for row in rows],
         'notes': ['peers: not measured: not there'],
         'machine': {
             'cpu': 'a processor',
@@ -186,7 +174,7 @@ def content(rows: list[Row]) -> dict[str, Any]:
 
 def test_report_says_which_targets_are_met() -> None:
     ticks = {CASE: steady(1.0), Case('full_tick', 'torch', 2, 4): steady(5.0)}
-    rows = [latency_row('engine', case, turns) for case, turns in ticks.items()]
+    rows = [latency(case, repeats) for case, repeats in ticks.items()]
     text = markdown(content(rows + tick_ratios(ticks)), {'A picture': 'images/a.png'})
     lines = text.splitlines()
     missed = next(line for line in lines if 'torch takes so many times longer' in line)
@@ -217,9 +205,11 @@ def test_report_targets_are_of_rows_that_exist() -> None:
 
 def test_rows_survive_json() -> None:
     rows = [
-        latency_row('engine', CASE, steady(1.0), distribution=True),
-        value_row('node', Case('images_lost'), [0.0], 'images'),
+        latency(CASE, steady(1.0), distribution=True),
+        figure(Case('images_lost'), [0.0], 'images'),
     ]
-    assert [read_row(plain) for plain in json.loads(json.dumps([r.plain() for r in rows]))] == rows
+    assert [
+        read_measurement(plain) for plain in json.loads(json.dumps([r.plain() for r in rows]))
+    ] == rows
     assert 'value' not in rows[0].plain()
     assert 'p50_ms' not in rows[1].plain()

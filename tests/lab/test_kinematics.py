@@ -8,9 +8,9 @@ from mm_perception.lab.digits.kinematics import (
     FIT_POINTS,
     PRIMITIVES,
     Plans,
-    concatenate_plans,
     draw,
     fit_plans,
+    join_plans,
     normalise,
 )
 from mm_perception.lab.digits.pen import load_pen_digits
@@ -64,7 +64,7 @@ def test_fit_of_many_equals_fit_of_each():
     parts = [
         plan(rng.normal(0, 0.4, (3, 2)), rng.normal(0, 0.5, 3), [0.2, 0.5, 0.8]) for _ in range(3)
     ]
-    strokes = draw(concatenate_plans(parts), FIT_POINTS)
+    strokes = draw(join_plans(parts, np.concatenate), FIT_POINTS)
     together, _ = fit_plans(strokes, progress=False, steps=20)
     alone, _ = fit_plans(strokes[1:2], progress=False, steps=20)
     np.testing.assert_allclose(together.chord[1], alone.chord[0], atol=1e-4)

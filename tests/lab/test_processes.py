@@ -6,7 +6,7 @@ import time
 import pytest
 
 from mm_perception.lab.harness import processes
-from mm_perception.lab.harness.processes import DemoFailed, NodeProcess, free_domain
+from mm_perception.lab.harness.processes import NodeFailed, NodeProcess, free_domain
 
 pytest.importorskip('rclpy', reason='rclpy is not installed')
 
@@ -17,15 +17,32 @@ def test_free_domain_avoids_domains_in_use(monkeypatch):
         taken.bind(('', 7400 + 250 * 44))
         assert free_domain() == 45
         monkeypatch.setattr(processes, 'DOMAINS', range(44, 45))
-        with pytest.raises(DemoFailed, match='no free ROS domain'):
+        with pytest.raises(NodeFailed, match='no free ROS domain'):
             free_domain()
 
 
-def test_node_that_fails_is_quoted():
-    node = NodeProcess('replay_node', {'recordings': "/no'where", 'seed': 1})
+def test_node_that_fails_is_quoted(tmp_path):
+    node = NodeProcess('replay_node', tmp_path / 'log', {'recordings': "/no'where", 'seed': 1})
     end_s = time.monotonic() + 30
-    with pytest.raises(DemoFailed, match=r"exit code 1.*/no'where/recordings.json"):
+    with pytest.raises(NodeFailed, match=r"exit code 1.*/no'where/recordings.json"):
         while time.monotonic() < end_s:
             node.check()
             time.sleep(0.05)
-    node.stop()
+    assert node.stop() == 1
+
+
+def test_node_tells_its_memory_and_its_work(tmp_path):
+    pytest.importorskip('psutil', reason='psutil is not installed')
+    block = "import time; block = b'x' * 100_000_000; print('made', flush=True)\n"
+    program = ['-c', f'{block}while True: sum(range(10_000))']
+    node = NodeProcess('replay_node', tmp_path / 'log', program=program)
+    try:
+        end_s = time.monotonic() + 30
+        while 'made' not in node.log and time.monotonic() < end_s:
+            time.sleep(0.05)
+        assert node.resident_bytes() > 100e6
+        node.cpu_percent()
+        time.sleep(0.3)
+        assert node.cpu_percent() > 5.0
+    finally:
+        assert node.kill() == -9

@@ -15,12 +15,12 @@ from mm_perception.cli.evaluate import EXAMPLES
 from mm_perception.evaluation.generation import Row
 from mm_perception.lab.tables.table import (
     Column,
-    RunSettings,
+    TableOptions,
     known_tables,
     load_table,
-    make_plan,
     merge,
 )
+from mm_perception.lab.tables.trial import plan_trials
 from mm_perception.model.build import build_model
 from mm_perception.training.stages import autoencoder_part
 from tests.helpers.tiny_table import TABLE, VALIDATION_ROWS, write_tiny_table
@@ -200,6 +200,17 @@ def test_table_is_measured_on_the_split_that_it_names(tmp_path: Path, split: str
     assert f'{split} rows' in text and f'real {split} data' in text and 'paper' not in text
 
 
+def test_table_refuses_a_metric_that_nothing_measures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = write_tiny_table(tmp_path)
+    columns = {'wrong': {'title': 'wrong', 'metric': 'bleu'}}
+    content = {**yaml.safe_load(file.read_text()), 'columns': columns, 'paper': {}}
+    file.write_text(yaml.safe_dump(content))
+    assert evaluate(file) == 2
+    assert 'metric: unknown "bleu"; known: accuracy, mfd' in capsys.readouterr().err
+
+
 def test_table_refuses_a_split_that_the_data_lack(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -212,10 +223,11 @@ def test_table_refuses_a_split_that_the_data_lack(
 
 def test_ablation_changes_one_thing_and_shares_autoencoders_where_it_can(tmp_path: Path) -> None:
     table = load_table('ablation')
-    units = {u.variant: u.spec for u in make_plan(table, RunSettings(tmp_path, seeds=1)).units}
-    default = units['default']
+    options = TableOptions(tmp_path, seeds=1)
+    specs = {trial.variant: trial.spec for trial in plan_trials(table, options)}
+    default = specs['default']
     assert not default.model.calibrated and default.unimodal['image'].augmentation
-    for variant, spec in units.items():
+    for variant, spec in specs.items():
         stages = [
             (autoencoder_part(m), spec.unimodal[m.name].augmentation)
             for m in spec.model.modalities
@@ -226,8 +238,8 @@ def test_ablation_changes_one_thing_and_shares_autoencoders_where_it_can(tmp_pat
         ]
         assert (stages == shared) is (variant != 'no_augmentation')
         assert (spec.model == default.model) is (variant in ('default', 'no_augmentation'))
-    assert not any(m.data_weight for m in units['no_refinement'].model.modalities)
-    assert not any(stage.augmentation for stage in units['no_augmentation'].unimodal.values())
+    assert not any(m.data_weight for m in specs['no_refinement'].model.modalities)
+    assert not any(stage.augmentation for stage in specs['no_augmentation'].unimodal.values())
 
 
 def test_merge_changes_adds_and_takes_away() -> None:
@@ -275,20 +287,21 @@ def test_tables_that_ship_are_those_of_the_papers_and_our_own() -> None:
 @pytest.mark.parametrize('name', known_tables())
 def test_shipped_table_builds_its_models(name: str, scale: str, tmp_path: Path) -> None:
     table = load_table(name)
-    plan = make_plan(table, RunSettings(tmp_path, scale=scale, seeds=1))
-    assert len(plan.units) == len(table.datasets) * len(table.variants)
-    for unit in plan.units:
-        model = build_model(unit.spec.model)
-        assert model.code_dims.keys() == set(plan.judges[unit.dataset].model.names)
+    trials = plan_trials(table, TableOptions(tmp_path, scale=scale, seeds=1))
+    assert len(trials) == len(table.datasets) * len(table.variants)
+    for trial in trials:
+        model = build_model(trial.spec.model)
+        assert model.code_dims.keys() == set(trial.evaluators.model.names)
 
 
 @pytest.mark.parametrize('name', known_tables())
 def test_figures_of_the_paper_belong_to_lines_and_columns(name: str) -> None:
     table = load_table(name)
-    plan = make_plan(table, RunSettings(Path('unused')))
+    trials = plan_trials(table, TableOptions(Path('unused')))
+    names = {trial.dataset: set(trial.evaluators.model.names) for trial in trials}
     assert bool(table.paper) is (name not in ('fpd', *OURS))
     for dataset, variants in table.paper.items():
-        targets = set(plan.judges[dataset].model.names) if table.by_target else {'-'}
+        targets = names[dataset] if table.by_target else {'-'}
         for variant, figures in variants.items():
             assert variant in table.variants
             assert figures.keys() <= targets
@@ -308,8 +321,8 @@ def test_documentation_lists_every_table_with_its_budget() -> None:
 
 
 def test_epochs_of_every_stage_can_be_limited(tmp_path: Path) -> None:
-    for unit in make_plan(load_table('ablation'), RunSettings(tmp_path, epochs=2)).units:
-        spec = unit.spec
+    for trial in plan_trials(load_table('ablation'), TableOptions(tmp_path, epochs=2)):
+        spec = trial.spec
         stages = (spec.top, spec.refinement, spec.calibration, *spec.unimodal.values())
         assert all(stage.epochs <= 2 for stage in stages)
 
@@ -318,8 +331,8 @@ def test_full_scale_takes_the_budget_of_the_papers() -> None:
     epochs = {'fpd': 100, 'hierarchy': 100, 'standard': 100, 'likelihood': 500}
     for name, count in epochs.items():
         table = load_table(name)
-        plan = make_plan(table, RunSettings(Path('unused'), scale='full'))
-        assert {unit.spec.top.epochs for unit in plan.units} == {count}
-        assert {unit.spec.top.batch_size for unit in plan.units} == {64}
-        assert (plan.scale.rows, plan.scale.seeds) == (0, 5)
+        trials = plan_trials(table, TableOptions(Path('unused'), scale='full'))
+        assert {trial.spec.top.epochs for trial in trials} == {count}
+        assert {trial.spec.top.batch_size for trial in trials} == {64}
+        assert {(trial.scale.rows, trial.scale.seeds) for trial in trials} == {(0, 5)}
     assert load_table('likelihood').scale('full').samples == 5000

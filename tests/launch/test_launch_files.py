@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from mm_perception.ros.parameters import NODE_ROWS
+from mm_perception.ros.cmi.parameters import NODE_SPECS, OLD_FALLBACK
 
 ROOT = Path(__file__).parents[2]
 EXPECTED = {
@@ -38,7 +38,8 @@ def test_parameter_file_holds_the_defaults_of_every_parameter():
     tree = yaml.safe_load((ROOT / 'config' / 'cmi.yaml').read_text())
     values = flat(tree['/**']['ros__parameters'])
     # autostart is for running without a lifecycle manager; the launch file is one.
-    assert values == {row.name: row.default for row in NODE_ROWS if row.name != 'autostart'}
+    unlisted = {'autostart', OLD_FALLBACK}
+    assert values == {row.name: row.default for row in NODE_SPECS if row.name not in unlisted}
 
 
 @pytest.mark.parametrize('name', ['cmi', 'demo'])

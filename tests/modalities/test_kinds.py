@@ -230,3 +230,15 @@ def test_a_sliding_window_keeps_the_last_seconds() -> None:
 
 def test_labels_name_the_elements() -> None:
     assert build_modality(mhd_spec().modality('symbol')).labels == LABELS
+
+
+@pytest.mark.parametrize('side', [64, 160])
+@pytest.mark.parametrize('spec', SPECS)
+def test_draw_shows_different_values_differently(spec: ModalitySpec, side: int) -> None:
+    modality = build_modality(spec)
+    array = modality.to_model(RAW[spec.name])
+    picture = modality.draw(array, side)
+    assert picture.shape == (side, side, 3) and picture.dtype == np.uint8
+    other = modality.draw(np.roll(array, array.shape[-1] // 2, axis=-1), side)
+    assert np.abs(picture.astype(int) - other).mean() > 0.1
+    assert modality.legend

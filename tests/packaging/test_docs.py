@@ -39,9 +39,10 @@ from mm_perception.model.networks import (
     TemporalConvolutionOptions,
 )
 from mm_perception.ros import microphone_node
-from mm_perception.ros.cmi.status import verdict_values
+from mm_perception.ros.cmi.diagnostics import verdict_values
+from mm_perception.ros.cmi.parameters import NODE_SPECS, modality_specs
 from mm_perception.ros.codecs import input_codec
-from mm_perception.ros.parameters import NODE_ROWS, ParameterSpec, modality_rows
+from mm_perception.ros.parameters import ParameterSpec
 from mm_perception.spec import ModalitySpec, ModelSpec, StageSpec, TrainingSpec
 from mm_perception.training.augmentation import AUGMENTATIONS, Affine, Spectral
 from mm_perception.training.loop import PRECISIONS
@@ -71,8 +72,8 @@ def documented(row: ParameterSpec) -> str:
 @pytest.mark.parametrize(
     'row',
     [
-        *NODE_ROWS,
-        *modality_rows(SPEC.modalities[0]),
+        *NODE_SPECS,
+        *modality_specs(SPEC.modalities[0]),
         *replay_node.ROWS,
         *microphone_node.ROWS,
     ],
@@ -83,7 +84,7 @@ def test_every_parameter_is_documented(row: ParameterSpec) -> None:
 
 
 def test_no_parameter_is_documented_that_does_not_exist() -> None:
-    rows = [*NODE_ROWS, *modality_rows(SPEC.modalities[0])]
+    rows = [*NODE_SPECS, *modality_specs(SPEC.modalities[0])]
     rows += [*replay_node.ROWS, *microphone_node.ROWS]
     known = {documented(row) for row in rows}
     pattern = re.compile(r'^\| `[a-z_.<>]+` \| (bool|int|float|str) \|')

@@ -13,7 +13,7 @@ PACKAGE = Path(__file__).parents[2] / 'mm_perception'
 LEVELS = [
     {'errors'},
     {'spec'},
-    {'config', 'modalities', 'progress', 'resources'},
+    {'config', 'markdown', 'modalities', 'progress', 'resources'},
     {'model'},
     {'bundle'},
     {'engines'},
@@ -36,7 +36,7 @@ WITHOUT_TORCH = [
     'mm_perception.lab.digits.recordings',
     'mm_perception.lab.digits.pen',
     'mm_perception.engines.build',
-    'mm_perception.fusion.fusion',
+    'mm_perception.fusion.perception',
     'mm_perception.engines.onnx_engine',
     'mm_perception.ros.cmi_node',
     'mm_perception.lab.replay.node',
@@ -46,7 +46,16 @@ WITHOUT_TORCH = [
     'mm_perception.lab.demo.command',
     'mm_perception.cli.info',
 ]
-FOR_TRAINING = ('torch', 'onnx', 'onnxscript', 'matplotlib', 'scipy', 'tensorboard', 'tqdm')
+FOR_TRAINING = (
+    'torch',
+    'onnx',
+    'onnxscript',
+    'matplotlib',
+    'psutil',
+    'scipy',
+    'tensorboard',
+    'tqdm',
+)
 
 
 def modules():

@@ -20,7 +20,7 @@ from tests.helpers.robot import Robot
 def test_health_latent_is_held_or_the_prior_when_nothing_is_observed(
     bundle: Bundle, start, robot: Robot
 ):
-    start(f'bundle:={bundle.path}', 'autostart:=true', 'when_nothing:=hold')
+    start(f'bundle:={bundle.path}', 'autostart:=true', 'fallback:=hold')
     for topic, kind in (('filled/symbol', Float32MultiArray), ('filled/image', Image)):
         robot.watch(topic, kind)
     robot.live = {'image'}
@@ -36,19 +36,25 @@ def test_health_latent_is_held_or_the_prior_when_nothing_is_observed(
     assert {values['source'] for values in robot.status().values()} == {'hold'}
     assert robot.used() == set()
 
-    robot.set_parameter('when_nothing', 'prior')
+    robot.set_parameter('fallback', 'prior')
     robot.until(lambda: robot.status()['image']['source'] == 'prior', 'prior')
     table = read_table(robot.fresh('latent'))
     assert set(table['mean']) == {0.0}
     assert set(table['std']) == {1.0}
     assert robot.fresh('filled/image').header.frame_id == bundle.frame_id
 
-    robot.set_parameter('when_nothing', 'silent')
+    robot.set_parameter('fallback', 'silent')
     robot.until(lambda: robot.status()['image']['source'] == 'none', 'silent')
-    robot.set_parameter('when_nothing', 'prior')
+    robot.set_parameter('fallback', 'prior')
     robot.call(SetBool, 'cmi/enable', SetBool.Request(data=False))
     robot.until(lambda: robot.status()['image']['state'] == 'disabled', 'disabled')
     robot.until(lambda: robot.status()['image']['source'] == 'none', 'nothing while off')
+
+
+def test_health_fallback_is_known_by_its_old_name(bundle: Bundle, start, robot: Robot):
+    node = start(f'bundle:={bundle.path}', 'autostart:=true', 'when_nothing:=prior')
+    robot.until(lambda: robot.status().get('image', {}).get('source') == 'prior', 'prior', 30.0)
+    assert 'when_nothing is the old name of fallback' in node.log
 
 
 def test_health_parameters_are_checked_with_a_reason(bundle: Bundle, start, robot: Robot):
@@ -60,7 +66,7 @@ def test_health_parameters_are_checked_with_a_reason(bundle: Bundle, start, robo
         ('health.flaps', -1, 'range'),
         ('health.max_invalid_fraction', 1.5, 'range'),
         ('health.agreement', 'yes', "expected 'type.bool'"),
-        ('when_nothing', 'invent', 'silent, hold, prior'),
+        ('fallback', 'invent', 'silent, hold, prior'),
     ):
         request = SetParameters.Request(
             parameters=[Parameter(name, value=value).to_parameter_msg()]

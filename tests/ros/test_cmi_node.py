@@ -20,6 +20,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from mm_perception.bundle import Bundle
 from mm_perception.modalities import Motion
+from mm_perception.ros.cmi.parameters import NODE_SPECS, modality_specs
 from mm_perception.ros.codecs import (
     audio_message,
     image_message,
@@ -28,7 +29,6 @@ from mm_perception.ros.codecs import (
     trajectory_message,
 )
 from mm_perception.ros.lifecycle import EXECUTORS
-from mm_perception.ros.parameters import NODE_ROWS, modality_rows
 from tests.helpers.robot import SENSORS, NodeProcess, Robot, robots
 from tests.helpers.small_bundle import MAX_AGE_S
 
@@ -295,7 +295,7 @@ def boolean(value: bool) -> ParameterValue:
 
 
 def test_node_declares_every_parameter_with_its_description(live: Robot, bundle: Bundle):
-    rows = [*NODE_ROWS, *(row for spec in bundle.spec.modalities for row in modality_rows(spec))]
+    rows = [*NODE_SPECS, *(row for spec in bundle.spec.modalities for row in modality_specs(spec))]
     request = DescribeParameters.Request(names=[row.name for row in rows])
     answer = live.call(DescribeParameters, 'cmi/describe_parameters', request)
     for row, descriptor in zip(rows, answer.descriptors, strict=True):

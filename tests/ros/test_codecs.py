@@ -334,6 +334,16 @@ def test_output_codec_encodes_every_kind(modality):
             assert not hasattr(message, 'header') or message.header == header
 
 
+@pytest.mark.parametrize('modality', MODALITIES, ids=lambda m: m.spec.name)
+def test_output_codec_decodes_what_it_encodes(modality):
+    array = np.random.default_rng(0).random(modality.shape, dtype=np.float32)
+    codec = output_codec(modality.spec.kind)
+    message = codec.encode(modality, array, make_header(12))
+    sent = modality.to_model(modality.from_model(array)) if modality.spec.kind in (
+        'image', 'trajectory') else array  # fmt: skip
+    np.testing.assert_allclose(codec.decode(modality, message), sent, atol=2e-3)
+
+
 def test_output_codec_exists_for_every_kind_and_reads_back_its_own():
     for kind in kinds():
         output_codec(kind)

@@ -34,12 +34,6 @@ ALL = set(SENSORS)
 ENVIRONMENT = {**os.environ, 'PYTHONPATH': f'{ROOT}:{ROOT / "test"}', 'OMP_NUM_THREADS': '1'}
 
 
-def resident_mib(node: NodeProcess) -> float:
-    """Memory of a node's process."""
-    status = Path(f'/proc/{node.process.pid}/status').read_text()
-    return int(status.split('VmRSS:')[1].split()[0]) / 1024
-
-
 def growth(values: Any) -> float:
     """Growth from the second third to the end, relative."""
     third = len(values) // 3
@@ -137,7 +131,7 @@ def test_reload_again_and_again_under_load(
         if not broken:
             frames.append(others[k % 2].frame_id)
         robot.run(0.1)
-        memory.append(resident_mib(node))
+        memory.append(node.resident_bytes() / 2**20)
     robot.run(0.3)
     seconds = time.monotonic() - begin_s
     assert robot.fresh('latent').header.frame_id == frames[-1]
@@ -184,7 +178,7 @@ def test_load_changes_neither_rate_nor_memory(
             begin_s = time.monotonic()
             while time.monotonic() - begin_s < WINDOW_S:
                 robot.run(0.2)
-                memory.append(resident_mib(node))
+                memory.append(node.resident_bytes() / 2**20)
                 stamp = robot.fresh('latent').header.stamp
                 ages_s.append(robot.now_ns() * 1e-9 - stamp.sec - stamp.nanosec * 1e-9)
             return len(taken) / (time.monotonic() - begin_s)

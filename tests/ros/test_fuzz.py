@@ -128,7 +128,7 @@ def test_fuzz_notices_a_defect_which_stops_no_other_modality(
     def fail(raw: Any) -> Any:
         raise ZeroDivisionError('on purpose')
 
-    monkeypatch.setattr(path.fusion.modalities['symbol'], 'to_model', fail)
+    monkeypatch.setattr(path.perception.modalities['symbol'], 'to_model', fail)
     for _ in range(4):
         path.take('symbol', input_codec('symbol').message_type(data='3'))
         path.take(

@@ -8,11 +8,11 @@ import pytest
 pytest.importorskip('rclpy', reason='rclpy is not installed')
 
 from mm_perception.fusion.health import Limits
+from mm_perception.fusion.streams import Stream
 from mm_perception.lab.digits.mhd import FRAME, mhd_modalities
 from mm_perception.lab.digits.pen import render_stroke
 from mm_perception.lab.digits.recordings import Recording, load_recordings
 from mm_perception.resources import share_directory
-from mm_perception.ros.cmi.inputs import Hooks, InputSlot
 from mm_perception.ros.codecs import audio_message, image_message, input_codec, trajectory_message
 
 SAMPLES = share_directory() / 'models' / 'mhd' / 'recordings'
@@ -26,23 +26,15 @@ def recording(request: pytest.FixtureRequest) -> Recording:
 
 
 def live(name: str, messages: list[object]) -> np.ndarray:
-    """Feed messages to the slot that the node uses, let time pass, and transform."""
+    """Feed messages to the stream that the node uses, let time pass, and transform."""
     modality = MODALITIES[name]
-
-    def refuse(reason: str, defect: Exception | None) -> None:
-        raise AssertionError(f'{name} refused: {reason}') from defect
-
-    now_ns = [0]
-    limits = Limits(enabled=True, max_age_s=1.0, hold=False, future_s=60.0)
-    hooks = Hooks(lambda: now_ns[0], refuse, limits=lambda: limits)
-    slot = InputSlot(modality, input_codec(modality.spec.kind), hooks)
-    readings: list[object] = []
-    slot.registerCallback(readings.append)
+    codec, stream = input_codec(modality.spec.kind), Stream(modality)
     for message in messages:
-        slot.add(message)
-    now_ns[0] = int(1e12)
-    slot.advance()
-    value = readings[-1].value  # type: ignore[attr-defined]
+        raw, stamp_ns = codec.decode(message, 0, modality)
+        assert not stream.take(raw, stamp_ns, 0, Limits(future_s=60.0)).refused
+    stream.advance(int(1e12))
+    value = stream.snapshot().value
+    assert value is not None
     return modality.to_model(value.raw)
 
 

@@ -24,7 +24,7 @@ from mm_perception.lab.replay.playlist import (
     phase_name,
     sound_track,
 )
-from mm_perception.lab.replay.sensors import Camera, Labeller, Microphone, Pen
+from mm_perception.lab.replay.sensors import Camera, Microphone, make_sensors
 from mm_perception.ros.codecs import read_table
 from mm_perception.ros.qos import input_qos
 from tests.helpers.spoken_digits import RATE_HZ, SPEECH_S, make_recordings
@@ -94,13 +94,13 @@ def test_schedule_says_what_is_wrong(text, says):
 def test_playlist_is_balanced_and_repeatable():
     first, second = (Playlist(make_recordings(), 1.0, 7, 0) for _ in range(2))
     labels, sources = [], []
-    for _ in range(20):
+    for k in range(20):
         assert first.shown.recording.source == second.shown.recording.source
         assert first.shown.recording.label == second.shown.recording.label
         labels.append(first.shown.recording.label)
         sources.append((labels[-1], first.shown.recording.source))
-        first.advance()
-        second.advance()
+        both = [list(playlist.until(playlist.shown.end_ns)) for playlist in (first, second)]
+        assert [[shown.index for shown in each] for each in both] == [[k, k + 1]] * 2
     assert sorted(labels[:10]) == sorted(labels[10:]) == list('0123456789')
     assert len(set(sources)) == 20
 
@@ -174,17 +174,12 @@ def _floats(message):
     return np.frombuffer(message.data, np.float32)
 
 
-def make_sensors():
-    return [Camera(1 / 30, 0), Microphone(0.04, 1), Pen(0.4, 2), Labeller(0.3, 3, '0123456789')]
-
-
 @pytest.mark.parametrize('fault', FAULTS)
 @pytest.mark.parametrize('name', SENSORS)
 def test_sensor_fault(shown, name, fault):
-    sensor = next(s for s in make_sensors() if s.name == name)
+    sensor = next(s for s in make_sensors(make_recordings()) if s.name == name)
     other = replace(shown, recording=make_recordings('7', 1)[0], index=1)
     healthy = sensor.due(shown, shown.start_ns + 50_000_000, None)[-1]
-    sensor.restart()
     faulty = sensor.due(other, other.start_ns + 50_000_000, fault)
     if fault == 'silent':
         assert faulty == []
@@ -195,8 +190,7 @@ def test_sensor_fault(shown, name, fault):
         assert getattr(faulty[0], field) == getattr(healthy, field)
     else:
         assert FAULTY[name, fault](faulty[0], healthy)
-    sensor.restart()
-    recovered = sensor.due(other, other.start_ns + 50_000_000, None)[-1]
+    recovered = sensor.due(replace(other), other.start_ns + 50_000_000, None)[-1]
     assert recovered != faulty[0]
 
 

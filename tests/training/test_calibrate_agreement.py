@@ -118,7 +118,7 @@ def test_training_calibrates_agreement_on_the_validation_split(folder: Path) -> 
     example = recordings(1)
     for name in ('camera', 'arm', 'word'):
         session.update(name, example.rows(name, np.array([0]))[0])
-    judgement = session.judge(bundle.spec.names)
+    (judgement,) = session.judge(bundle.spec.names)
     assert judgement is not None and set(judgement.surprise) == {'camera', 'arm', 'word'}
 
 
@@ -135,7 +135,7 @@ def test_command_calibrates_a_bundle_that_is_not(
     assert SECTION not in before.health  # 60 rows are kept back
     assert 'Nothing says whether its modalities agree' in (path / 'README.md').read_text()
     engine = build_engine(before, 'cpu')
-    assert InferenceSession(engine, before.spec, before.health).judge(()) is None
+    assert InferenceSession(engine, before.spec, before.health).judge(()) == [None]
     arguments = ['calibrate-health', str(path), '--dataset', str(folder / 'data')]
     assert frame.main(arguments) == 2
     assert 'has no split "validation"' in capsys.readouterr().err

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from pathlib import Path
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, closing, contextmanager
 from typing import Any
 
 import numpy as np
@@ -17,52 +13,18 @@ from tqdm import tqdm
 from mm_perception.bundle import Bundle, load_bundle
 from mm_perception.errors import MMPerceptionError
 from mm_perception.lab.benchmark.echo_node import COUNT_DEPTH
+from mm_perception.lab.benchmark.measurements import (
+    Case,
+    Measurement,
+    Result,
+    figure,
+    latency,
+    ratio,
+)
 from mm_perception.lab.benchmark.options import Options
 from mm_perception.lab.benchmark.remote import BenchmarkFailed
 from mm_perception.lab.benchmark.robot import Robot
-from mm_perception.lab.benchmark.rows import (
-    Case,
-    Measured,
-    Row,
-    latency_row,
-    ratio_row,
-    value_row,
-)
-from mm_perception.lab.harness.processes import NodeProcess, free_domain, ros_environment
-
-TICKS_PER_S = os.sysconf('SC_CLK_TCK')
-UTIME, STIME = 11, 12  # fields of /proc/PID/stat after the name, in parentheses
-
-
-class ProcessUse:
-    """
-    CPU time since it was made, and memory now.
-
-    :param pid: of the process.
-    """
-
-    def __init__(self, pid: int) -> None:
-        self._folder = Path('/proc') / str(pid)
-        self._begin_s, self._cpu_begin_s = time.monotonic(), self._cpu_s()
-
-    def cpu_percent(self) -> float:
-        """CPU time of all threads over time on the clock, in % of one core."""
-        elapsed_s = time.monotonic() - self._begin_s
-        return 100.0 * (self._cpu_s() - self._cpu_begin_s) / elapsed_s
-
-    def resident_mb(self) -> float:
-        """Resident memory (10^6 bytes)."""
-        for line in (self._folder / 'status').read_text().splitlines():
-            if line.startswith('VmRSS:'):
-                return int(line.split()[1]) * 1024e-6
-        return 0.0
-
-    def _cpu_s(self) -> float:
-        fields = (self._folder / 'stat').read_text().rpartition(')')[2].split()
-        return (int(fields[UTIME]) + int(fields[STIME])) / TICKS_PER_S
-
-
-START_S = 60.0
+from mm_perception.lab.harness.processes import NodeProcess, isolate, running
 
 
 class Scene:
@@ -73,65 +35,24 @@ class Scene:
     """
 
     def __init__(self, bundle: Bundle) -> None:
-        self._bundle, self._domain = bundle, free_domain()
-        os.environ.update(ros_environment(self._domain))
-        # So that the nodes end with this process when it is told to end.
-        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+        self._bundle, self._domain = bundle, isolate()
 
     @contextmanager
     def robot(self, reliable: bool = False) -> Iterator[Robot]:
         """A robot; ``reliable`` is the quality of service of its camera."""
-        robot = Robot(self._bundle, self._domain, reliable)
-        try:
+        with closing(Robot(self._bundle, self._domain, reliable)) as robot:
             yield robot
-        finally:
-            robot.close()
 
-    @contextmanager
-    def node(self, **parameters: Any) -> Iterator[NodeProcess]:
+    def node(self, **parameters: Any) -> AbstractContextManager[NodeProcess]:
         """The node, as it starts."""
         fixed = {'bundle': str(self._bundle.path.resolve()), 'autostart': True}
-        yield from _process('cmi_node', {**fixed, **parameters})
+        return running('cmi_node', {**fixed, **parameters})
 
-    @contextmanager
-    def echo(self, **parameters: Any) -> Iterator[NodeProcess]:
+    def echo(self, **parameters: Any) -> AbstractContextManager[NodeProcess]:
         """The node of plain rclpy, as it starts."""
-        yield from _process('echo_node', parameters)
+        return running('echo_node', parameters)
 
 
-def _process(name: str, parameters: Mapping[str, Any]) -> Iterator[NodeProcess]:
-    process = NodeProcess(name, parameters)
-    try:
-        yield process
-        process.check()
-    finally:
-        process.stop()
-
-
-def wait_until(
-    condition: Callable[[], Any],
-    send: Callable[[float, Callable[[], Any]], None],
-    process: NodeProcess,
-    otherwise: str,
-) -> None:
-    """
-    Send or listen until a condition holds.
-
-    :param send: a method of the robot.
-    :raises BenchmarkFailed: if it does not hold in time, with the last words of the process.
-    :raises DemoFailed: if the process ends.
-    """
-
-    def over() -> bool:
-        process.check()
-        return bool(condition())
-
-    send(START_S, over)
-    if not condition():
-        raise BenchmarkFailed(f'{otherwise} within {START_S:.0f} s; its log: {process.log_tail()}')
-
-
-SECTION = 'node'
 END_TO_END, BARE_ECHO = 'end_to_end', 'bare_echo'
 ENGINES = ('onnx', 'torch')
 RELIABILITIES = ('best_effort', 'reliable')
@@ -143,10 +64,10 @@ WARM, SHORT = 0.2, 0.1
 MODALITIES = 4
 
 
-def measure_node(options: Options) -> Measured:
+def measure_node(options: Options) -> Result:
     """Latency, lost images, CPU, memory and start of the node with four live sensors."""
     scene = Scene(load_bundle(options.bundle))
-    rows: list[Row] = []
+    rows: list[Measurement] = []
     notes: list[str] = []
     with tqdm(total=4 + len(ENGINES), desc='     node', unit='run', leave=False) as bar:
         rows += measure_latency(scene, options)
@@ -162,43 +83,46 @@ def measure_node(options: Options) -> Measured:
             except MMPerceptionError as error:
                 notes.append(f'{engine}: {error}')
             bar.update()
-    return Measured((*rows, *over_both(rows)), tuple(notes))
+    return rows + over_both(rows), notes
 
 
-def measure_latency(scene: Scene, options: Options) -> list[Row]:
+def measure_latency(scene: Scene, options: Options) -> list[Measurement]:
     """
-    From an image published to the latent with its stamp, and to its echo, by turns.
+    From an image published to the latent with its stamp, and to its echo, alternately.
 
     Every value triggers a fusion, so that nothing waits for a timer.
     """
-    turn_s = max(options.seconds / (2 * options.repeats), SETTLE_S)
+    seconds = max(options.seconds / (2 * options.repeats), SETTLE_S)
     with scene.robot() as robot, scene.node(trigger='any') as node, scene.echo() as echo:
-        turns: dict[str, list[np.ndarray]] = {END_TO_END: [], BARE_ECHO: []}
-        sends = {END_TO_END: robot.send_to_node, BARE_ECHO: robot.send_to_echo}
+        repeats: dict[str, list[np.ndarray]] = {END_TO_END: [], BARE_ECHO: []}
+        feeds = {END_TO_END: robot.feed_node, BARE_ECHO: robot.feed_echo}
         for name, process in ((END_TO_END, node), (BARE_ECHO, echo)):
-            wait_until(lambda: robot.answered, sends[name], process, f'{name}: nothing came')
-            _one_turn(robot, sends[name], SETTLE_S)
+            feeds[name]()
+            robot.expect(robot.answered, process, f'{name}: nothing came')
+            _one_repeat(robot, feeds[name], SETTLE_S)
         for _ in range(options.repeats):
-            for name, send in sends.items():
-                turns[name].append(_one_turn(robot, send, turn_s))
+            for name, feed in feeds.items():
+                repeats[name].append(_one_repeat(robot, feed, seconds))
         engine = robot.engine()
-    return latency_rows(turns, engine)
+    return latency_rows(repeats, engine)
 
 
-def _one_turn(robot: Robot, send: Callable[[float], None], seconds: float) -> np.ndarray:
-    send(SETTLE_S)  # until sensors that paused are used again
+def _one_repeat(robot: Robot, feed: Callable[[], None], seconds: float) -> np.ndarray:
+    feed()
+    robot.run(SETTLE_S)  # until sensors that paused are used again
     robot.take_latencies_ms()
-    send(seconds)
-    robot.listen(SETTLE_S)
+    robot.run(seconds)
+    robot.rest()
+    robot.run(SETTLE_S)
     return robot.take_latencies_ms()
 
 
-def latency_rows(turns: dict[str, list[np.ndarray]], engine: str) -> list[Row]:
+def latency_rows(repeats: dict[str, list[np.ndarray]], engine: str) -> list[Measurement]:
     """
-    Rows of latencies and their ratios.
+    Give the latencies and their ratios.
 
-    :param turns: per case a list of latencies (ms), NaN for an image without an answer.
-    :raises BenchmarkFailed: if a turn has no answer at all.
+    :param repeats: per case a list of latencies (ms), NaN for an image without an answer.
+    :raises BenchmarkFailed: if a repeat has no answer at all.
     """
     cases = {
         END_TO_END: Case(END_TO_END, engine, modalities=MODALITIES),
@@ -206,20 +130,20 @@ def latency_rows(turns: dict[str, list[np.ndarray]], engine: str) -> list[Row]:
     }
     rows, answered = [], {}
     for name, case in cases.items():
-        answered[name] = [turn[np.isfinite(turn)] for turn in turns[name]]
-        if not all(len(turn) for turn in answered[name]):
-            raise BenchmarkFailed(f'{name}: no image of a whole turn was answered; try again')
-        rows.append(latency_row(SECTION, case, answered[name], distribution=True))
-        shares = [100.0 * np.isfinite(turn).mean() for turn in turns[name]]
-        rows.append(value_row(SECTION, case._replace(case=f'{name}:answered'), shares, '%'))
+        answered[name] = [times[np.isfinite(times)] for times in repeats[name]]
+        if not all(len(times) for times in answered[name]):
+            raise BenchmarkFailed(f'{name}: no image of a whole repeat was answered; try again')
+        rows.append(latency(case, answered[name], distribution=True))
+        shares = [100.0 * np.isfinite(times).mean() for times in repeats[name]]
+        rows.append(figure(case._replace(case=f'{name}:answered'), shares, '%'))
     for percent in (50, 99):
         case = cases[END_TO_END]._replace(case=f'{END_TO_END}_over_{BARE_ECHO}:p{percent}')
         pair = answered[END_TO_END], answered[BARE_ECHO]
-        rows.append(ratio_row(SECTION, case, *pair, (percent, percent)))
+        rows.append(ratio(case, *pair, (percent, percent)))
     return rows
 
 
-def measure_loss(scene: Scene, seconds: float, reliability: str) -> list[Row]:
+def measure_loss(scene: Scene, seconds: float, reliability: str) -> list[Measurement]:
     """
     Lost images at 30 Hz, and what the node takes meanwhile at ``rate_hz`` 30.
 
@@ -237,13 +161,16 @@ def measure_loss(scene: Scene, seconds: float, reliability: str) -> list[Row]:
         scene.node(**parameters, **qos) as node,
         scene.echo(role='count', reliable=reliable) as counter,
     ):
-        wait_until(lambda: robot.answered, robot.send_to_node, node, 'no latent came')
-        wait_until(lambda: robot.images_counted, robot.send_to_node, counter, 'no image came')
-        before, use = _settled_counts(robot), ProcessUse(node.pid)
-        robot.send_to_node(WARM * seconds)
-        warm_mb = use.resident_mb()
-        robot.send_to_node((1.0 - WARM) * seconds)
-        cpu, end_mb = use.cpu_percent(), use.resident_mb()
+        robot.feed_node()
+        robot.expect(robot.answered, node, 'no latent came')
+        robot.expect(lambda: robot.images_counted, counter, 'no image came')
+        before = _settled_counts(robot)
+        node.cpu_percent()
+        robot.feed_node()
+        robot.run(WARM * seconds)
+        warm_mb = node.resident_bytes() * 1e-6
+        robot.run((1.0 - WARM) * seconds)
+        cpu, end_mb = node.cpu_percent(), node.resident_bytes() * 1e-6
         sent, received, counted = _settled_counts(robot) - before
         case = Case('', robot.engine(), modalities=MODALITIES)
     figures = [
@@ -254,7 +181,7 @@ def measure_loss(scene: Scene, seconds: float, reliability: str) -> list[Row]:
         (f'memory_after_warm_up:{reliability}', warm_mb, 'MB'),
         (f'memory_growth:{reliability}', end_mb - warm_mb, 'MB'),
     ]
-    return [value_row(SECTION, case._replace(case=name), [v], unit) for name, v, unit in figures]
+    return [figure(case._replace(case=name), [v], unit) for name, v, unit in figures]
 
 
 def _settled_counts(robot: Robot) -> np.ndarray:
@@ -263,40 +190,43 @@ def _settled_counts(robot: Robot) -> np.ndarray:
     def counts() -> tuple[int, int, int]:
         return robot.images_sent, robot.images_received(), robot.images_counted
 
-    robot.listen(QUIET_S, lambda: len(set(counts())) == 1)
+    robot.rest()
+    robot.wait(lambda: len(set(counts())) == 1, QUIET_S)
     return np.array(counts())
 
 
-def over_both(rows: Sequence[Row]) -> list[Row]:
-    """Rows of both reliabilities together: images lost in all, and the larger of the others."""
+def over_both(rows: Sequence[Measurement]) -> list[Measurement]:
+    """Give both reliabilities together: images lost in all, and the larger of the others."""
     together = []
     for name, combine in (('images_lost', sum), ('cpu_percent', max), ('memory_growth', max)):
         pair = [row for row in rows if row.case in (f'{name}:{r}' for r in RELIABILITIES)]
         value = combine(row.value or 0.0 for row in pair)
-        together.append(value_row(SECTION, pair[0].key._replace(case=name), [value], pair[0].unit))
+        together.append(figure(pair[0].key._replace(case=name), [value], pair[0].unit))
     return together
 
 
-def measure_start(scene: Scene, repeats: int) -> list[Row]:
+def measure_start(scene: Scene, repeats: int) -> list[Measurement]:
     """Time from the start of the process to its first latent."""
     durations_s = []
     for _ in range(repeats):
         with scene.robot() as robot:
             begin_s = time.monotonic()
             with scene.node() as node:
-                wait_until(lambda: robot.answered, robot.send_to_node, node, 'no latent came')
+                robot.feed_node()
+                robot.expect(robot.answered, node, 'no latent came')
                 durations_s.append(time.monotonic() - begin_s)
-                robot.send_to_node(QUIET_S, robot.engine)
+                robot.wait(robot.engine, QUIET_S)
                 engine = robot.engine()
     case = Case('first_latent', engine, modalities=MODALITIES)
-    return [value_row(SECTION, case, durations_s, 's')]
+    return [figure(case, durations_s, 's')]
 
 
-def measure_memory(scene: Scene, seconds: float, engine: str) -> list[Row]:
+def measure_memory(scene: Scene, seconds: float, engine: str) -> list[Measurement]:
     """Resident memory of the node with one engine, after some seconds of work."""
     with scene.robot() as robot, scene.node(engine=engine, rate_hz=RATE_HZ) as node:
-        wait_until(lambda: robot.answered, robot.send_to_node, node, 'no latent came')
-        robot.send_to_node(seconds)
-        resident_mb = ProcessUse(node.pid).resident_mb()
+        robot.feed_node()
+        robot.expect(robot.answered, node, 'no latent came')
+        robot.run(seconds)
+        resident_mb = node.resident_bytes() * 1e-6
     case = Case('memory', engine, modalities=MODALITIES)
-    return [value_row(SECTION, case, [resident_mb], 'MB')]
+    return [figure(case, [resident_mb], 'MB')]

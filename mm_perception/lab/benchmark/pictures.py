@@ -10,7 +10,7 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from mm_perception.lab.benchmark.rows import PERCENTS, Row, read_row
+from mm_perception.lab.benchmark.measurements import PERCENTS, Measurement, read_measurement
 
 DPI = 110
 SCALING = 'benchmark_scaling'
@@ -26,12 +26,12 @@ def draw_pictures(content: Mapping[str, Any], folder: Path) -> dict[str, Path]:
     :param content: as in the JSON file.
     :returns: title -> file.
     """
-    rows = [read_row(plain) for plain in content['rows']]
+    rows = [read_measurement(plain) for plain in content['rows']]
     folder.mkdir(parents=True, exist_ok=True)
     return {**_scaling(rows, folder), **_latency(rows, folder)}
 
 
-def _scaling(rows: Sequence[Row], folder: Path) -> dict[str, Path]:
+def _scaling(rows: Sequence[Measurement], folder: Path) -> dict[str, Path]:
     chosen = [row for row in rows if row.section == 'scaling' and row.p50_ms is not None]
     if not chosen:
         return {}
@@ -59,7 +59,7 @@ def _scaling(rows: Sequence[Row], folder: Path) -> dict[str, Path]:
     return {title: _write(figure, folder, SCALING)}
 
 
-def _latency(rows: Sequence[Row], folder: Path) -> dict[str, Path]:
+def _latency(rows: Sequence[Measurement], folder: Path) -> dict[str, Path]:
     panels = {
         'Whole tick, all modalities new and decoded': _whole_ticks(rows),
         'Camera image published to answer received': [
@@ -89,7 +89,7 @@ def _latency(rows: Sequence[Row], folder: Path) -> dict[str, Path]:
     return {'Distribution of latencies': _write(figure, folder, LATENCY)}
 
 
-def _whole_ticks(rows: Sequence[Row]) -> list[Row]:
+def _whole_ticks(rows: Sequence[Measurement]) -> list[Measurement]:
     """Those of the peers too, measured in turn with them; else those of the engines alone."""
     for section in ('peers', 'engine'):
         found = [r for r in rows if (r.section, r.case) == (section, 'full_tick')]
@@ -100,7 +100,7 @@ def _whole_ticks(rows: Sequence[Row]) -> list[Row]:
     return []
 
 
-def _name(row: Row) -> str:
+def _name(row: Measurement) -> str:
     if row.section == 'node':
         return f'{row.case.replace("_", " ")} ({row.engine})'
     return f'{row.engine}, {row.threads} thread{"" if row.threads == 1 else "s"}'

@@ -1,8 +1,8 @@
 """
-Contestants in processes of their own, timed in turn with those of other processes.
+Cases in processes of their own, timed alternately with those of other processes.
 
 ONNX Runtime and PyTorch take their number of threads once per process, and other libraries
-have Python environments of their own. Such a process waits, asleep, until it is its turn.
+have Python environments of their own. Such a process sleeps until it is asked.
 """
 
 from __future__ import annotations
@@ -14,12 +14,13 @@ import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from mm_perception.errors import MMPerceptionError
-from mm_perception.lab.benchmark.rows import Case, TimedCase
+from mm_perception.lab.benchmark.measurements import Case, Cases
 
 STOP_S = 10.0
 THREAD_VARIABLES = ('OMP_NUM_THREADS', 'MKL_NUM_THREADS', 'OPENBLAS_NUM_THREADS')
@@ -29,11 +30,11 @@ class BenchmarkFailed(MMPerceptionError):
     """Something that was to be measured did not run."""
 
 
-def serve(make: Callable[[], tuple[Mapping[Case, TimedCase], Mapping[str, Any]]]) -> None:
+def serve(make: Callable[[], tuple[Cases, Mapping[str, Any]]]) -> None:
     """
-    Be the other end of :class:`RemoteContestants`: measure what standard input asks for.
+    Be the other end of :class:`RemoteCases`: measure what standard input asks for.
 
-    :param make: gives the contestants, and what else the other end is to know of them.
+    :param make: gives the cases, and what else the other end is to know of them.
     """
     answers = os.fdopen(os.dup(1), 'w')
     os.dup2(2, 1)  # what libraries print is no answer
@@ -43,19 +44,19 @@ def serve(make: Callable[[], tuple[Mapping[Case, TimedCase], Mapping[str, Any]]]
         answers.flush()
 
     try:
-        contestants, facts = make()
+        cases, facts = make()
     except MMPerceptionError as error:
         answer({'error': str(error)})
         return
-    answer({'cases': list(contestants), 'facts': facts})
+    answer({'cases': list(cases), 'facts': facts})
     for line in sys.stdin:
         request = json.loads(line)
-        answer(contestants[Case(*request['case'])](request['calls']).tolist())
+        answer(cases[Case(*request['case'])](request['calls']).tolist())
 
 
-class RemoteContestants:
+class RemoteCases:
     """
-    A process with contestants, for a ``with`` statement.
+    A process with cases, for a ``with`` statement.
 
     :param command: starts the process, which calls :func:`serve`.
     :param threads: that it computes with.
@@ -81,19 +82,15 @@ class RemoteContestants:
         except BaseException:
             self.close()
             raise
-        self.cases = [Case(*case) for case in hello['cases']]
+        keys = [Case(*case) for case in hello['cases']]
+        self.cases: Cases = {case: partial(self._measure, case) for case in keys}
         self.facts: dict[str, Any] = hello['facts']
 
-    def __enter__(self) -> RemoteContestants:
+    def __enter__(self) -> RemoteCases:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
-
-    @property
-    def contestants(self) -> dict[Case, TimedCase]:
-        """All contestants of the process."""
-        return {case: self._contestant(case) for case in self.cases}
 
     def close(self) -> None:
         """End the process."""
@@ -107,17 +104,12 @@ class RemoteContestants:
         self._process.stdout.close()  # type: ignore[union-attr]
         self._log.close()
 
-    def _contestant(self, case: Case) -> TimedCase:
-        def measure(calls: int) -> np.ndarray:
-            request = json.dumps({'case': case, 'calls': calls})
-            try:
-                self._process.stdin.write(request + '\n')  # type: ignore[union-attr]
-                self._process.stdin.flush()  # type: ignore[union-attr]
-            except BrokenPipeError:
-                pass  # its last words say why
-            return np.array(self._receive())
-
-        return measure
+    def _measure(self, case: Case, calls: int) -> np.ndarray:
+        request = json.dumps({'case': case, 'calls': calls})
+        with suppress(BrokenPipeError):  # its last words say why
+            self._process.stdin.write(request + '\n')  # type: ignore[union-attr]
+            self._process.stdin.flush()  # type: ignore[union-attr]
+        return np.array(self._receive())
 
     def _receive(self) -> Any:
         line = self._process.stdout.readline()  # type: ignore[union-attr]

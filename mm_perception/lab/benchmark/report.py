@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mm_perception.errors import DataError
-from mm_perception.lab.benchmark.rows import Row, read_row
+from mm_perception.lab.benchmark.measurements import Measurement, read_measurement
 
 GPU_GRAPH = 'torch-cuda-graph'
 TOP_STAGE = 'top_batch_512'  # of config/mhd.yaml
 
 
 @dataclass(frozen=True)
-class Target:
+class Limit:
     """
     A limit for one figure: the row's value, or its ``p50_ms``.
 
@@ -32,7 +32,7 @@ class Target:
     at_least: bool = False
     unit: str = ''
 
-    def find(self, rows: Sequence[Row]) -> Row | None:
+    def find(self, rows: Sequence[Measurement]) -> Measurement | None:
         """The row that it is about, with the most modalities; None if nothing was measured."""
         found = [
             row
@@ -43,64 +43,56 @@ class Target:
         ]
         return max(found, key=lambda row: row.modalities, default=None)
 
-    def met(self, row: Row) -> bool:
+    def met(self, row: Measurement) -> bool:
         """Whether a row reaches it."""
-        figure = figure_of(row)
-        return figure >= self.limit if self.at_least else figure <= self.limit
-
-
-def figure_of(row: Row) -> float:
-    """The figure that a target is about."""
-    figure = row.value if row.p50_ms is None else row.p50_ms
-    assert figure is not None
-    return figure
+        return row.main >= self.limit if self.at_least else row.main <= self.limit
 
 
 _TICK = 'whole tick, all modalities new and decoded'
 TARGETS = (
-    Target(
+    Limit(
         f'{_TICK}, `onnx`, 2 threads: torch takes so many times longer',
         *(6.0, 'engine', 'torch_over_this', 'onnx', 2, True),
     ),
-    Target('its p99 over its p50', 2.0, 'engine', 'p99_over_p50', 'onnx', 2),
-    Target(
+    Limit('its p99 over its p50', 2.0, 'engine', 'p99_over_p50', 'onnx', 2),
+    Limit(
         'one new, one missing decoded, over the whole tick',
         *(1 / 3, 'engine', 'typical_over_full', 'onnx', 2),
     ),
-    Target(
+    Limit(
         f'{_TICK}: MultiVae takes so many times longer, p50',
         *(12.0, 'peers', 'multivae_over_this', 'onnx', 2, True),
     ),
-    Target('the same, p99', 50.0, 'peers', 'multivae_over_this:p99', 'onnx', 2, True),
-    Target(
+    Limit('the same, p99', 50.0, 'peers', 'multivae_over_this:p99', 'onnx', 2, True),
+    Limit(
         'camera image published to latent, over an echo of the image: p50',
         *(2.0, 'node', 'end_to_end_over_bare_echo:p50'),
     ),
-    Target('the same of the camera image, p99', 3.0, 'node', 'end_to_end_over_bare_echo:p99'),
-    Target('images lost at 30 Hz, both reliabilities', 0.0, 'node', 'images_lost', unit='images'),
-    Target(
+    Limit('the same of the camera image, p99', 3.0, 'node', 'end_to_end_over_bare_echo:p99'),
+    Limit('images lost at 30 Hz, both reliabilities', 0.0, 'node', 'images_lost', unit='images'),
+    Limit(
         'CPU of the node, 30 fusions per second',
         *(50.0, 'node', 'cpu_percent'),
         unit='% of a core',
     ),
-    Target('its memory with `onnx`', 300.0, 'node', 'memory', 'onnx', unit='MB'),
-    Target('its memory with torch', 800.0, 'node', 'memory', 'torch', unit='MB'),
-    Target('growth of its memory after warm-up', 5.0, 'node', 'memory_growth', unit='MB'),
-    Target('start of the process to first latent', 3.0, 'node', 'first_latent', unit='s'),
-    Target(
+    Limit('its memory with `onnx`', 300.0, 'node', 'memory', 'onnx', unit='MB'),
+    Limit('its memory with torch', 800.0, 'node', 'memory', 'torch', unit='MB'),
+    Limit('growth of its memory after warm-up', 5.0, 'node', 'memory_growth', unit='MB'),
+    Limit('start of the process to first latent', 3.0, 'node', 'first_latent', unit='s'),
+    Limit(
         'whole tick, 32 modalities over 4',
         *(8.0, 'scaling', 'full_tick:32_over_4', 'onnx'),
     ),
-    Target(
+    Limit(
         'one new of all, one decoded, 32 modalities over 4',
         *(2.0, 'scaling', 'one_new_tick:32_over_4', 'onnx'),
     ),
-    Target(f'{_TICK}, CUDA graph', 0.15, 'engine', 'full_tick', GPU_GRAPH, unit='ms'),
-    Target(
+    Limit(f'{_TICK}, CUDA graph', 0.15, 'engine', 'full_tick', GPU_GRAPH, unit='ms'),
+    Limit(
         'the same: eager on that GPU takes so many times longer',
         *(10.0, 'engine', 'torch_over_this', GPU_GRAPH, None, True),
     ),
-    Target(
+    Limit(
         'training of the top level on a GPU',
         *(1e5, 'training', TOP_STAGE, 'torch-cuda', None, True),
         unit='samples/s',
@@ -108,8 +100,8 @@ TARGETS = (
 )
 BEGIN = '<!-- written by mm-perception benchmark: begin -->'
 END = '<!-- written by mm-perception benchmark: end -->'
-Rows = Sequence[Row]
-Label = Callable[[Row], str]
+Rows = Sequence[Measurement]
+Label = Callable[[Measurement], str]
 
 
 def write_markdown(file: Path, text: str) -> None:
@@ -135,7 +127,7 @@ def markdown(content: Mapping[str, Any], pictures: Mapping[str, str]) -> str:
     :param content: as in the JSON file.
     :param pictures: title and path of each, from where the text will stand.
     """
-    rows = [read_row(plain) for plain in content['rows']]
+    rows = [read_measurement(plain) for plain in content['rows']]
     measured = [target for target in TARGETS if target.section in content['seconds']]
     lines = [*_circumstances(content), '', '### Targets', '', *_targets(measured, rows)]
     for section, tables in TABLES.items():
@@ -164,21 +156,30 @@ def _circumstances(content: Mapping[str, Any]) -> list[str]:
     ]
 
 
-def _targets(targets: Sequence[Target], rows: Rows) -> list[str]:
-    lines = ['| figure | target | measured | lowest, highest repeat | |', '|---|---|---|---|---|']
-    for target in targets:
-        row = target.find(rows)
-        sign = '>=' if target.at_least else '<='
-        limit = f'{sign} {number(target.limit)} {target.unit}'.rstrip()
-        lines.append(f'| {target.what} | {limit} | {" | ".join(_reached(target, row))} |')
-    return lines
+def table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    """Lines of a Markdown table."""
+    head, *lines = (f'| {" | ".join(cells)} |' for cells in (heads, *rows))
+    return [head, '|---' * len(heads) + '|', *lines]
 
 
-def _reached(target: Target, row: Row | None) -> tuple[str, str, str]:
+def _targets(targets: Sequence[Limit], rows: Rows) -> list[str]:
+    found = [(target, target.find(rows)) for target in targets]
+    return table(
+        ['figure', 'target', 'measured', 'lowest, highest repeat', 'verdict'],
+        [[target.what, _limit(target), *_reached(target, row)] for target, row in found],
+    )
+
+
+def _limit(target: Limit) -> str:
+    sign = '>=' if target.at_least else '<='
+    return f'{sign} {number(target.limit)} {target.unit}'.rstrip()
+
+
+def _reached(target: Limit, row: Measurement | None) -> tuple[str, str, str]:
     if row is None:
         return 'not measured', '', ''
     verdict = 'met' if target.met(row) else '**missed**'
-    return f'{number(figure_of(row))} {target.unit}'.rstrip(), spread(row), verdict
+    return f'{number(row.main)} {target.unit}'.rstrip(), spread(row), verdict
 
 
 def number(value: float) -> str:
@@ -186,7 +187,7 @@ def number(value: float) -> str:
     return f'{value:,.0f}' if abs(value) >= 1000 else f'{value:.3g}'
 
 
-def spread(row: Row) -> str:
+def spread(row: Measurement) -> str:
     """Lowest and highest repeat."""
     if row.spread is None or row.repeats < 2:
         return ''
@@ -197,27 +198,21 @@ def pivot(rows: Rows, head: str, line: Label, column: Label, cell: Label) -> lis
     """A table of rows: ``line`` and ``column`` say where the ``cell`` of each stands."""
     columns = list(dict.fromkeys(map(column, rows)))
     cells = {(line(row), column(row)): cell(row) for row in rows}
-    lines = [f'| {" | ".join([head, *columns])} |', '|---' * (len(columns) + 1) + '|']
-    for name in dict.fromkeys(map(line, rows)):
-        lines.append(f'| {" | ".join([name, *(cells.get((name, c), "") for c in columns)])} |')
-    return lines
+    lines = dict.fromkeys(map(line, rows))
+    return table([head, *columns], [[n, *(cells.get((n, c), '') for c in columns)] for n in lines])
 
 
-def _latency(row: Row) -> str:
+def _latency(row: Measurement) -> str:
     assert row.p50_ms is not None and row.p99_ms is not None
     return f'{number(row.p50_ms)} / {number(row.p99_ms)}'
 
 
-def _figure(row: Row) -> str:
-    return f'{number(figure_of(row))} {row.unit}'.rstrip()
-
-
-def _engine(row: Row) -> str:
+def _engine(row: Measurement) -> str:
     plural = '' if row.threads == 1 else 's'
     return f'{row.engine}, {row.threads} thread{plural}' if row.threads else row.engine
 
 
-def _present(row: Row) -> str:
+def _present(row: Measurement) -> str:
     return f'{row.case.replace("_", " ")}, {row.modalities} present'
 
 
@@ -236,8 +231,8 @@ def _throughput(rows: Rows) -> list[str]:
     return pivot(chosen, 'samples/s', lambda r: f'batch {r.case.split("_")[-1]}', _engine, _plain)
 
 
-def _plain(row: Row) -> str:
-    return number(figure_of(row))
+def _plain(row: Measurement) -> str:
+    return number(row.main)
 
 
 def _scaling(rows: Rows) -> list[str]:
@@ -247,7 +242,7 @@ def _scaling(rows: Rows) -> list[str]:
 
 
 def _training(rows: Rows) -> list[str]:
-    def batch(row: Row) -> str:
+    def batch(row: Measurement) -> str:
         return f'batch {row.case.rsplit("_", 1)[1]}, {_engine(row)}'
 
     chosen = sorted(rows, key=lambda row: int(row.case.rsplit('_', 1)[1]))
@@ -255,19 +250,25 @@ def _training(rows: Rows) -> list[str]:
 
 
 def _latencies(rows: Rows) -> list[str]:
-    lines = ['| latency | p50 / p99, ms | lowest, highest median |', '|---|---|---|']
-    for row in rows:
-        if row.p50_ms is not None:
-            lines.append(f'| `{row.case}`, {_engine(row)} | {_latency(row)} | {spread(row)} |')
-    return lines
+    return table(
+        ['latency', 'p50 / p99, ms', 'lowest, highest median'],
+        [
+            [f'`{row.case}`, {_engine(row)}', _latency(row), spread(row)]
+            for row in rows
+            if row.p50_ms is not None
+        ],
+    )
 
 
 def _others(rows: Rows) -> list[str]:
-    lines = ['| case | engine | value | lowest, highest repeat |', '|---|---|---|---|']
-    for row in rows:
-        if row.p50_ms is None:
-            lines.append(f'| `{row.case}` | {_engine(row)} | {_figure(row)} | {spread(row)} |')
-    return lines
+    return table(
+        ['case', 'engine', 'value', 'lowest, highest repeat'],
+        [
+            [f'`{row.case}`', _engine(row), f'{number(row.main)} {row.unit}'.rstrip(), spread(row)]
+            for row in rows
+            if row.p50_ms is None
+        ],
+    )
 
 
 TABLES: Mapping[str, tuple[Callable[[Rows], list[str]], ...]] = {

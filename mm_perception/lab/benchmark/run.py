@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import importlib
-import os
 import platform
 import time
+from contextlib import suppress
+from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from mm_perception.bundle import load_bundle
 from mm_perception.errors import MMPerceptionError
+from mm_perception.lab.benchmark.measurements import Result
 from mm_perception.lab.benchmark.options import ALL, SECTIONS, Options
-from mm_perception.lab.benchmark.rows import Measured
 
 LIBRARIES = {
     'mm_perception': 'mm_perception',
@@ -27,12 +30,11 @@ LIBRARIES = {
 
 def describe_machine() -> dict[str, Any]:
     """Processor, cores, memory and load."""
-    memory = os.sysconf('SC_PAGE_SIZE') * os.sysconf('SC_PHYS_PAGES')
     return {
         'cpu': _processor(),
-        'cores': len(os.sched_getaffinity(0)),
-        'memory_gb': round(memory * 1e-9, 1),
-        'load_average': [round(load, 2) for load in os.getloadavg()],
+        'cores': len(psutil.Process().cpu_affinity()),
+        'memory_gb': round(psutil.virtual_memory().total * 1e-9, 1),
+        'load_average': [round(load, 2) for load in psutil.getloadavg()],
         'system': f'{platform.system()} {platform.machine()}',
     }
 
@@ -41,14 +43,13 @@ def describe_versions() -> dict[str, str]:
     """Versions of Python and of the libraries that are installed."""
     versions = {'python': platform.python_version()}
     for name, package in LIBRARIES.items():
-        try:
+        with suppress(PackageNotFoundError):
             versions[name] = version(package)
-        except PackageNotFoundError:
-            continue
     return versions
 
 
 def _processor() -> str:
+    """Name of the processor, which neither psutil nor platform knows on Linux."""
     try:
         lines = Path('/proc/cpuinfo').read_text().splitlines()
     except OSError:
@@ -83,9 +84,9 @@ def run_benchmark(section: str, options: Options) -> dict[str, Any]:
     }
     for name in names:
         begin_s = time.monotonic()
-        measured = _measure(name, options, tolerant=section == ALL)
-        content['rows'] += [row.plain() for row in measured.rows]
-        content['notes'] += [f'{name}: {_without_here(note)}' for note in measured.notes]
+        rows, notes = _measure(name, options, tolerant=section == ALL)
+        content['rows'] += [replace(row, section=name).plain() for row in rows]
+        content['notes'] += [f'{name}: {_without_here(note)}' for note in notes]
         content['seconds'][name] = round(time.monotonic() - begin_s, 1)
     content['machine']['load_average_after'] = describe_machine()['load_average']
     return content
@@ -96,15 +97,13 @@ def _without_here(text: str) -> str:
     return text.replace(f'{Path.cwd()}/', '')
 
 
-def _measure(name: str, options: Options, tolerant: bool) -> Measured:
+def _measure(name: str, options: Options, tolerant: bool) -> Result:
     module, function = SECTIONS[name].split('.')
     try:
-        measure = getattr(
-            importlib.import_module(f'mm_perception.lab.benchmark.{module}'), function
-        )
-        measured: Measured = measure(options)
+        part = importlib.import_module(f'mm_perception.lab.benchmark.{module}')
+        result: Result = getattr(part, function)(options)
     except (MMPerceptionError, ModuleNotFoundError) as error:
         if not tolerant:
             raise
-        return Measured((), (f'not measured: {error}',))
-    return measured
+        return [], [f'not measured: {error}']
+    return result

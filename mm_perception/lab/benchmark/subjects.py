@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import json
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -17,8 +17,8 @@ from mm_perception.engines.build import build_engine
 from mm_perception.engines.engine import FLOAT32, INT8, Engine
 from mm_perception.errors import EngineUnavailable
 from mm_perception.fusion.session import InferenceSession
-from mm_perception.lab.benchmark.remote import RemoteContestants, serve
-from mm_perception.lab.benchmark.rows import Case, TimedCase, clocked
+from mm_perception.lab.benchmark.measurements import Case, Cases, clocked
+from mm_perception.lab.benchmark.remote import RemoteCases, serve
 from mm_perception.modalities import build_modality
 from mm_perception.modalities.base import Array
 from mm_perception.spec import ModalitySpec, ModelSpec
@@ -49,13 +49,11 @@ def random_bundle(count: int) -> Bundle:
 
 def random_dataset(spec: ModelSpec, rows: int) -> Dataset:
     """Random values of the right shapes, every row with values of its own."""
-    rng = np.random.default_rng(0)
-    shapes = {m.name: build_modality(m).shape for m in spec.modalities}
     return Dataset(
         names=spec.names,
-        values={name: rng.random((rows, *shape), np.float32) for name, shape in shapes.items()},
-        index={name: np.arange(rows) for name in shapes},
-        present=np.ones((rows, len(shapes)), bool),
+        values=random_data(spec, rows),
+        index={name: np.arange(rows) for name in spec.names},
+        present=np.ones((rows, len(spec.names)), bool),
     )
 
 
@@ -70,84 +68,68 @@ ENGINES = (
     ('tensorrt', 'cuda', FLOAT32),  # last: it turns TF32 off for good
 )
 GPU_GRAPH = 'torch-cuda-graph'
-Contestants = dict[Case, TimedCase]
-Made = tuple[Contestants, dict[str, Any]]
+Made = tuple[Cases, dict[str, Any]]
 
 
-class Ticks:
+Step = tuple[tuple[str, ...], tuple[str, ...], tuple[str, ...]]
+"""Modalities of a tick: present, new, decoded."""
+
+
+def all_new(names: tuple[str, ...], present: int) -> list[Step]:
+    """All of the first ``present`` modalities new, all modalities decoded."""
+    return [(names[:present], names[:present], names)]
+
+
+def typical(names: tuple[str, ...], present: int) -> list[Step]:
+    """One new, one missing decoded; each time another new one and another missing one."""
+    steps: list[Step] = []
+    for k, missing in enumerate(names):
+        observed = (names[k + 1 :] + names[:k])[:present]
+        steps += [(observed, (new,), (missing,)) for new in observed]
+    return steps
+
+
+def one_new(names: tuple[str, ...]) -> list[Step]:
+    """All present, one of them new, one decoded."""
+    return [(names, (new,), (new,)) for new in names]
+
+
+def ticking(engine: Engine, spec: ModelSpec, steps: Sequence[Step]) -> Callable[[], object]:
     """
-    Ticks over random data, through the session that the node uses.
+    Give a call that makes the next tick over random data, through the session of the node.
 
     :param engine: of a bundle with this spec.
+    :param steps: what the ticks do, again and again.
     """
+    session, data = InferenceSession(engine, spec), random_data(spec, 1)
+    for name in spec.names:
+        session.update(name, data[name][0])
+    session.infer(spec.names, spec.names)
+    following = itertools.cycle(steps)
 
-    def __init__(self, engine: Engine, spec: ModelSpec) -> None:
-        self._engine, self._spec = engine, spec
-        self._data = random_data(spec, 1)
+    def tick() -> object:
+        observed, new, decoded = next(following)
+        for name in new:
+            session.update(name, data[name][0])
+        return session.infer(observed, decoded)
 
-    def full(self, present: int) -> Callable[[], object]:
-        """All of the first ``present`` modalities new, all modalities decoded."""
-        names = self._spec.names
-        session, observed = self._session(), names[:present]
-
-        def tick() -> object:
-            for name in observed:
-                session.update(name, self._data[name][0])
-            return session.infer(observed, names)
-
-        return tick
-
-    def typical(self, present: int) -> Callable[[], object]:
-        """One new, one missing decoded; each time another new one and another missing one."""
-        session, turns = self._session(), itertools.cycle(self._turns(present))
-
-        def tick() -> object:
-            observed, new, missing = next(turns)
-            session.update(new, self._data[new][0])
-            return session.infer(observed, (missing,))
-
-        return tick
-
-    def one_new(self) -> Callable[[], object]:
-        """All present, one of them new, one decoded."""
-        session, names = self._session(), self._spec.names
-        turns = itertools.cycle(names)
-
-        def tick() -> object:
-            new = next(turns)
-            session.update(new, self._data[new][0])
-            return session.infer(names, (new,))
-
-        return tick
-
-    def _turns(self, present: int) -> Iterator[tuple[tuple[str, ...], str, str]]:
-        names = self._spec.names
-        for k, missing in enumerate(names):
-            observed = (names[k + 1 :] + names[:k])[:present]
-            for new in observed:
-                yield observed, new, missing
-
-    def _session(self) -> InferenceSession:
-        """A session that has seen every modality."""
-        session = InferenceSession(self._engine, self._spec)
-        for name in self._spec.names:
-            session.update(name, self._data[name][0])
-        session.infer(self._spec.names, self._spec.names)
-        return session
+    return tick
 
 
-def tick_contestants(label: str, engine: Engine, spec: ModelSpec, threads: int) -> Contestants:
+def tick_cases(label: str, engine: Engine, spec: ModelSpec, threads: int) -> Cases:
     """Whole and typical ticks of an engine, for every number of modalities present."""
-    ticks, count = Ticks(engine, spec), len(spec.modalities)
-    made = {}
-    for present in range(1, count + 1):
-        made[Case('full_tick', label, threads, present)] = clocked(ticks.full(present))
-    for present in range(1, count):
-        made[Case('typical_tick', label, threads, present)] = clocked(ticks.typical(present))
+    made, count = {}, len(spec.names)
+    for name, pattern, most in (
+        ('full_tick', all_new, count),
+        ('typical_tick', typical, count - 1),
+    ):
+        for present in range(1, most + 1):
+            steps = pattern(spec.names, present)
+            made[Case(name, label, threads, present)] = clocked(ticking(engine, spec, steps))
     return made
 
 
-def stage_contestants(label: str, engine: Engine, spec: ModelSpec, threads: int) -> Contestants:
+def stage_cases(label: str, engine: Engine, spec: ModelSpec, threads: int) -> Cases:
     """Every encoder, the fusion, every decoder, by themselves."""
     data, present = random_data(spec, 1), np.ones((1, len(spec.modalities)), bool)
     codes = {name: engine.encode(name, data[name]) for name in spec.names}
@@ -165,9 +147,9 @@ def stage_contestants(label: str, engine: Engine, spec: ModelSpec, threads: int)
     }
 
 
-def throughput_contestants(
+def throughput_cases(
     label: str, engine: Engine, spec: ModelSpec, threads: int, batches: Sequence[int]
-) -> Contestants:
+) -> Cases:
     """All modalities encoded, fused and decoded at larger batches."""
     count = len(spec.modalities)
 
@@ -215,15 +197,15 @@ def available_engines(bundle: Bundle, threads: int) -> tuple[dict[str, Engine], 
 
 
 def make_engine_subjects(bundle: str, threads: int, batches: Sequence[int]) -> Made:
-    """Contestants of the section ``engine``."""
+    """Make the cases of the section ``engine``."""
     loaded = load_bundle(bundle)
     engines, missing = available_engines(loaded, threads)
-    made: Contestants = {}
+    made: Cases = {}
     for label, engine in engines.items():
         subject = label, engine, loaded.spec, threads
-        made |= tick_contestants(*subject)
-        made |= stage_contestants(*subject)
-        made |= throughput_contestants(*subject, batches)
+        made |= tick_cases(*subject)
+        made |= stage_cases(*subject)
+        made |= throughput_cases(*subject, batches)
     return made, {'missing': missing}
 
 
@@ -233,23 +215,29 @@ def make_whole_ticks(bundle: str, threads: int) -> Made:
     engines, missing = available_engines(loaded, threads)
     count = len(loaded.spec.modalities)
     made = {
-        Case('full_tick', label, threads, count): clocked(Ticks(e, loaded.spec).full(count))
-        for label, e in engines.items()
+        Case('full_tick', label, threads, count): clocked(
+            ticking(engine, loaded.spec, all_new(loaded.spec.names, count))
+        )
+        for label, engine in engines.items()
     }
     return made, {'missing': missing}
 
 
 def make_scaling_subjects(counts: Sequence[int], threads: int) -> Made:
-    """Contestants of the section ``scaling``."""
-    made: Contestants = {}
+    """Make the cases of the section ``scaling``."""
+    made: Cases = {}
     missing: list[str] = []
     for count in counts:
         bundle = random_bundle(count)
         engines, missing = available_engines(bundle, threads)
         for label, engine in engines.items():
-            ticks = Ticks(engine, bundle.spec)
-            made[Case('full_tick', label, threads, count)] = clocked(ticks.full(count))
-            made[Case('one_new_tick', label, threads, count)] = clocked(ticks.one_new())
+            names = bundle.spec.names
+            for name, steps in (
+                ('full_tick', all_new(names, count)),
+                ('one_new_tick', one_new(names)),
+            ):
+                call = ticking(engine, bundle.spec, steps)
+                made[Case(name, label, threads, count)] = clocked(call)
     return made, {'missing': missing}
 
 
@@ -260,16 +248,16 @@ MAKERS: Mapping[str, Callable[..., Made]] = {
 }
 
 
-def start_subjects(maker: str, threads: int, **options: Any) -> RemoteContestants:
+def start_subjects(maker: str, threads: int, **options: Any) -> RemoteCases:
     """
-    Start a process with contestants.
+    Start a process with cases.
 
     :param maker: key of :data:`MAKERS`.
     :param options: of the maker.
     :raises BenchmarkFailed: if it does not start.
     """
     request = json.dumps({'maker': maker, 'options': {'threads': threads, **options}})
-    return RemoteContestants([sys.executable, '-m', __name__, request], threads)
+    return RemoteCases([sys.executable, '-m', __name__, request], threads)
 
 
 def main() -> None:

@@ -10,8 +10,8 @@ import torch
 from tqdm import tqdm
 
 from mm_perception.config import load_training
+from mm_perception.lab.benchmark.measurements import Case, Measurement, Result, figure
 from mm_perception.lab.benchmark.options import Options
-from mm_perception.lab.benchmark.rows import Case, Measured, Row, value_row
 from mm_perception.lab.benchmark.subjects import random_dataset
 from mm_perception.model.distributions import DiagonalGaussian
 from mm_perception.spec import StageSpec, TrainingSpec
@@ -25,7 +25,7 @@ MAX_REPEATS = 5
 UNIT = 'samples/s'
 
 
-def measure_training(options: Options) -> Measured:
+def measure_training(options: Options) -> Result:
     """
     Train every stage for some steps, on random data of the right shapes.
 
@@ -36,15 +36,15 @@ def measure_training(options: Options) -> Measured:
     torch.set_num_threads(threads)
     stages = list(_stages(spec))
     repeats = min(options.repeats, MAX_REPEATS)
-    rows: list[Row] = []
+    rows: list[Measurement] = []
     with tqdm(total=len(stages), desc='training', unit='stage', leave=False) as bar:
         for name, batch_size in stages:
             stage = _build(spec, name, batch_size, torch.device(device))
             rates = [_samples_per_s(stage) for _ in range(repeats + 1)][1:]
             case = Case(f'{name}_batch_{batch_size}', f'torch-{device}', threads)
-            rows.append(value_row('training', case, rates, UNIT))
+            rows.append(figure(case, rates, UNIT))
             bar.update()
-    return Measured(tuple(rows))
+    return rows, []
 
 
 def _stages(spec: TrainingSpec) -> list[tuple[str, int]]:

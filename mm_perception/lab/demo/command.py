@@ -15,6 +15,7 @@ EXAMPLES = """examples:
   mm-perception demo
   mm-perception demo --bundle models/my_robot --out my_report
   mm-perception demo --recordings real --data ../shared/data
+  mm-perception demo --seconds-scale 0.4 --gif demo.gif
 
 exit code: 0 if every target was met, 1 if one was missed, 2 if the demonstration could not run.
 """
@@ -51,6 +52,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument('--device', default='auto', choices=('auto', 'cpu', 'cuda'))
     parser.add_argument('--seed', type=int, default=0, help='of the order of the recordings')
     parser.add_argument('--json', type=Path, help='write the summary to this file too')
+    parser.add_argument(
+        '--gif',
+        type=Path,
+        metavar='FILE',
+        help='write a moving picture of what failed and what was filled in (needs Pillow)',
+    )
     parser.add_argument('--no-report', action='store_true', help='write no report folder')
     parser.set_defaults(run=run)
 
@@ -79,8 +86,12 @@ def run(args: argparse.Namespace) -> int:
     bundle = load_bundle(args.bundle)
     from rich.console import Console
 
+    from mm_perception.lab.demo.pictures import draw_phases, load_pillow, write_gif
     from mm_perception.lab.demo.report import write_report
     from mm_perception.lab.demo.run import Demo, DemoOptions
+
+    if args.gif is not None:
+        load_pillow()
 
     console = Console(highlight=False)
     options = DemoOptions(
@@ -91,9 +102,12 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         seed=args.seed,
     )
-    summary, picture = Demo(bundle, options, console).run()
+    demo = Demo(bundle, options, console)
+    summary, ticks = demo.run()
     if not args.no_report:
-        write_report(args.out, summary, picture)
+        write_report(args.out, summary, draw_phases(ticks, demo.modalities))
+    if args.gif is not None:
+        write_gif(args.gif, ticks, demo.modalities)
     if args.json is not None:
         _write_json(args.json, summary)
     _print_targets(summary, console)

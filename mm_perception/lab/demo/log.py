@@ -5,7 +5,7 @@ from __future__ import annotations
 import bisect
 import json
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
@@ -171,12 +171,25 @@ class Tick:
 
     :param digit: the digit on show, if all used values stem from it; None if any is older.
     :param generated: per modality what was generated of it.
+    :param filled: per modality what was sent as its filled value.
     """
 
     status: Status
     latent: Received
     digit: Digit | None
     generated: Mapping[str, Received]
+    filled: Mapping[str, Received]
+
+    @property
+    def label(self) -> str:
+        """Label of the digit on show, empty if there is none."""
+        return self.digit.label if self.digit else ''
+
+    def shows(self, missing: Collection[str]) -> bool:
+        """Whether just these took no part and all of them were generated, of one digit."""
+        used = self.status.states.keys() - set(missing)
+        generated = self.generated.keys() >= set(missing)
+        return self.digit is not None and self.status.used == used and generated
 
 
 def gather_ticks(log: Log, names: Sequence[str], period_s: float) -> list[Tick]:
@@ -194,19 +207,13 @@ def gather_ticks(log: Log, names: Sequence[str], period_s: float) -> list[Tick]:
             continue
         times_ns = [status.tick_ns, *(status.data_ns(name) for name in status.used)]
         digits = {log.digit_at(time_ns) for time_ns in times_ns}
-        generated = {
-            name: found
-            for name in names
-            if (found := _match(log.generated[name], status, within_ns)) is not None
-        }
+        generated, filled = (
+            {n: found for n in names if (found := _match(entries[n], status, within_ns))}
+            for entries in (log.generated, log.filled)
+        )
         digit = digits.pop() if len(digits) == 1 else None
-        ticks.append(Tick(status, latent, digit, generated))
+        ticks.append(Tick(status, latent, digit, generated, filled))
     return ticks
-
-
-def find_filled(log: Log, name: str, tick: Tick, period_s: float) -> Received | None:
-    """Find what ``filled/<name>`` gave in a tick."""
-    return _match(log.filled[name], tick.status, round(0.5e9 * period_s))
 
 
 def _match(entries: list[Received], status: Status, within_ns: int) -> Received | None:

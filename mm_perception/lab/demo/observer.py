@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
-import rclpy
 from diagnostic_msgs.msg import DiagnosticArray
-from rclpy.context import Context
-from rclpy.executors import SingleThreadedExecutor
-from rclpy.node import Node
-from rclpy.qos import QoSProfile
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import String
 
@@ -22,15 +16,13 @@ from mm_perception.bundle import Bundle
 from mm_perception.engines.classifiers import load_classifiers
 from mm_perception.errors import InvalidInput
 from mm_perception.lab.demo.log import Digit, Log, Received, Status
+from mm_perception.lab.harness.client import RosClient
 from mm_perception.modalities import Modality
-from mm_perception.ros.codecs import input_codec, output_codec
+from mm_perception.ros.codecs import output_codec
 from mm_perception.ros.qos import latched_qos
 
-DEPTH = 20
-WAKE_S = 0.5
 
-
-class Observer:
+class Observer(RosClient):
     """
     Receives in a thread of its own, into a log.
 
@@ -39,46 +31,17 @@ class Observer:
     """
 
     def __init__(self, modalities: Mapping[str, Modality[Any]], domain_id: int) -> None:
+        super().__init__('observer', domain_id)
         self.log = Log()
-        self._context = Context()
-        rclpy.init(context=self._context, domain_id=domain_id)
-        self._node = Node('observer', context=self._context)
-        self._executor = SingleThreadedExecutor(context=self._context)
-        self._executor.add_node(self._node)
-        self._subscribe(String, 'replay/truth', self._take_truth, latched_qos())
-        self._subscribe(String, 'cmi/model_info', self._take_model_info, latched_qos())
-        self._subscribe(PointCloud2, 'latent', self._keep(self.log.latents))
+        self.subscribe(String, 'replay/truth', self._take_truth, latched_qos())
+        self.subscribe(String, 'cmi/model_info', self._take_model_info, latched_qos())
+        self.subscribe(PointCloud2, 'latent', self._keep(self.log.latents))
         for name, modality in modalities.items():
             kind = output_codec(modality.spec.kind).message_type
-            self._subscribe(kind, f'reconstruction/{name}', self._keep(self.log.generated[name]))
-            self._subscribe(kind, f'filled/{name}', self._keep(self.log.filled[name]))
-        self._subscribe(DiagnosticArray, 'cmi/status', self._take_status)
-        self._closing = threading.Event()
-        self._thread = threading.Thread(target=self._spin, name='observer', daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Leave the graph."""
-        # The thread ends before what it waits for: without its context rclpy can only fail.
-        self._closing.set()
-        self._executor.wake()
-        self._thread.join()
-        self._executor.shutdown()
-        self._node.destroy_node()
-        rclpy.shutdown(context=self._context)
-
-    def _spin(self) -> None:
-        while not self._closing.is_set():
-            self._executor.spin_once(timeout_sec=WAKE_S)
-
-    def _subscribe(
-        self,
-        message_type: type,
-        topic: str,
-        take: Callable[..., None],
-        qos: QoSProfile | int = DEPTH,
-    ) -> None:
-        self._node.create_subscription(message_type, topic, take, qos)
+            self.subscribe(kind, f'reconstruction/{name}', self._keep(self.log.generated[name]))
+            self.subscribe(kind, f'filled/{name}', self._keep(self.log.filled[name]))
+        self.subscribe(DiagnosticArray, 'cmi/status', self._take_status)
+        self.serve()
 
     def _keep(self, entries: list[Received]) -> Callable[[Any, dict[str, int]], None]:
         def keep(message: Any, info: dict[str, int]) -> None:
@@ -120,39 +83,16 @@ def _stamp_ns(header: Any) -> int | None:
     return None if header is None else header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
 
 
-def read_output(modality: Modality[Any], message: Any) -> np.ndarray:
-    """
-    Model array that a message of ``reconstruction/`` or ``filled/`` carries.
-
-    :returns: ``float32[shape]``.
-    :raises InvalidInput: if the message holds nothing usable, such as a stroke of no length.
-    """
-    return _READERS[modality.spec.kind](modality, message)
-
-
-def _read_raw(modality: Modality[Any], message: Any) -> np.ndarray:
-    """The modality's own sensor could have sent it."""
-    raw, _ = input_codec(modality.spec.kind).decode(message, 0, modality)
-    return modality.to_model(raw)
-
-
-def _read_mel(modality: Modality[Any], message: Any) -> np.ndarray:
-    pixels, _ = input_codec('image').decode(message, 0, modality)
-    return np.asarray(pixels, np.float32).reshape(modality.shape)
-
-
-def _read_numbers(modality: Modality[Any], message: Any) -> np.ndarray:
-    return np.asarray(message.data, np.float32).reshape(modality.shape)
-
-
-_READERS: dict[str, Callable[[Modality[Any], Any], np.ndarray]] = {
-    'image': _read_raw,
-    'trajectory': _read_raw,
-    'sound': _read_mel,
-    'vector': _read_numbers,
-    'symbol': _read_numbers,
-}
 UNREADABLE = '-'
+
+
+def read_output(modality: Modality[Any], entry: Received) -> np.ndarray:
+    """
+    Model array of a message of ``reconstruction/`` or ``filled/``: ``float32[shape]``.
+
+    :raises InvalidInput: if the message holds nothing usable.
+    """
+    return output_codec(modality.spec.kind).decode(modality, entry.message)
 
 
 class LabelReader:
@@ -183,7 +123,7 @@ class LabelReader:
         for entry in entries:
             if not entry.shows:
                 try:
-                    arrays.append(read_output(self._modalities[name], entry.message))
+                    arrays.append(read_output(self._modalities[name], entry))
                     readable.append(entry)
                 except InvalidInput:
                     entry.shows = UNREADABLE

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -14,14 +11,12 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rich.console import Console
 
 import mm_perception
 from mm_perception.bundle import Bundle
-from mm_perception.lab.demo.log import Log, Phase, gather_ticks, plan_phases, schedule_json
+from mm_perception.lab.demo.log import Log, Phase, Tick, gather_ticks, plan_phases, schedule_json
 from mm_perception.lab.demo.observer import LabelReader, Observer
-from mm_perception.lab.demo.report import draw_phases
 from mm_perception.lab.demo.scores import (
     latency_ms,
     one_sensor_out,
@@ -32,15 +27,13 @@ from mm_perception.lab.demo.scores import (
 )
 from mm_perception.lab.demo.screen import Screen
 from mm_perception.lab.harness.processes import (
-    DemoFailed,
     NodeProcess,
-    free_domain,
     interruptions_deferred,
-    ros_environment,
+    isolate,
+    running,
 )
 from mm_perception.modalities import Modality, build_modality
 
-START_S = 60.0
 REFRESH_S = 0.25
 AFTER_S = 0.3
 
@@ -83,42 +76,32 @@ class Demo:
             {spec.name: spec.max_age_s for spec in bundle.spec.modalities}, options.scale
         )
 
-    def run(self) -> tuple[dict[str, Any], np.ndarray]:
+    def run(self) -> tuple[dict[str, Any], dict[Phase, list[Tick]]]:
         """
         Run all phases.
 
-        :returns: what goes into summary.json, and the picture.
-        :raises DemoFailed: if a node ends or says nothing.
+        :returns: what goes into summary.json, and the ticks of every phase.
+        :raises NodeFailed: if a node ends or says nothing.
         """
         begin_s = time.monotonic()
         started = datetime.now(timezone.utc).isoformat(timespec='seconds')
-        domain = free_domain()
-        os.environ.update(ros_environment(domain))
-        # So that the nodes end with this process when it is told to end.
-        signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+        domain = isolate()
         with ExitStack() as stack:
-            cmi = self._start(stack, 'cmi_node', self._cmi_parameters())
-            replay = self._start(stack, 'replay_node', self._replay_parameters())
+            cmi = stack.enter_context(running('cmi_node', self._cmi_parameters()))
+            replay = stack.enter_context(running('replay_node', self._replay_parameters()))
             with interruptions_deferred():
                 observer = Observer(self.modalities, domain)
                 stack.callback(observer.close)
-            reader = LabelReader(self._bundle, self.modalities)
+            log, reader = observer.log, LabelReader(self._bundle, self.modalities)
             self._console.print(f'ROS_DOMAIN_ID={domain}; starting the nodes', style='dim')
-            _wait(lambda: bool(observer.log.statuses), cmi, 'cmi_node published no status')
-            log = observer.log
-            _wait(lambda: bool(log.latents), replay, 'no latent came')
+            observer.expect(lambda: log.statuses, cmi, 'cmi_node published no status')
+            observer.expect(lambda: log.latents, replay, 'no latent came')
             self._watch(log, reader, (cmi, replay))
-        summary = self._summary(log, reader)
+        reader.read_generated(log)
+        ticks = self._ticks(log)
+        summary = self._summary(log, ticks)
         summary |= {'seconds': round(time.monotonic() - begin_s, 1), 'started': started}
-        ticks = gather_ticks(log, list(self.modalities), 1.0 / self._options.rate_hz)
-        by_phase = ticks_by_phase(log, ticks, self.phases)
-        return summary, draw_phases(log, by_phase, self.modalities, 1.0 / self._options.rate_hz)
-
-    def _start(self, stack: ExitStack, module: str, parameters: Mapping[str, Any]) -> NodeProcess:
-        with interruptions_deferred():
-            node = NodeProcess(module, parameters)
-            stack.callback(node.stop)
-        return node
+        return summary, ticks
 
     def _cmi_parameters(self) -> dict[str, Any]:
         return {
@@ -150,17 +133,18 @@ class Demo:
                 screen.update(log, reader, now_ns)
                 if log.elapsed_s(now_ns) > remaining[0].end_s + AFTER_S:
                     phase = remaining.pop(0)
-                    screen.finish_phase(self._score(log, phase))
+                    ticks = self._ticks(log)[phase]
+                    screen.finish_phase(score_phase(phase, ticks, list(self.modalities)))
                 time.sleep(REFRESH_S)
 
-    def _score(self, log: Log, phase: Phase) -> dict[str, Any]:
-        names = list(self.modalities)
-        ticks = gather_ticks(log, names, 1.0 / self._options.rate_hz)
-        return score_phase(phase, ticks_by_phase(log, ticks, [phase])[phase], names)
+    def _ticks(self, log: Log) -> dict[Phase, list[Tick]]:
+        """Ticks of every phase so far."""
+        ticks = gather_ticks(log, list(self.modalities), 1.0 / self._options.rate_hz)
+        return ticks_by_phase(log, ticks, self.phases)
 
-    def _summary(self, log: Log, reader: LabelReader) -> dict[str, Any]:
-        reader.read_generated(log)
-        phases = [self._score(log, phase) for phase in self.phases]
+    def _summary(self, log: Log, ticks: Mapping[Phase, Sequence[Tick]]) -> dict[str, Any]:
+        names = list(self.modalities)
+        phases = [score_phase(phase, ticks[phase], names) for phase in self.phases]
         measured_hz = rate_hz(log.latents)
         singles = one_sensor_out(phases)
         reached = targets(singles, measured_hz, self._options.rate_hz)
@@ -187,12 +171,3 @@ def _versions() -> dict[str, str]:
         with suppress(PackageNotFoundError):
             versions[name] = version(name)
     return versions
-
-
-def _wait(condition: Any, node: NodeProcess, otherwise: str) -> None:
-    end_s = time.monotonic() + START_S
-    while not condition():
-        node.check()
-        if time.monotonic() > end_s:
-            raise DemoFailed(f'{otherwise} within {START_S:.0f} s; its log: {node.log_tail()}')
-        time.sleep(0.05)

@@ -11,9 +11,9 @@ import torch
 
 from mm_perception.data.dataset import MANIFEST, Dataset, complete_folder, save_dataset
 from mm_perception.errors import DataError
+from mm_perception.lab.digits.mhd import NAMES, to_bytes
 from mm_perception.lab.digits.pen import DIGITS
 
-NAMES = ('image', 'trajectory', 'sound', 'symbol')
 SPLITS = ('train', 'test')
 
 
@@ -62,16 +62,12 @@ def _read(path: Path) -> Dataset:
     return Dataset(
         names=NAMES,
         values={
-            'image': _bytes(images),
+            'image': to_bytes(images),
             'trajectory': trajectories.astype(np.float32),
-            'sound': _bytes(sounds.reshape(size, 128, 32)),
+            'sound': to_bytes(sounds.reshape(size, 128, 32)),
             'symbol': np.eye(10, dtype=np.float32),
         },
         index={'image': rows, 'trajectory': rows, 'sound': rows, 'symbol': labels},
         present=np.ones((size, len(NAMES)), bool),
         attributes={'label': (DIGITS, labels)},
     )
-
-
-def _bytes(values: np.ndarray) -> np.ndarray:
-    return np.rint(np.clip(values, 0.0, 1.0) * 255.0).astype(np.uint8)

@@ -86,9 +86,9 @@ class StrokeSampler:
         rows = np.flatnonzero(self.handwriting.labels == label)
         writers = np.array(self.handwriting.writers)[rows]
         favoured = round(by_writer * count)
-        names = _in_turn(np.unique(writers), favoured, rng)
+        names = in_turn(np.unique(writers), favoured, rng)
         chosen = [rng.choice(rows[writers == name]) for name in names]
-        return np.array([*chosen, *_in_turn(rows, count - favoured, rng)], np.int64)
+        return np.array([*chosen, *in_turn(rows, count - favoured, rng)], np.int64)
 
     def sample(
         self, rows: np.ndarray, points: int, rng: np.random.Generator
@@ -139,7 +139,7 @@ class StrokeSampler:
         return Plans(**changed, count=plans.count[rows])
 
 
-def _in_turn(items: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
+def in_turn(items: np.ndarray, count: int, rng: np.random.Generator) -> np.ndarray:
     """Take items at random, none twice before all were taken."""
     rounds = -(-count // len(items))
     return np.concatenate([items[:0], *(rng.permutation(items) for _ in range(rounds))])[:count]

@@ -8,7 +8,7 @@ O'Reilly and Plamondon 2009; the action plan of virtual targets as in Berio et a
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -57,10 +57,9 @@ class Plans:
 FIELDS = ('start', 'chord', 'turn', 'median', 'log_spread', 'log_skew')
 
 
-def concatenate_plans(parts: Sequence[Plans]) -> Plans:
-    """Join plans of several sets of strokes."""
-    names = (*FIELDS, 'count')
-    return Plans(*(np.concatenate([getattr(part, name) for part in parts]) for name in names))
+def join_plans(plans: Sequence[Plans], how: Callable[[list[np.ndarray]], np.ndarray]) -> Plans:
+    """Join plans by ``np.concatenate``, or those of single strokes by ``np.stack``."""
+    return Plans(*(how([getattr(plan, name) for plan in plans]) for name in (*FIELDS, 'count')))
 
 
 def draw(plans: Plans, points: int) -> Array:
@@ -112,11 +111,11 @@ def fit_plans(
             plan, error = _fit_chunk(strokes[first : first + CHUNK], steps, bar)
             plans.append(plan)
             errors.append(error)
-    return concatenate_plans(plans), np.concatenate(errors)
+    return join_plans(plans, np.concatenate), np.concatenate(errors)
 
 
 def _fit_chunk(strokes: Array, steps: int, bar: tqdm) -> tuple[Plans, Array]:
-    first = _concatenate_single([_initial_plan(stroke) for stroke in strokes])
+    first = join_plans([_initial_plan(stroke) for stroke in strokes], np.stack)
     tensors = [torch.from_numpy(getattr(first, name)).requires_grad_() for name in FIELDS]
     used = torch.arange(PRIMITIVES) < torch.from_numpy(first.count)[:, None]
     # Primitives that are not in use never move.
@@ -158,21 +157,12 @@ def _positions(tensors: Sequence[torch.Tensor], times: torch.Tensor) -> torch.Te
     late = skew * (times[:, None] - median) / log_spread.exp()
     done = torch.special.ndtr(torch.log1p(late.clamp(min=-0.999)) / skew)
     half = turn / 2
-    length = done * _sinc(half * done) / _sinc(half)
+    length = done * torch.sinc(half * done / torch.pi) / torch.sinc(half / torch.pi)
     angle = half * (done - 1)
     along, across = length * angle.cos(), length * angle.sin()
     x = along * chord[..., 0] - across * chord[..., 1]
     y = across * chord[..., 0] + along * chord[..., 1]
     return start + torch.stack([x.sum(-1), y.sum(-1)], -1)
-
-
-def _sinc(x: torch.Tensor) -> torch.Tensor:
-    return torch.sinc(x / torch.pi)
-
-
-def _concatenate_single(plans: list[Plans]) -> Plans:
-    names = (*FIELDS, 'count')
-    return Plans(*(np.stack([getattr(plan, name) for plan in plans]) for name in names))
 
 
 def _initial_plan(stroke: Array) -> Plans:

@@ -14,7 +14,7 @@ from tqdm import tqdm
 from mm_perception.config import load_training
 from mm_perception.data.dataset import MANIFEST, Dataset, complete_folder, save_build, save_dataset
 from mm_perception.errors import DataError
-from mm_perception.lab.digits.handwriting import StrokeSampler, fit_handwriting
+from mm_perception.lab.digits.handwriting import StrokeSampler, fit_handwriting, in_turn
 from mm_perception.lab.digits.pen import DIGITS, PenDigit, load_pen_digits, render_stroke
 from mm_perception.lab.digits.recordings import LIST_FILE, Recording, save_recordings
 from mm_perception.lab.digits.speech import (
@@ -76,7 +76,7 @@ def draw_strokes(
             for k, (stroke, duration) in enumerate(zip(strokes, seconds, strict=True), first):
                 times = np.linspace(0.0, duration, POINTS, dtype=np.float32)
                 trajectories[k] = modalities['trajectory'].to_model(Motion(stroke, times))
-                images[k] = _bytes(modalities['image'].to_model(render_stroke(stroke, *FRAME)))
+                images[k] = to_bytes(modalities['image'].to_model(render_stroke(stroke, *FRAME)))
             bar.update(len(strokes))
     writers = sampler.handwriting.writers
     return Part(
@@ -106,7 +106,7 @@ def hear_sounds(
             if tenths != 10:
                 waveform = change_speed(waveform, tenths)
                 waveform = add_noise(waveform, rng.uniform(*NOISE_SNR_DB), rng)
-            values.append(_bytes(modalities['sound'].to_model(waveform)))
+            values.append(to_bytes(modalities['sound'].to_model(waveform)))
             labels.append(int(utterance.label))
             origins.append(utterance.speaker)
     return Part({'sound': np.stack(values)}, np.array(labels), origins)
@@ -123,8 +123,7 @@ def pair_by_label(strokes: Part, sounds: Part, rng: np.random.Generator) -> Data
     for label in range(10):
         rows = np.flatnonzero(strokes.labels == label)
         heard = np.flatnonzero(sounds.labels == label)
-        rounds = -(-len(rows) // len(heard))
-        chosen[rows] = np.concatenate([rng.permutation(heard) for _ in range(rounds)])[: len(rows)]
+        chosen[rows] = in_turn(heard, len(rows), rng)
     order = rng.permutation(size)
     writers, writer = np.unique(strokes.origins, return_inverse=True)
     speakers, speaker = np.unique(sounds.origins, return_inverse=True)
@@ -146,8 +145,9 @@ def pair_by_label(strokes: Part, sounds: Part, rng: np.random.Generator) -> Data
     )
 
 
-def _bytes(array: np.ndarray) -> np.ndarray:
-    return np.rint(array * 255.0).astype(np.uint8)
+def to_bytes(array: np.ndarray) -> np.ndarray:
+    """Levels from 0 to 1 as bytes, ``uint8``; what lies beyond is cut off."""
+    return np.rint(np.clip(array, 0.0, 1.0) * 255.0).astype(np.uint8)
 
 
 VALIDATION_SPEAKER_SIZE = 500

@@ -7,7 +7,7 @@ import math
 import struct
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -101,8 +101,8 @@ def build_images(
         raise DataError(f'the validation size is {validation_size}; give 1 to {len(training) - 1}')
     order = np.random.default_rng(seed).permutation(len(training))
     parts = {
-        'train': _take(training, np.sort(order[:-validation_size])),
-        'validation': _take(training, np.sort(order[-validation_size:])),
+        'train': training.subset(np.sort(order[:-validation_size])).shown(),
+        'validation': training.subset(np.sort(order[-validation_size:])).shown(),
         'test': test,
     }
     with complete_folder(out, MANIFEST) as scratch:
@@ -135,11 +135,3 @@ def _read(folder: Path, stem: str, collection: Collection) -> Dataset:
         present=np.ones((len(labels), len(NAMES)), bool),
         attributes={'label': (collection.labels, labels)},
     )
-
-
-def _take(dataset: Dataset, rows: np.ndarray) -> Dataset:
-    """Some rows, with only their own images."""
-    part = dataset.subset(rows)
-    images = {'image': dataset.values['image'][rows]}
-    index = {**part.index, 'image': np.arange(len(rows))}
-    return replace(part, values={**dataset.values, **images}, index=index)

@@ -1,1 +1,1 @@
-"""Processes and robots that tests, demonstration and benchmark share."""
+"""Nodes in processes of their own, and clients of their topics."""

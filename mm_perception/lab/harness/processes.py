@@ -1,15 +1,18 @@
-"""The demonstration's nodes: processes of their own, on a ROS domain of their own."""
+"""Nodes of this package in processes of their own, on a ROS domain of their own."""
 
 from __future__ import annotations
 
+import os
 import random
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 from mm_perception.errors import MMPerceptionError
@@ -22,25 +25,25 @@ NODES = {
     'echo_node': 'mm_perception.lab.benchmark.echo_node',
 }
 DOMAINS = range(1, 102)
-STOP_S = 5.0
+STOP_S = 20.0
 TAIL_LINES = 3
 
 
-class DemoFailed(MMPerceptionError):
-    """The demonstration could not run to its end."""
+class NodeFailed(MMPerceptionError):
+    """A node ended, or did not do in time what it was started for."""
 
 
 def free_domain() -> int:
     """
     Find a ROS domain that nobody on this machine uses.
 
-    :raises DemoFailed: if there is none.
+    :raises NodeFailed: if there is none.
     """
     for domain in random.sample(DOMAINS, len(DOMAINS)):
         # Ports of the first participant, from the RTPS specification.
         if all(_is_free(7400 + 250 * domain + offset) for offset in (0, 10, 11)):
             return domain
-    raise DemoFailed('no free ROS domain: every one is in use on this machine')
+    raise NodeFailed('no free ROS domain: every one is in use on this machine')
 
 
 def _is_free(port: int) -> bool:
@@ -53,12 +56,26 @@ def _is_free(port: int) -> bool:
 
 
 def ros_environment(domain_id: int) -> dict[str, str]:
-    """Environment variables of all processes of the demonstration."""
+    """Environment variables that keep nodes among themselves: one domain, this machine only."""
     return {
         'ROS_DOMAIN_ID': str(domain_id),
         'ROS_AUTOMATIC_DISCOVERY_RANGE': 'LOCALHOST',
         **transport_environment(),
     }
+
+
+def isolate() -> int:
+    """
+    Put this process and those that it starts on a free domain, and let them end together.
+
+    :returns: the domain.
+    :raises NodeFailed: if there is none.
+    """
+    domain = free_domain()
+    os.environ.update(ros_environment(domain))
+    # SystemExit unwinds what was started.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
+    return domain
 
 
 @contextmanager
@@ -78,53 +95,102 @@ def interruptions_deferred() -> Iterator[None]:
 
 class NodeProcess:
     """
-    A node of this package in a process of its own.
+    A node of this package in a process of its own, with its log in a file.
 
     :param name: one of :data:`NODES`.
+    :param log: file for everything that it writes.
     :param parameters: of the node.
+    :param arguments: what follows ``--ros-args`` besides.
+    :param program: what Python runs in place of the node's module.
+    :param environment: added to that of this process.
     """
 
-    def __init__(self, name: str, parameters: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        name: str,
+        log: Path,
+        parameters: Mapping[str, Any] | None = None,
+        arguments: Sequence[str] = (),
+        program: Sequence[str] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.name = name
-        self._log = tempfile.TemporaryFile('w+')  # noqa: SIM115 - closed in stop
-        command = [sys.executable, '-m', NODES[name], '--ros-args']
-        for key, value in parameters.items():
+        self._log = log
+        command = [sys.executable, *(program or ('-m', NODES[name])), '--ros-args', *arguments]
+        for key, value in (parameters or {}).items():
             command += ['-p', f'{key}:={_as_yaml(value)}']
-        self._process = subprocess.Popen(
-            command, stdout=self._log, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL
-        )
+        with log.open('w') as file:
+            self.process = subprocess.Popen(
+                command,
+                stdout=file,
+                stderr=subprocess.STDOUT,
+                stdin=subprocess.DEVNULL,
+                env={**os.environ, **(environment or {})},
+            )
 
     @property
-    def pid(self) -> int:
-        """Number of the process."""
-        return self._process.pid
+    def log(self) -> str:
+        """Everything that it wrote so far."""
+        return self._log.read_text(errors='replace')
+
+    def log_tail(self) -> str:
+        """Last lines of what it wrote, as one line."""
+        lines = [line.strip() for line in self.log.splitlines() if line.strip()]
+        return ' | '.join(lines[-TAIL_LINES:]) or 'it wrote nothing'
 
     def check(self) -> None:
         """
         Make sure that it still runs.
 
-        :raises DemoFailed: with the last lines of its log.
+        :raises NodeFailed: with the last lines of its log.
         """
-        code = self._process.poll()
+        code = self.process.poll()
         if code is not None:
-            raise DemoFailed(f'{self.name} ended with exit code {code}: {self.log_tail()}')
+            raise NodeFailed(f'{self.name} ended with exit code {code}: {self.log_tail()}')
 
-    def log_tail(self) -> str:
-        """Last lines of what it wrote, as one line."""
-        self._log.seek(0)
-        lines = [line.strip() for line in self._log if line.strip()]
-        return ' | '.join(lines[-TAIL_LINES:]) or 'it wrote nothing'
+    def resident_bytes(self) -> int:
+        """Memory that it has now."""
+        return int(self._facts.memory_info().rss)
 
-    def stop(self) -> None:
-        """End the process, politely first."""
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGINT)
-            try:
-                self._process.wait(STOP_S)
-            except subprocess.TimeoutExpired:
-                self._process.kill()
-                self._process.wait()
-        self._log.close()
+    def cpu_percent(self) -> float:
+        """CPU time of all threads since the last call, in % of one core; 0 at the first call."""
+        return float(self._facts.cpu_percent())
+
+    def stop(self, number: int = signal.SIGINT) -> int:
+        """Signal it, kill it if it does not end; returns the exit code."""
+        if self.process.poll() is None:
+            self.process.send_signal(number)
+        try:
+            return self.process.wait(STOP_S)
+        except subprocess.TimeoutExpired:
+            return self.kill()
+
+    def kill(self) -> int:
+        """End it in any case; returns the exit code."""
+        self.process.kill()
+        return self.process.wait()
+
+    @cached_property
+    def _facts(self) -> Any:
+        import psutil  # the demonstration does without
+
+        return psutil.Process(self.process.pid)
+
+
+@contextmanager
+def running(name: str, parameters: Mapping[str, Any]) -> Iterator[NodeProcess]:
+    """
+    Run a node for a while, as :class:`NodeProcess`.
+
+    :raises NodeFailed: in the end if it ended by itself.
+    """
+    with ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        with interruptions_deferred():
+            node = NodeProcess(name, Path(folder) / 'log', parameters)
+            stack.callback(node.stop)
+        yield node
+        node.check()
 
 
 def _as_yaml(value: Any) -> str:

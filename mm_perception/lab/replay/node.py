@@ -22,7 +22,7 @@ from mm_perception.lab.replay.playlist import (
     parse_schedule,
     phase_name,
 )
-from mm_perception.lab.replay.sensors import Camera, Labeller, Microphone, Pen
+from mm_perception.lab.replay.sensors import Camera, make_sensors
 from mm_perception.ros.lifecycle import run_node
 from mm_perception.ros.parameters import Parameters, ParameterSpec
 from mm_perception.ros.qos import overridable
@@ -91,8 +91,16 @@ class ReplayNode(Node):
         super().__init__('replay', **kwargs)
         self.parameters = Parameters(self)
         self.parameters.declare(ROWS)
-        recordings = self._load()
-        self._sensors = self._make_sensors({recording.label for recording in recordings})
+        self._recordings = self._load()
+        get = self.parameters
+        self._sensors = make_sensors(
+            self._recordings,
+            get['seed'],
+            get['camera_rate_hz'],
+            get['audio_chunk_s'],
+            get['trajectory_period_s'],
+            get['symbol_period_s'],
+        )
         names = [sensor.name for sensor in self._sensors]
         self._schedule = parse_schedule(self.parameters['schedule'], names)
         self._publishers_of = {
@@ -103,12 +111,12 @@ class ReplayNode(Node):
         }
         latched = QoSProfile(depth=10, durability=DurabilityPolicy.TRANSIENT_LOCAL)
         self._truth = self.create_publisher(String, '~/truth', latched)
-        self._recordings = recordings
         self._playlist: Playlist | None = None
+        self._told: Shown | None = None
         self._truth_due_ns = 0
         self.create_timer(STEP_S, self._step)
         self.get_logger().info(
-            f'{len(recordings)} recordings, {len(self._schedule)} scheduled failures'
+            f'{len(self._recordings)} recordings, {len(self._schedule)} scheduled failures'
         )
 
     def release(self) -> None:
@@ -128,55 +136,32 @@ class ReplayNode(Node):
             raise DataError(f'{folder}: holds no recordings')
         return recordings
 
-    def _make_sensors(self, labels: set[str]) -> tuple[Camera, Microphone, Pen, Labeller]:
-        get = self.parameters
-        seed = get['seed']
-        return (
-            Camera(1.0 / get['camera_rate_hz'], seed),
-            Microphone(float(get['audio_chunk_s']), seed + 1),
-            Pen(float(get['trajectory_period_s']), seed + 2),
-            Labeller(float(get['symbol_period_s']), seed + 3, labels),
-        )
-
     def _qos(self, name: str) -> QoSProfile:
         if name == Camera.name:
             reliability = RELIABILITY[self.parameters['image_reliability']]
             return QoSProfile(depth=1, reliability=reliability)
         return QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)
 
-    def _now_ns(self) -> int:
-        return int(self.get_clock().now().nanoseconds)
-
     def _step(self) -> None:
-        """Send what is due, of the digit on show and of those that follow it by now."""
-        now_ns = self._now_ns()
+        """Send what is due, of the digit on show and of those that it followed since."""
+        now_ns = int(self.get_clock().now().nanoseconds)
         if self._playlist is None:
             if self.parameters['wait_for_subscribers'] and not self._all_have_subscribers():
                 return
-            self._playlist = self._begin(now_ns)
-        while True:
-            self._send(self._playlist.shown, now_ns)
-            if now_ns < self._playlist.shown.end_ns:
-                break
-            self._playlist.advance()
-            for sensor in self._sensors:
-                sensor.restart()
-            self._truth_due_ns = 0
+            period_s, seed = self.parameters['digit_period_s'], self.parameters['seed']
+            self._playlist = Playlist(self._recordings, period_s, seed, now_ns)
+            self._start_ns = now_ns
+        for shown in self._playlist.until(now_ns):
+            self._send(shown, now_ns)
 
     def _all_have_subscribers(self) -> bool:
         return all(p.get_subscription_count() > 0 for p in self._publishers_of.values())
 
-    def _begin(self, now_ns: int) -> Playlist:
-        """Begin the schedule and show the first recording."""
-        self._start_ns = now_ns
-        period_s, seed = self.parameters['digit_period_s'], self.parameters['seed']
-        return Playlist(self._recordings, period_s, seed, now_ns)
-
     def _send(self, shown: Shown, now_ns: int) -> None:
         elapsed_s = (min(now_ns, shown.end_ns) - self._start_ns) * 1e-9
         faults = active_faults(self._schedule, elapsed_s)
-        if now_ns >= self._truth_due_ns:
-            self._truth_due_ns = now_ns + round(TRUTH_PERIOD_S * 1e9)
+        if shown is not self._told or now_ns >= self._truth_due_ns:
+            self._told, self._truth_due_ns = shown, now_ns + round(TRUTH_PERIOD_S * 1e9)
             self._publish_truth(shown, elapsed_s, faults)
         for sensor in self._sensors:
             for message in sensor.due(shown, now_ns, faults.get(sensor.name)):

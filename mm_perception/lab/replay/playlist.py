@@ -168,9 +168,16 @@ class Playlist:
         self._period_s = period_s
         self.shown = self._show(0, start_ns)
 
-    def advance(self) -> None:
-        """Go on to the next recording, which begins where this one ends."""
-        self.shown = self._show(self.shown.index + 1, self.shown.end_ns)
+    def until(self, now_ns: int) -> Iterator[Shown]:
+        """
+        Go on until the recording that is on show at a time.
+
+        :returns: what was on show since the last call, each from where the one before ended.
+        """
+        yield self.shown
+        while now_ns >= self.shown.end_ns:
+            self.shown = self._show(self.shown.index + 1, self.shown.end_ns)
+            yield self.shown
 
     def _show(self, index: int, start_ns: int) -> Shown:
         recording = next(self._order)

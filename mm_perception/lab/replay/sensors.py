@@ -13,6 +13,7 @@ from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
 from mm_perception.lab.digits.pen import render_stroke
+from mm_perception.lab.digits.recordings import Recording
 from mm_perception.lab.replay.playlist import FROZEN, SILENT, Shown, sound_track
 from mm_perception.modalities import Motion, Waveform
 from mm_perception.ros.codecs import audio_message, image_message, trajectory_message
@@ -43,6 +44,7 @@ class ReplayedSensor(ABC):
     def __init__(self, period_s: float, seed: int) -> None:
         self.period_s = period_s
         self.rng = np.random.default_rng(seed)
+        self._shown: Shown | None = None
         self._next = 0
         self._raw: Any = None
 
@@ -60,6 +62,8 @@ class ReplayedSensor(ABC):
 
         :param fault: one of the schedule's faults, or None.
         """
+        if shown is not self._shown:
+            self._shown, self._next = shown, 0
         elapsed_s = min((now_ns - shown.start_ns) * 1e-9, shown.duration_s)
         if self.gathers:
             end = math.floor(elapsed_s / self.period_s + 1e-6)
@@ -71,10 +75,6 @@ class ReplayedSensor(ABC):
             frames = range(max(last, self._next), last + 1)
         self._next = max(self._next, frames.stop)
         return [m for k in frames if (m := self._frame(shown, k, fault)) is not None]
-
-    def restart(self) -> None:
-        """Another recording begins."""
-        self._next = 0
 
     def _frame(self, shown: Shown, frame: int, fault: str | None) -> Any | None:
         if fault == SILENT:
@@ -97,14 +97,15 @@ class Camera(ReplayedSensor):
         'noise': lambda pixels, sensor: sensor.rng.integers(0, 256, pixels.shape, np.uint8),
     }
 
-    _drawn = -1
+    def __init__(self, period_s: float, seed: int) -> None:
+        super().__init__(period_s, seed)
+        self._noise = self.rng.integers(0, 2, 2 * FRAME_VALUES, np.uint8)
+        self._drawn: Shown | None = None
 
     def raw(self, shown: Shown, frame: int) -> np.ndarray:
         """Drawn once per recording: ``uint8[480, 640, 3]``; no two frames are equal."""
-        if self._drawn < 0:
-            self._noise = self.rng.integers(0, 2, 2 * FRAME_VALUES, np.uint8)
-        if self._drawn != shown.index:
-            self._drawn = shown.index
+        if self._drawn is not shown:
+            self._drawn = shown
             self._picture = render_stroke(shown.recording.stroke.points)
         start = int(self.rng.integers(FRAME_VALUES))
         noise = self._noise[start : start + FRAME_VALUES]
@@ -126,13 +127,13 @@ class Microphone(ReplayedSensor):
             sound, _noise(len(sound.samples), NOISE_LEVEL, sensor.rng)
         ),
     }
-    _heard = -1
+    _heard: Shown | None = None
 
     def raw(self, shown: Shown, frame: int) -> Waveform:
         """One chunk; the last of a recording may be shorter."""
         rate_hz = shown.recording.speech.rate_hz
-        if self._heard != shown.index:
-            self._heard = shown.index
+        if self._heard is not shown:
+            self._heard = shown
             track = sound_track(shown)
             self._track = track + _noise(len(track), NOISE_FLOOR, self.rng)
         start, end = (round(k * self.period_s * rate_hz) for k in (frame, frame + 1))
@@ -194,6 +195,28 @@ class Labeller(ReplayedSensor):
     def message(self, raw: str, stamp_ns: int) -> String:
         """A label has no stamp of its own."""
         return String(data=raw)
+
+
+def make_sensors(
+    recordings: Collection[Recording],
+    seed: int = 0,
+    camera_rate_hz: float = 30.0,
+    audio_chunk_s: float = 0.04,
+    trajectory_period_s: float = 0.4,
+    symbol_period_s: float = 0.3,
+) -> tuple[Camera, Microphone, Pen, Labeller]:
+    """
+    Make the four sensors that watch recordings.
+
+    :param seed: of all noise.
+    """
+    labels = {recording.label for recording in recordings}
+    return (
+        Camera(1.0 / camera_rate_hz, seed),
+        Microphone(audio_chunk_s, seed + 1),
+        Pen(trajectory_period_s, seed + 2),
+        Labeller(symbol_period_s, seed + 3, labels),
+    )
 
 
 def _with(sound: Waveform, samples: np.ndarray) -> Waveform:

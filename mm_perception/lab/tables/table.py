@@ -1,15 +1,13 @@
-"""A table of a paper as data, and the models that it needs."""
+"""A table of a paper as data, and the training that each of its models needs."""
 
 from __future__ import annotations
 
-import hashlib
-import json
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from mm_perception.config import from_plain, read_yaml, to_plain
+from mm_perception.config import from_plain, read_yaml
 from mm_perception.errors import ConfigError
 from mm_perception.evaluation.generation import Row
 from mm_perception.resources import share_directory
@@ -27,7 +25,8 @@ class Scale:
     :param minutes: how long it takes on two CPU cores; 0 where that was not measured.
     :param rows: training rows, drawn at random; 0 for all.
     :param test_rows: rows to measure on, drawn at random; 0 for all.
-    :param judge_rows: rows that classifiers and feature encoders learn from; 0 for all.
+    :param judge_rows: rows that the evaluators (classifiers, feature encoders) learn from; 0 for
+        all.
     :param judge_epochs: how long they learn.
     :param samples: importance samples per test row.
     :param changes: to every training configuration.
@@ -170,14 +169,10 @@ class Table:
         return self.scales[name]
 
 
-def table_folder() -> Path:
-    """Where the tables lie."""
-    return share_directory() / 'config' / 'tables'
-
-
-def known_tables() -> tuple[str, ...]:
-    """Names of all tables."""
-    return tuple(sorted(file.stem for file in table_folder().glob('*.yaml')))
+def known_tables() -> dict[str, Path]:
+    """Files of all tables by name."""
+    files = (share_directory() / 'config' / 'tables').glob('*.yaml')
+    return {file.stem: file for file in sorted(files)}
 
 
 def load_table(name: str) -> Table:
@@ -187,8 +182,8 @@ def load_table(name: str) -> Table:
     :param name: of a table that is known, or a YAML file.
     :raises ConfigError: if there is none of that name, or it does not fit.
     """
-    file = Path(name) if name.endswith('.yaml') else table_folder() / f'{name}.yaml'
-    if not file.is_file():
+    file = Path(name) if name.endswith('.yaml') else known_tables().get(name)
+    if file is None or not file.is_file():
         raise ConfigError(f'no table "{name}"; known: {", ".join(known_tables())}')
     data = dict(read_yaml(file))
     try:
@@ -197,11 +192,8 @@ def load_table(name: str) -> Table:
         raise ConfigError(f'{file}: {error}') from error
 
 
-SHARED = 'shared'
-
-
 @dataclass(frozen=True)
-class RunSettings:
+class TableOptions:
     """
     How a table is run.
 
@@ -222,89 +214,45 @@ class RunSettings:
     jobs: int = 1
     quiet: bool = False
 
+    def folder(self, table: Table) -> Path:
+        """Where a table's models and figures go: each scale has its own."""
+        suffix = '' if self.scale == 'default' else f'-{self.scale}'
+        return self.out / f'{table.name}{suffix}'
 
-@dataclass(frozen=True)
-class Unit:
+
+def variant_training(
+    table: Table, options: TableOptions, dataset: str, variant: Variant
+) -> TrainingSpec:
     """
-    One model to train and to measure.
+    Training of a variant on a dataset: the configuration with all changes of a table.
 
-    :param spec: its training, ``dataset`` being the full dataset.
+    :raises ConfigError: if the configuration does not fit.
     """
-
-    dataset: str
-    variant: str
-    spec: TrainingSpec
-    folder: Path
-    bundle: str = ''
-
-    @property
-    def seed(self) -> int:
-        """Of the training."""
-        return self.spec.seed
-
-    @property
-    def key(self) -> str:
-        """Hash of all that decides the trained model, but for the data's content."""
-        return digest([to_plain(self.spec), self.bundle])
-
-
-@dataclass(frozen=True)
-class Plan:
-    """A table with the models that it needs, and what judges them on each dataset."""
-
-    table: Table
-    scale: Scale
-    settings: RunSettings
-    units: tuple[Unit, ...]
-    judges: Mapping[str, TrainingSpec]
-
-    @property
-    def folder(self) -> Path:
-        """Where the table's models and figures go."""
-        return table_output(self.table, self.settings)
-
-    @property
-    def shared(self) -> Path:
-        """Where goes what several models or tables use."""
-        return self.settings.out / SHARED
+    entry, scale = table.datasets[dataset], table.scale(options.scale)
+    data = read_yaml(share_directory() / 'config' / (variant.config or entry.config))
+    steps: Sequence[Mapping[str, Any]] = (
+        entry.changes,
+        scale.changes,
+        entry.scales.get(options.scale, {}),
+        variant.changes,
+        variant.scales.get(options.scale, {}),
+    )
+    for changes in steps:
+        data = merge(data, changes)
+    try:
+        spec = from_plain(TrainingSpec, data)
+    except ConfigError as error:
+        raise ConfigError(f'table {table.name}, variant {variant.title}: {error}') from error
+    spec = replace(spec, dataset=options.dataset or spec.dataset)
+    return _limited(spec, options.epochs) if options.epochs else spec
 
 
-def make_plan(table: Table, settings: RunSettings) -> Plan:
-    """
-    List the models of a table.
-
-    :raises ConfigError: if a variant is unknown or a configuration does not fit.
-    """
-    unknown = set(settings.variants) - set(table.variants)
-    if unknown:
-        raise ConfigError(
-            f'table {table.name} has no variant {", ".join(sorted(unknown))};'
-            f' it has: {", ".join(table.variants)}'
-        )
-    if settings.dataset and len(table.datasets) > 1:
-        raise ConfigError(f'--dataset: table {table.name} has several datasets; leave it out')
-    scale = table.scale(settings.scale)
-    chosen = [n for n in table.variants if not settings.variants or n in settings.variants]
-    units = [
-        _unit(table, settings, dataset, name, seed)
-        for dataset in table.datasets
-        for seed in range(settings.seeds or scale.seeds)
-        for name in chosen
-        if seed == 0 or not table.variants[name].bundle
-    ]
-    judges = {name: _judges(table, settings, name) for name in table.datasets}
-    return Plan(table, scale, settings, tuple(units), judges)
-
-
-def table_output(table: Table, settings: RunSettings) -> Path:
-    """Folder of a table's models: each scale has its own."""
-    suffix = '' if settings.scale == 'default' else f'-{settings.scale}'
-    return settings.out / f'{table.name}{suffix}'
-
-
-def digest(value: Any) -> str:
-    """Hash of plain data, 16 hexadecimal digits."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:16]
+def evaluator_training(table: Table, options: TableOptions, dataset: str) -> TrainingSpec:
+    """Training of the classifiers and feature encoders that evaluate the models of a dataset."""
+    spec = variant_training(table, options, dataset, Variant('evaluators'))
+    epochs = table.scale(options.scale).judge_epochs
+    epochs = min(epochs, options.epochs or epochs)
+    return replace(spec, seed=0, classifiers=replace(spec.classifiers, epochs=epochs))
 
 
 def merge(base: Any, changes: Any) -> Any:
@@ -327,42 +275,6 @@ def merge(base: Any, changes: Any) -> Any:
         if change is None:
             del result[key]
     return result
-
-
-def _unit(table: Table, settings: RunSettings, dataset: str, name: str, seed: int) -> Unit:
-    variant = table.variants[name]
-    prefix = f'{dataset}.' if len(table.datasets) > 1 else ''
-    label = f'{prefix}{name}'
-    spec = replace(_spec(table, settings, dataset, variant), name=f'{table.name}.{label}')
-    folder = table_output(table, settings) / f'{label}-{seed}'
-    return Unit(dataset, name, replace(spec, seed=seed), folder, variant.bundle)
-
-
-def _spec(table: Table, settings: RunSettings, dataset: str, variant: Variant) -> TrainingSpec:
-    entry, scale = table.datasets[dataset], table.scale(settings.scale)
-    data = read_yaml(share_directory() / 'config' / (variant.config or entry.config))
-    steps: Sequence[Mapping[str, Any]] = (
-        entry.changes,
-        scale.changes,
-        entry.scales.get(settings.scale, {}),
-        variant.changes,
-        variant.scales.get(settings.scale, {}),
-    )
-    for changes in steps:
-        data = merge(data, changes)
-    try:
-        spec = from_plain(TrainingSpec, data)
-    except ConfigError as error:
-        raise ConfigError(f'table {table.name}, variant {variant.title}: {error}') from error
-    spec = replace(spec, dataset=settings.dataset or spec.dataset)
-    return _limited(spec, settings.epochs) if settings.epochs else spec
-
-
-def _judges(table: Table, settings: RunSettings, dataset: str) -> TrainingSpec:
-    spec = _spec(table, settings, dataset, Variant('judges'))
-    epochs = table.scale(settings.scale).judge_epochs
-    epochs = min(epochs, settings.epochs or epochs)
-    return replace(spec, seed=0, classifiers=replace(spec.classifiers, epochs=epochs))
 
 
 def _limited(spec: TrainingSpec, epochs: int) -> TrainingSpec:

@@ -1,12 +1,13 @@
-"""One model of a table: train it, measure it, keep the rows."""
+"""One model of a table: its data, its training, what evaluates it, and the rows of figures."""
 
 from __future__ import annotations
 
 import json
 import shutil
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -16,293 +17,344 @@ from mm_perception.bundle import MANIFEST, Bundle, load_bundle
 from mm_perception.config import to_plain
 from mm_perception.data.dataset import Dataset, load_dataset
 from mm_perception.engines.build import reference_engine
+from mm_perception.engines.classifiers import Classifiers
 from mm_perception.engines.engine import Engine
 from mm_perception.engines.torch_engine import load_model
 from mm_perception.errors import ConfigError
-from mm_perception.evaluation.coherence import measure_accuracy
-from mm_perception.evaluation.frechet import measure_frechet
+from mm_perception.evaluation.coherence import classifier_accuracy, measure_coherence
+from mm_perception.evaluation.frechet import Encode, measure_frechet
 from mm_perception.evaluation.generation import Row, label_indices, subsets
 from mm_perception.evaluation.likelihood import measure_likelihood, paper_terms
-from mm_perception.lab.tables.evaluators import FEATURES, READ, Judges, train_judges
-from mm_perception.lab.tables.table import Column, Unit, digest
-from mm_perception.spec import TrainingSpec
-from mm_perception.training.run import Run, checkpoint, fit_unimodal, train, trains_apart
+from mm_perception.lab.tables.data import digest, key_of, prepare_data
+from mm_perception.lab.tables.features import train_features
+from mm_perception.lab.tables.table import (
+    Column,
+    Scale,
+    Table,
+    TableOptions,
+    evaluator_training,
+    variant_training,
+)
+from mm_perception.modalities import build_modality
+from mm_perception.spec import StageSpec, TrainingSpec
+from mm_perception.training.run import (
+    Run,
+    checkpoint,
+    fit_unimodal,
+    train,
+    train_classifiers,
+    trains_apart,
+)
 from mm_perception.training.stages import autoencoder_part
 
-
-@dataclass(frozen=True)
-class Subject:
-    """
-    A trained model, the data that it is measured on, and who judges.
-
-    :param samples: importance samples per row.
-    """
-
-    bundle: Bundle
-    engine: Engine
-    test: Dataset
-    judges: Judges
-    samples: int
-
-    @property
-    def labels(self) -> np.ndarray:
-        """True label indices of the test rows, ``int64[N]``."""
-        labels = label_indices(self.test, self.bundle.spec)
-        assert labels is not None  # judges were trained with them
-        return labels
-
-
-Measure = Callable[[Subject, Sequence[Column]], list[Row]]
-
-
-def measure(subject: Subject, columns: Collection[Column]) -> list[Row]:
-    """
-    Measure all that the columns of a table ask for.
-
-    :raises ConfigError: if a column names an unknown metric.
-    """
-    rows = []
-    for metric in dict.fromkeys(column.metric for column in columns):
-        asking = [column for column in columns if column.metric == metric]
-        rows += find_measure(metric)(subject, asking)
-    return rows
-
-
-def find_measure(metric: str) -> Measure:
-    """
-    Find the function that measures a metric.
-
-    :raises ConfigError: if there is none.
-    """
-    if metric not in MEASURES:
-        raise ConfigError(f'metric: unknown "{metric}"; known: {", ".join(MEASURES)}')
-    return MEASURES[metric]
-
-
-def asked_pairs(
-    columns: Collection[Column], names: Sequence[str]
-) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
-    """Subsets to observe, each with the targets that some column asks for."""
-    pairs = []
-    for subset in subsets(names):
-        targets = tuple(t for t in names if any(c.asks(t, subset, names) for c in columns))
-        if targets:
-            pairs.append((subset, targets))
-    return pairs
-
-
-def _estimators(columns: Sequence[Column]) -> dict[str, list[Column]]:
-    names = dict.fromkeys(column.estimator for column in columns)
-    return {name: [c for c in columns if c.estimator == name] for name in names}
-
-
-def _accuracy(subject: Subject, columns: Sequence[Column]) -> list[Row]:
-    assert subject.judges.classifiers is not None
-    rows = []
-    for estimator, asking in _estimators(columns).items():
-        rows += measure_accuracy(
-            subject.engine,
-            subject.test,
-            subject.labels,
-            subject.judges.classifiers,
-            asked_pairs(asking, subject.test.names),
-            estimator,
-        )
-    return rows
-
-
-def _frechet(subject: Subject, columns: Sequence[Column]) -> list[Row]:
-    assert subject.judges.features is not None
-    rows = []
-    for estimator, asking in _estimators(columns).items():
-        observed = [subset for subset, _ in asked_pairs(asking, subject.test.names)]
-        rows += measure_frechet(
-            subject.engine,
-            subject.test,
-            subject.labels,
-            subject.judges.features,
-            observed,
-            estimator,
-        )
-    return rows
-
-
-def _likelihood(subject: Subject, columns: Sequence[Column]) -> list[Row]:
-    model = load_model(subject.bundle).to(subject.engine.device)
-    first, second = subject.test.names
-    return measure_likelihood(model, subject.test, paper_terms(first, second), subject.samples)
-
-
-MEASURES: Mapping[str, Measure] = {
-    READ: _accuracy,
-    FEATURES: _frechet,
-    'log_likelihood': _likelihood,
-}
 ROWS, SETTINGS, WORK = 'rows.json', 'settings.json', 'work'
+ACCURACY, MFD = 'accuracy', 'mfd'
 
 
 @dataclass(frozen=True)
-class Job:
+class Trial:
     """
-    A unit of a table on prepared data.
+    One model of a table.
 
-    :param spec: its training on the prepared data.
-    :param data_key: hash of the prepared data.
-    :param judge: what the judges learn from, and ``judge_folder`` their weights.
-    :param columns: of the table.
-    :param split: of the data, that the model is measured on.
-    :param samples: importance samples per test row.
-    :param shared: folder of what several models use.
+    :param dataset: key of the table; ``variant`` likewise.
     :param command: as typed, for the model card.
     """
 
-    unit: Unit
-    spec: TrainingSpec
-    data_key: str
-    judge: TrainingSpec
-    judge_folder: Path
-    columns: Mapping[str, Column]
-    split: str
-    samples: int
-    shared: Path
-    device: str
-    quiet: bool
-    command: str
+    table: Table
+    options: TableOptions
+    dataset: str
+    variant: str
+    seed: int
+    command: str = ''
+
+    @property
+    def label(self) -> str:
+        """Name of the model without its seed."""
+        return f'{self.dataset}.{self.variant}' if len(self.table.datasets) > 1 else self.variant
+
+    @property
+    def folder(self) -> Path:
+        """Where the model and its rows go."""
+        return self.options.folder(self.table) / f'{self.label}-{self.seed}'
+
+    @property
+    def shared(self) -> Path:
+        """Where goes what several models or tables use."""
+        return self.options.out / 'shared'
+
+    @property
+    def bundle(self) -> str:
+        """A trained bundle to measure as it is; empty to train one."""
+        return self.table.variants[self.variant].bundle
+
+    @property
+    def scale(self) -> Scale:
+        """The budget."""
+        return self.table.scale(self.options.scale)
+
+    @cached_property
+    def spec(self) -> TrainingSpec:
+        """Its training, on the full dataset."""
+        variant = self.table.variants[self.variant]
+        spec = variant_training(self.table, self.options, self.dataset, variant)
+        return replace(spec, name=f'{self.table.name}.{self.label}', seed=self.seed)
+
+    @cached_property
+    def evaluators(self) -> TrainingSpec:
+        """Training of the classifiers and feature encoders that evaluate it."""
+        return evaluator_training(self.table, self.options, self.dataset)
+
+    @cached_property
+    def data(self) -> Path:
+        """The rows that it is trained and measured on, written if they are not there yet."""
+        return self._prepare(self.scale.rows)
+
+    @cached_property
+    def evaluator_data(self) -> Path:
+        """The rows that its evaluators learn from, written if they are not there yet."""
+        return self._prepare(self.scale.judge_rows)
+
+    def _prepare(self, rows: int) -> Path:
+        source, names = Path(self.evaluators.dataset), self.evaluators.model.names
+        rest = (self.scale.test_rows, self.table.split, self.shared)
+        return prepare_data(source, names, rows, *rest)
 
     @property
     def trained_key(self) -> str:
         """Hash of what decides the model."""
-        return digest([self.unit.key, self.data_key])
+        return digest([digest([to_plain(self.spec), self.bundle]), key_of(self.data)])
 
     @property
     def measured_key(self) -> str:
         """Hash of what decides the rows, given the model."""
-        asked = [to_plain(column) for column in self.columns.values()]
-        shipped = load_bundle(self.unit.bundle).hash if self.unit.bundle else ''
-        return digest(
-            [asked, self.split, self.samples, self.judge_folder.name, self.data_key, shipped]
-        )
+        asked = [to_plain(column) for column in self.table.columns.values()]
+        shipped = load_bundle(self.bundle).hash if self.bundle else ''
+        data, evaluators = key_of(self.data), self.evaluator_folder.name
+        return digest([asked, self.table.split, self.scale.samples, evaluators, data, shipped])
 
     @property
-    def metrics(self) -> set[str]:
-        """Metrics that the columns ask for."""
-        return {column.metric for column in self.columns.values()}
+    def metrics(self) -> dict[str, list[Column]]:
+        """Metrics that the columns ask for, with those columns."""
+        columns = self.table.columns.values()
+        return {
+            metric: [column for column in columns if column.metric == metric]
+            for metric in dict.fromkeys(column.metric for column in columns)
+        }
+
+    @property
+    def evaluator_folder(self) -> Path:
+        """Where the weights of the evaluators lie."""
+        spec = self.evaluators
+        parts = to_plain([spec.model.modalities, spec.unimodal, spec.classifiers])
+        key = digest([parts, spec.validation_fraction, key_of(self.evaluator_data)])
+        return self.shared / 'judges' / f'{self.dataset}-{key}'
 
     @property
     def unimodal(self) -> dict[str, Path]:
         """Where the autoencoder of each modality is shared, if the model has any of its own."""
-        if self.unit.bundle or not trains_apart(self.spec):
+        if self.bundle or not trains_apart(self.spec):
             return {}
         return {name: self.shared / 'unimodal' / self._vae(name) for name in self.spec.model.names}
+
+    @property
+    def _quiet(self) -> bool:
+        return self.options.quiet or self.options.jobs > 1
 
     def _vae(self, name: str) -> str:
         spec = self.spec
         parts = (autoencoder_part(spec.model.modality(name)), spec.unimodal[name])
-        plain = [to_plain(part) for part in parts]
         run = (spec.seed, spec.validation_fraction, spec.precision)
-        key = digest([*plain, *run, self.data_key])
-        return f'{name}-{key}'
+        return f'{name}-{digest([*map(to_plain, parts), *run, key_of(self.data)])}'
+
+    def run_in(self, work: Path) -> Run:
+        """A training run on the prepared rows."""
+        spec = replace(self.spec, dataset=self.data.as_posix())
+        return Run(spec, work, self.options.device, resume=True, quiet=self._quiet, judges=False)
+
+    def fit_shared(self, name: str) -> None:
+        """Train the autoencoder of one modality that several models share."""
+        fit_unimodal(self.run_in(self.unimodal[name]), name)
+
+    def fit_evaluators(self) -> None:
+        """Train what evaluates the model, unless that is there."""
+        if ACCURACY in self.metrics:
+            self.classifiers()
+        if MFD in self.metrics:
+            self.features()
+
+    def classifiers(self) -> Classifiers:
+        """The evaluation classifiers, trained on real data if they are not there yet."""
+        spec = replace(self.evaluators, dataset=self.evaluator_data.as_posix())
+        run = Run(spec, self.evaluator_folder, self.options.device, resume=True, quiet=self._quiet)
+        return train_classifiers(run, load_dataset(self.evaluator_data, 'train'))[0]
+
+    def features(self) -> Mapping[str, Encode]:
+        """Feature encoders, trained as long as the classifiers if they are not there yet."""
+        spec, stage = self.evaluators, StageSpec(self.evaluators.classifiers.epochs)
+        training = load_dataset(self.evaluator_data, 'train')
+        folder = self.evaluator_folder
+        return train_features(spec, training, folder, self.options.device, stage, self._quiet)
+
+    def classifier_accuracy(self) -> dict[str, float]:
+        """Accuracy of the classifiers on real data, by modality; empty where none is needed."""
+        if ACCURACY not in self.metrics:
+            return {}
+        test = load_dataset(self.evaluator_data, self.table.split)
+        modalities = self.evaluators.model.modalities
+        accuracy = classifier_accuracy(test, self._labels(test), self.classifiers())
+        return {m.name: accuracy[m.name] for m in modalities if not build_modality(m).classes}
+
+    def test(self) -> Dataset:
+        """What the model is measured on."""
+        return load_dataset(self.data, self.table.split)
+
+    def trained(self) -> Bundle:
+        """Load the model, which has been trained."""
+        return load_bundle(self.bundle or self.folder)
+
+    def found(self) -> dict[str, Any] | None:
+        """
+        What was measured before, or None if the trial has to run.
+
+        :raises ConfigError: if its folder holds a model of other settings.
+        """
+        self._check_settings()
+        try:
+            found: dict[str, Any] = json.loads((self.folder / ROWS).read_text())
+        except FileNotFoundError:
+            return None
+        return found if found['measured'] == self.measured_key else None
+
+    def run(self) -> None:
+        """Train (unless it is trained) and measure; what was found is in ``rows.json`` then."""
+        self._check_settings()
+        began = time.monotonic()
+        bundle = self._train()
+        trained = time.monotonic()
+        found = {
+            'measured': self.measured_key,
+            'dataset': self.dataset,
+            'variant': self.variant,
+            'family': bundle.spec.family,
+            'bundle': f'{bundle.name}@{bundle.hash[:8]}',
+            'seed': self.seed,
+            'rows': [vars(row) for row in self._measure(bundle)],
+            'training_seconds': bundle.training.get('seconds', {}),
+            'seconds': {
+                'train': round(trained - began, 1),
+                'measure': round(time.monotonic() - trained, 1),
+            },
+        }
+        partial = self.folder / f'{ROWS}.partial'
+        partial.write_text(json.dumps(found, indent=1) + '\n')
+        partial.replace(self.folder / ROWS)
+        shutil.rmtree(self.folder / WORK, ignore_errors=True)
+
+    def _train(self) -> Bundle:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        settings = {'trained': self.trained_key, 'spec': to_plain(self.spec)}
+        (self.folder / SETTINGS).write_text(json.dumps(settings, indent=1) + '\n')
+        if self.bundle or (self.folder / MANIFEST).is_file():
+            return self.trained()
+        run = self.run_in(self.folder / WORK)
+        for name, shared in self.unimodal.items():
+            target = checkpoint(run, name)
+            if not target.is_file():
+                target.parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(checkpoint(replace(run, work=shared), name), target)
+        return train(run, self.folder, self.command)
+
+    def _measure(self, bundle: Bundle) -> list[Row]:
+        engine = reference_engine(bundle, self.options.device)
+        rows = []
+        for metric, columns in self.metrics.items():
+            rows += METRICS[metric](self, engine, columns)
+        return rows
+
+    def _labels(self, dataset: Dataset) -> np.ndarray:
+        labels = label_indices(dataset, self.evaluators.model)
+        assert labels is not None  # evaluators were trained with them
+        return labels
+
+    def _check_settings(self) -> None:
+        file = self.folder / SETTINGS
+        if file.is_file() and json.loads(file.read_text())['trained'] != self.trained_key:
+            raise ConfigError(
+                f'{self.folder}: holds a model of other settings or data; remove it, or name'
+                ' another folder with --out'
+            )
+
+    def measure_coherence(self, engine: Engine, columns: Asking) -> list[Row]:
+        """Rows ``accuracy`` of what the columns ask for."""
+        test, classifiers, rows = self.test(), self.classifiers(), []
+        for estimator, pairs in asked_pairs(columns, test.names):
+            rows += measure_coherence(
+                engine, test, self._labels(test), classifiers, pairs, estimator
+            )
+        return rows
+
+    def measure_frechet(self, engine: Engine, columns: Asking) -> list[Row]:
+        """Rows ``mfd`` and ``mfd_overall`` of what the columns ask for."""
+        test, features, rows = self.test(), self.features(), []
+        for estimator, pairs in asked_pairs(columns, test.names):
+            observed = [subset for subset, _ in pairs]
+            rows += measure_frechet(
+                engine, test, self._labels(test), features, observed, estimator
+            )
+        return rows
+
+    def measure_likelihood(self, engine: Engine, columns: Asking) -> list[Row]:
+        """Rows ``log_likelihood``: those of the paper."""
+        test, model = self.test(), load_model(self.trained()).to(engine.device)
+        return measure_likelihood(model, test, paper_terms(*test.names), self.scale.samples)
 
 
-def read_rows(job: Job) -> dict[str, Any] | None:
+Asking = Sequence[Column]
+METRICS: Mapping[str, Callable[[Trial, Engine, Asking], list[Row]]] = {
+    ACCURACY: Trial.measure_coherence,
+    MFD: Trial.measure_frechet,
+    'log_likelihood': Trial.measure_likelihood,
+}
+
+
+def plan_trials(table: Table, options: TableOptions, command: str = '') -> tuple[Trial, ...]:
     """
-    What a job found before, or None if it has to run.
+    List the models of a table.
 
-    :raises ConfigError: if its folder holds a model of other settings.
+    :param command: as typed, for the model cards.
+    :raises ConfigError: if a variant, metric or scale is unknown.
     """
-    folder = job.unit.folder
-    _check_settings(job)
-    try:
-        found: dict[str, Any] = json.loads((folder / ROWS).read_text())
-    except FileNotFoundError:
-        return None
-    return found if found['measured'] == job.measured_key else None
-
-
-def judges_of(job: Job) -> Judges:
-    """Judges of the job's dataset, trained if they are not there yet."""
-    return train_judges(job.judge, job.metrics, job.split, job.judge_folder, job.device, job.quiet)
-
-
-def fit_shared(job: Job, name: str) -> None:
-    """Train the autoencoder of one modality that several models share."""
-    run = Run(job.spec, job.unimodal[name], job.device, resume=True, quiet=job.quiet)
-    fit_unimodal(run, name)
-
-
-def run_job(job: Job) -> dict[str, Any]:
-    """Train (unless it is trained) and measure; what was found is in ``rows.json`` then."""
-    _check_settings(job)
-    folder = job.unit.folder
-    began = time.monotonic()
-    bundle = _train(job)
-    trained = time.monotonic()
-    found = {
-        'measured': job.measured_key,
-        'dataset': job.unit.dataset,
-        'variant': job.unit.variant,
-        'family': bundle.spec.family,
-        'bundle': f'{bundle.name}@{bundle.hash[:8]}',
-        'seed': job.unit.seed,
-        'rows': [vars(row) for row in _measure(job, bundle)],
-        'training_seconds': bundle.training.get('seconds', {}),
-        'seconds': {
-            'train': round(trained - began, 1),
-            'measure': round(time.monotonic() - trained, 1),
-        },
-    }
-    partial = folder / f'{ROWS}.partial'
-    partial.write_text(json.dumps(found, indent=1) + '\n')
-    partial.replace(folder / ROWS)
-    shutil.rmtree(folder / WORK, ignore_errors=True)
-    return found
-
-
-def found_rows(found: Mapping[str, Any]) -> list[Row]:
-    """Rows of what a job found."""
-    return [Row(**{**row, 'observed': tuple(row['observed'])}) for row in found['rows']]
-
-
-def find_bundle_of(job: Job) -> Bundle:
-    """The model of a job that has run."""
-    return load_bundle(job.unit.bundle or job.unit.folder)
-
-
-def load_test(job: Job) -> Dataset:
-    """What the model of a job is measured on."""
-    return load_dataset(Path(job.spec.dataset), job.split)
-
-
-def _train(job: Job) -> Bundle:
-    folder = job.unit.folder
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / SETTINGS).write_text(json.dumps(_settings(job), indent=1) + '\n')
-    if job.unit.bundle or (folder / MANIFEST).is_file():
-        return find_bundle_of(job)
-    run = Run(job.spec, folder / WORK, job.device, resume=True, quiet=job.quiet, judges=False)
-    for name, shared in job.unimodal.items():
-        target = checkpoint(run, name)
-        if not target.is_file():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(checkpoint(replace(run, work=shared), name), target)
-    return train(run, folder, job.command)
-
-
-def _measure(job: Job, bundle: Bundle) -> list[Row]:
-    engine, judges = reference_engine(bundle, job.device), judges_of(job)
-    return measure(
-        Subject(bundle, engine, load_test(job), judges, job.samples), list(job.columns.values())
+    unknown = set(options.variants) - set(table.variants)
+    if unknown:
+        raise ConfigError(
+            f'table {table.name} has no variant {", ".join(sorted(unknown))};'
+            f' it has: {", ".join(table.variants)}'
+        )
+    for column in table.columns.values():
+        if column.metric not in METRICS:
+            known = ', '.join(METRICS)
+            raise ConfigError(f'metric: unknown "{column.metric}"; known: {known}')
+    if options.dataset and len(table.datasets) > 1:
+        raise ConfigError(f'--dataset: table {table.name} has several datasets; leave it out')
+    return tuple(
+        Trial(table, options, dataset, name, seed, command)
+        for dataset in table.datasets
+        for seed in range(options.seeds or table.scale(options.scale).seeds)
+        for name in table.variants
+        if not options.variants or name in options.variants
+        if seed == 0 or not table.variants[name].bundle
     )
 
 
-def _settings(job: Job) -> dict[str, Any]:
-    return {'trained': job.trained_key, 'spec': to_plain(job.unit.spec)}
-
-
-def _check_settings(job: Job) -> None:
-    file = job.unit.folder / SETTINGS
-    if file.is_file() and json.loads(file.read_text())['trained'] != job.trained_key:
-        raise ConfigError(
-            f'{job.unit.folder}: holds a model of other settings or data; remove it, or name'
-            ' another folder with --out'
-        )
+def asked_pairs(
+    columns: Asking, names: Sequence[str]
+) -> Iterator[tuple[str, list[tuple[tuple[str, ...], tuple[str, ...]]]]]:
+    """Per estimator, subsets to observe, each with the targets that some column asks for."""
+    for estimator in dict.fromkeys(column.estimator for column in columns):
+        asking = [column for column in columns if column.estimator == estimator]
+        pairs = []
+        for subset in subsets(names):
+            targets = tuple(t for t in names if any(c.asks(t, subset, names) for c in asking))
+            if targets:
+                pairs.append((subset, targets))
+        yield estimator, pairs

@@ -1,4 +1,4 @@
-"""``/diagnostics`` once a second, and the log lines that explain why there is no output."""
+"""What the node says about itself: ``~/status``, ``/diagnostics``, and why there is no output."""
 
 from __future__ import annotations
 
@@ -8,15 +8,67 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
 
-from mm_perception.fusion.fusion import Fused, Fusion
 from mm_perception.fusion.health import State, Verdict
+from mm_perception.fusion.perception import OBSERVED, Fused, Perception
 from mm_perception.ros.cmi.inputs import Inputs, Throttle
 from mm_perception.ros.cmi.outputs import Outputs
-from mm_perception.ros.cmi.status import level, make_status, verdict_values
 from mm_perception.ros.codecs import make_header
+
+LEVELS = {
+    State.OK: DiagnosticStatus.OK,
+    State.DISABLED: DiagnosticStatus.OK,
+    State.WAITING: DiagnosticStatus.WARN,
+    State.STALE: DiagnosticStatus.WARN,
+    State.REJECTED: DiagnosticStatus.ERROR,
+    State.INCONSISTENT: DiagnosticStatus.ERROR,
+}
+
+
+def make_status(name: str, level: bytes, message: str, values: Mapping[str, Any]) -> Any:
+    """Build one entry of a diagnostic array."""
+    return DiagnosticStatus(
+        name=name,
+        level=level,
+        message=message,
+        values=[KeyValue(key=key, value=str(value)) for key, value in values.items()],
+    )
+
+
+def status_message(fused: Fused, frame_id: str) -> DiagnosticArray:
+    """Build the message of ``~/status``: one entry per modality, the stamp of the latent."""
+    entries = [_modality_status(name, verdict, fused) for name, verdict in fused.verdicts.items()]
+    return DiagnosticArray(header=make_header(fused.stamp_ns, frame_id), status=entries)
+
+
+def verdict_values(verdict: Verdict) -> dict[str, str]:
+    """How a modality stands, as keys and values."""
+    return {
+        'state': verdict.state.value,
+        'fault': verdict.fault,
+        'used': str(verdict.used).lower(),
+        'age_ms': '' if verdict.age_s is None else f'{verdict.age_s * 1e3:.1f}',
+        'surprise': '' if verdict.surprise is None else f'{verdict.surprise:.2f}',
+    }
+
+
+def level(verdict: Verdict) -> bytes:
+    """Level of a modality's diagnostics; a fault that is tolerated is a warning."""
+    if verdict.state is State.OK and verdict.fault:
+        return DiagnosticStatus.WARN
+    return LEVELS[verdict.state]
+
+
+def _modality_status(name: str, verdict: Verdict, fused: Fused) -> Any:
+    inferred = 'inferred' if fused.source == OBSERVED else fused.source
+    values = {
+        **verdict_values(verdict),
+        'source': 'sensor' if verdict.used else inferred,
+        'reason': verdict.reason,
+    }
+    return make_status(name, level(verdict), verdict.reason or 'ok', values)
 
 
 class StageTimes:
@@ -83,14 +135,16 @@ class Reporter:
         self._explain = Throttle(EXPLAIN_PERIOD_S)
         self._remind = Throttle(UNREAD_PERIOD_S)
         self._verdicts: Mapping[str, Verdict] = {}
+        self._status = outputs.advertise(DiagnosticArray, '~/status')
         self._publisher = node.create_publisher(DiagnosticArray, '/diagnostics', 10)
 
     def destroy(self) -> None:
         """Destroy the publisher."""
         self._node.destroy_publisher(self._publisher)
 
-    def add(self, fused: Fused, tick_ms: float) -> None:
-        """Take the result of one tick, and how long all of it took."""
+    def add(self, fused: Fused, frame_id: str, tick_ms: float) -> None:
+        """Publish how the modalities stood in a tick; take how long all of it took."""
+        self._status.publish(status_message(fused, frame_id))
         self.ticks += 1
         self.latents += fused.result is not None
         self.times.add({**fused.stage_ms, 'tick': tick_ms})
@@ -100,12 +154,12 @@ class Reporter:
             if verdict.state in (State.REJECTED, State.INCONSISTENT) or verdict.fault:
                 self._inputs.report_fault(name, verdict)
 
-    def report(self, fusion: Fusion, active: bool, enabled: bool, dropped: int) -> None:
+    def report(self, perception: Perception, active: bool, enabled: bool, dropped: int) -> None:
         """Publish the diagnostics, and log what keeps output away."""
         self._reports += 1
-        entries = [self._own_status(fusion, active, enabled, dropped)]
-        for name, slot in self._inputs.slots.items():
-            entries.append(self._modality_status(name, slot.received, slot.rejected))
+        entries = [self._own_status(perception, active, enabled, dropped)]
+        for name, stream in self._inputs.streams.items():
+            entries.append(self._modality_status(name, stream.received, stream.refused))
         now_ns = self._node.get_clock().now().nanoseconds
         message = DiagnosticArray(header=make_header(now_ns), status=entries)
         self._publisher.publish(message)
@@ -123,7 +177,9 @@ class Reporter:
             for line in self._outputs.explain():
                 self._node.get_logger().warning(line)
 
-    def _own_status(self, fusion: Fusion, active: bool, enabled: bool, dropped: int) -> Any:
+    def _own_status(
+        self, perception: Perception, active: bool, enabled: bool, dropped: int
+    ) -> Any:
         name = self._node.get_fully_qualified_name()
         rate_hz = self._rates.rate_hz('latents', self.latents)
         problem = ''
@@ -143,9 +199,9 @@ class Reporter:
             'ticks': self.ticks,
             'ticks_dropped': dropped,
             'errors': self.errors,
-            'bundle': fusion.bundle.frame_id,
-            'engine': fusion.engine.name,
-            'device': fusion.engine.device,
+            'bundle': perception.bundle.frame_id,
+            'engine': perception.engine.name,
+            'device': perception.engine.device,
             **self.times.percentiles(),
         }
         level = DiagnosticStatus.WARN if problem else DiagnosticStatus.OK

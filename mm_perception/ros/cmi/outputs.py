@@ -7,15 +7,14 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
-from diagnostic_msgs.msg import DiagnosticArray
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import Float32MultiArray, Header
 
-from mm_perception.fusion.fusion import Demand, Fused
+from mm_perception.fusion.perception import Demand, Fused
 from mm_perception.modalities import Modality
 from mm_perception.ros.cmi.mosaic import MosaicColumn, render_mosaic
-from mm_perception.ros.cmi.status import status_message
+from mm_perception.ros.cmi.parameters import NodeSettings
 from mm_perception.ros.codecs import (
     OutputCodec,
     latent_message,
@@ -24,7 +23,6 @@ from mm_perception.ros.codecs import (
     output_codec,
     picture_message,
 )
-from mm_perception.ros.parameters import NodeSettings
 from mm_perception.ros.qos import explain_consumers, output_qos, overridable
 
 
@@ -54,10 +52,9 @@ class Outputs:
         self._node = node
         self._undo = undo
         self._publishers: list[Any] = []
-        self._latent = self._create(PointCloud2, 'latent')
-        self._vector = self._create(Float32MultiArray, 'latent/vector')
-        self._status = self._create(DiagnosticArray, '~/status')
-        self._mosaic = self._create(Image, '~/mosaic')
+        self._latent = self.advertise(PointCloud2, 'latent')
+        self._vector = self.advertise(Float32MultiArray, 'latent/vector')
+        self._mosaic = self.advertise(Image, '~/mosaic')
         self._channels = {name: self._channel(m) for name, m in modalities.items()}
 
     def demand(self, settings: NodeSettings) -> Demand:
@@ -72,7 +69,7 @@ class Outputs:
             std=frozenset(n for n, c in channels if _wanted(c.std)),
             std_samples=settings.std_samples,
             sample=settings.sample,
-            when_nothing=settings.when_nothing,
+            fallback=settings.fallback,
         )
 
     def publish(
@@ -94,7 +91,6 @@ class Outputs:
             self._publish_filled(fused, modalities, header)
         if _wanted(self._mosaic):
             self._mosaic.publish(_mosaic_message(fused, modalities, header))
-        self._status.publish(status_message(fused, frame_id))
 
     def explain(self) -> list[str]:
         """Say which subscribers get nothing although they are there."""
@@ -133,16 +129,17 @@ class Outputs:
         if codec.native_type is not None:
             topic = (spec.topic or spec.name).strip('/')
             path = f'reconstruction/{topic}' if topic != spec.name else f'{base}/native'
-            native = self._create(codec.native_type, path)
+            native = self.advertise(codec.native_type, path)
         return _Channel(
             codec,
-            self._create(codec.message_type, base),
-            self._create(codec.std_type, f'{base}/std'),
-            self._create(codec.message_type, f'filled/{spec.name}'),
+            self.advertise(codec.message_type, base),
+            self.advertise(codec.std_type, f'{base}/std'),
+            self.advertise(codec.message_type, f'filled/{spec.name}'),
             native,
         )
 
-    def _create(self, message_type: type, topic: str) -> Any:
+    def advertise(self, message_type: type, topic: str) -> Any:
+        """Publisher of a topic, reliable, that sends while the node is active."""
         publisher = self._node.create_lifecycle_publisher(
             message_type, topic, output_qos(), qos_overriding_options=overridable()
         )

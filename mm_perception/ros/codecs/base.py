@@ -17,6 +17,7 @@ from mm_perception.modalities import Modality
 
 Decode = Callable[[Any, int, Modality[Any]], tuple[Any, int]]
 Encode = Callable[[Modality[Any], np.ndarray, Header], Any]
+ReadBack = Callable[[Modality[Any], Any], np.ndarray]
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,8 @@ class OutputCodec:
 
     :param encode: (modality, array, header) to a message.
     :param message_type: of what ``encode`` makes.
+    :param decode: (modality, message) back to the array; raises InvalidInput if the message holds
+        nothing usable, such as a stroke of no length.
     :param encode_std: the same for standard deviations, in model units.
     :param std_type: of what ``encode_std`` makes.
     :param encode_native: a second form as the sensor sends it (sound: the waveform), or None.
@@ -51,6 +54,7 @@ class OutputCodec:
 
     encode: Encode
     message_type: type
+    decode: ReadBack
     encode_std: Encode
     std_type: type
     encode_native: Encode | None = None
@@ -70,6 +74,11 @@ def register_input(kind: str, message_type: type, depth: int = 1) -> Callable[[D
         return decode
 
     return keep
+
+
+def as_sensor(decode: Decode) -> ReadBack:
+    """Read output back by the decoder of the sensor that could have sent it."""
+    return lambda modality, message: modality.to_model(decode(message, 0, modality)[0])
 
 
 def register_output(kind: str, codec: OutputCodec) -> None:

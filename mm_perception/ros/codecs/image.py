@@ -16,6 +16,7 @@ from mm_perception.modalities import Modality
 from mm_perception.ros.codecs.base import (
     OutputCodec,
     as_bytes,
+    as_sensor,
     make_header,
     register_input,
     register_output,
@@ -205,4 +206,7 @@ def _image(pixels: np.ndarray, header: Header) -> Image:
     )
 
 
-register_output('image', OutputCodec(_encode_image, Image, encode_float_image, Image))
+register_output(
+    'image',
+    OutputCodec(_encode_image, Image, as_sensor(decode_image), encode_float_image, Image),
+)

@@ -19,7 +19,7 @@ from mm_perception.ros.codecs.base import (
     stamp_of,
     table_message,
 )
-from mm_perception.ros.codecs.image import encode_float_image
+from mm_perception.ros.codecs.image import decode_image, encode_float_image
 
 MAX_AMPLITUDE = 2.0
 MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 400_000
@@ -93,9 +93,20 @@ def _encode_waveform(modality: Modality[Any], array: np.ndarray, header: Header)
     return table_message({'t': times_s, 'ch0': waveform.samples}, header)
 
 
+def _decode_mel(modality: Modality[Any], message: Image) -> np.ndarray:
+    pixels, _ = decode_image(message, 0, modality)
+    return np.asarray(pixels, np.float32).reshape(modality.shape)
+
+
 register_output(
     'sound',
     OutputCodec(
-        encode_float_image, Image, encode_float_image, Image, _encode_waveform, PointCloud2
+        encode=encode_float_image,
+        message_type=Image,
+        decode=_decode_mel,
+        encode_std=encode_float_image,
+        std_type=Image,
+        encode_native=_encode_waveform,
+        native_type=PointCloud2,
     ),
 )

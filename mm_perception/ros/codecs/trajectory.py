@@ -16,6 +16,7 @@ from mm_perception.errors import InvalidInput
 from mm_perception.modalities import Modality, Motion
 from mm_perception.ros.codecs.base import (
     OutputCodec,
+    as_sensor,
     make_header,
     register_input,
     register_output,
@@ -120,4 +121,9 @@ def _encode_std(modality: Modality[Any], std: np.ndarray, header: Header) -> Joi
     return _trajectory(Motion(points, times_s), header)
 
 
-register_output('trajectory', OutputCodec(_encode, JointTrajectory, _encode_std, JointTrajectory))
+register_output(
+    'trajectory',
+    OutputCodec(
+        _encode, JointTrajectory, as_sensor(decode_trajectory), _encode_std, JointTrajectory
+    ),
+)

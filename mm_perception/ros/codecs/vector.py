@@ -15,6 +15,7 @@ from mm_perception.errors import InvalidInput
 from mm_perception.modalities import Modality
 from mm_perception.ros.codecs.base import (
     OutputCodec,
+    as_sensor,
     register_input,
     register_output,
     stamp_of,
@@ -114,11 +115,23 @@ def _label(modality: Modality[Any]) -> str:
     return ','.join(modality.labels) or modality.spec.name
 
 
+def _decode_plain(modality: Modality[Any], message: Float32MultiArray) -> np.ndarray:
+    return np.asarray(message.data, np.float32).reshape(modality.shape)
+
+
 register_output(
-    'vector', OutputCodec(_encode_vector, Float32MultiArray, _encode_plain, Float32MultiArray)
+    'vector',
+    OutputCodec(
+        _encode_vector,
+        Float32MultiArray,
+        as_sensor(decode_array),
+        _encode_plain,
+        Float32MultiArray,
+    ),
 )
 register_output(
-    'symbol', OutputCodec(_encode_plain, Float32MultiArray, _encode_plain, Float32MultiArray)
+    'symbol',
+    OutputCodec(_encode_plain, Float32MultiArray, _decode_plain, _encode_plain, Float32MultiArray),
 )
 
 

@@ -1,4 +1,4 @@
-"""Rows of a benchmark, its options, and how calls are timed in turn."""
+"""Measurements of a benchmark, its options, and how calls are timed alternately."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 from tqdm import tqdm
 
 PERCENTS = tuple(range(101))
-Turns = Sequence[np.ndarray] | np.ndarray
+Repeats = Sequence[np.ndarray] | np.ndarray
 """Durations of the calls of each repeat (ms)."""
 
 
@@ -31,16 +31,16 @@ class Case(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Row:
+class Measurement:
     """
-    A latency (``p50_ms``, ``p99_ms``) or another figure (``value``, ``unit``).
+    A latency (``p50_ms``, ``p99_ms``) or another figure (``value``, ``unit``): a row of the JSON.
 
     :param repeats: how often it was measured over again.
     :param spread: lowest and highest of the repeats' medians (ms) or values.
     :param percentiles_ms: percentiles 0 to 100 of all durations, where their distribution counts.
+    :param section: of the benchmark.
     """
 
-    section: str
     case: str
     engine: str = ''
     threads: int = 0
@@ -52,55 +52,61 @@ class Row:
     repeats: int = 1
     spread: tuple[float, float] | None = None
     percentiles_ms: tuple[float, ...] | None = None
+    section: str = ''
 
     @property
     def key(self) -> Case:
         """What was measured."""
         return Case(self.case, self.engine, self.threads, self.modalities)
 
+    @property
+    def main(self) -> float:
+        """The figure that counts: the value, or the median latency (ms)."""
+        main = self.value if self.p50_ms is None else self.p50_ms
+        assert main is not None
+        return main
+
     def plain(self) -> dict[str, Any]:
         """As data for JSON; what does not apply is left out."""
         names = {'p50_ms', 'p99_ms'} if self.value is None else {'value', 'unit'}
         names |= {'section', 'case', 'engine', 'threads', 'modalities', 'repeats'}
-        plain = {f.name: getattr(self, f.name) for f in fields(self)}
+        plain = {'section': self.section} | {f.name: getattr(self, f.name) for f in fields(self)}
         return {k: v for k, v in plain.items() if k in names or v not in (None, '')}
 
 
-def read_row(plain: Mapping[str, Any]) -> Row:
-    """Undo :meth:`Row.plain`."""
+def read_measurement(plain: Mapping[str, Any]) -> Measurement:
+    """Undo :meth:`Measurement.plain`."""
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in plain.items()}
-    return Row(**values)
+    return Measurement(**values)
 
 
-def latency_row(section: str, case: Case, turns: Turns, distribution: bool = False) -> Row:
+def latency(case: Case, repeats: Repeats, distribution: bool = False) -> Measurement:
     """
-    Row of a latency: percentiles over all calls of all repeats.
+    Latency of a case: percentiles over all calls of all repeats.
 
     :param distribution: keep the percentiles for a picture.
     """
-    durations_ms = np.concatenate(list(turns))
+    durations_ms = np.concatenate(list(repeats))
     p50, p99 = np.percentile(durations_ms, (50, 99))
-    medians = [np.median(turn) for turn in turns]
+    medians = [np.median(durations) for durations in repeats]
     every = np.percentile(durations_ms, PERCENTS) if distribution else ()
-    return Row(
-        section,
+    return Measurement(
         *case,
         p50_ms=_short(p50),
         p99_ms=_short(p99),
-        repeats=len(turns),
+        repeats=len(repeats),
         spread=(_short(min(medians)), _short(max(medians))),
         percentiles_ms=tuple(_short(value) for value in every) or None,
     )
 
 
-def value_row(section: str, case: Case, values: Sequence[float] | np.ndarray, unit: str) -> Row:
+def figure(case: Case, values: Sequence[float] | np.ndarray, unit: str) -> Measurement:
     """
-    Row of another figure: the median over the repeats.
+    Another figure of a case: the median over the repeats.
 
     :param values: one per repeat.
     """
-    return Row(
-        section,
+    return Measurement(
         *case,
         value=_short(np.median(values)),
         unit=unit,
@@ -109,50 +115,38 @@ def value_row(section: str, case: Case, values: Sequence[float] | np.ndarray, un
     )
 
 
-def ratio_row(
-    section: str,
-    case: Case,
-    over: Turns,
-    under: Turns,
-    percents: tuple[int, int] = (50, 50),
-) -> Row:
+def ratio(
+    case: Case, over: Repeats, under: Repeats, percents: tuple[int, int] = (50, 50)
+) -> Measurement:
     """
-    Row of a ratio of two latencies, taken repeat by repeat.
+    Ratio of two latencies, taken repeat by repeat.
 
     What slows the machine for a while slows both alike, and drops out.
 
-    :param over: measured in turn with ``under``.
+    :param over: measured alternately with ``under``.
     :param percents: which percentile of the one is divided by which of the other.
     """
-    above = np.array([np.percentile(turn, percents[0]) for turn in over])
-    below = np.array([np.percentile(turn, percents[1]) for turn in under])
-    return value_row(section, case, above / below, 'ratio')
+    above = np.array([np.percentile(durations, percents[0]) for durations in over])
+    below = np.array([np.percentile(durations, percents[1]) for durations in under])
+    return figure(case, above / below, 'ratio')
 
 
 def _short(value: Any) -> float:
     return float(f'{float(value):.5g}')
 
 
-@dataclass(frozen=True)
-class Measured:
-    """
-    What a section gives.
-
-    :param notes: what could not be measured, and why; one sentence each.
-    """
-
-    rows: tuple[Row, ...]
-    notes: tuple[str, ...] = ()
-
+Result = tuple[list[Measurement], list[str]]
+"""What a section gives: measurements, and what could not be measured and why."""
 
 FIRST_CALLS = 3
 Key = TypeVar('Key')
 TimedCase = Callable[[int], np.ndarray]
 """Makes a number of calls; gives the duration of each, ``float[calls]`` in ms."""
+Cases = dict[Case, TimedCase]
 
 
 def clocked(call: Callable[[], object]) -> TimedCase:
-    """Time every call; the first ones of a turn, which find other data in the caches, are not."""
+    """Time every call but the first ones, which find other data in the caches."""
 
     def measure(calls: int) -> np.ndarray:
         for _ in range(FIRST_CALLS):
@@ -168,20 +162,20 @@ def clocked(call: Callable[[], object]) -> TimedCase:
 
 
 def interleave(
-    contestants: Mapping[Key, TimedCase], repeats: int, calls: int, title: str
+    cases: Mapping[Key, TimedCase], repeats: int, calls: int, title: str
 ) -> dict[Key, np.ndarray]:
     """
-    Let every contestant make its calls in every repeat, each time in another order.
+    Let every case make its calls in every repeat, each time in another order.
 
     :param title: of the progress bar.
-    :returns: ``float[repeats, calls]`` per contestant (ms).
+    :returns: ``float[repeats, calls]`` per case (ms).
     """
-    keys = list(contestants)
+    keys = list(cases)
     durations_ms = {key: np.empty((repeats, calls)) for key in keys}
-    with tqdm(total=repeats * len(keys), desc=f'{title:>9}', unit='turn', leave=False) as bar:
+    with tqdm(total=repeats * len(keys), desc=f'{title:>9}', unit='case', leave=False) as bar:
         for repeat in range(repeats):
             first = repeat % len(keys)
             for key in keys[first:] + keys[:first]:
-                durations_ms[key][repeat] = contestants[key](calls)
+                durations_ms[key][repeat] = cases[key](calls)
                 bar.update()
     return durations_ms

@@ -1,4 +1,4 @@
-"""What is judged over time, with exact times: signs, stuck sensors, flapping, doubt."""
+"""What is judged over time, with exact times: statistics, stuck sensors, flapping, doubt."""
 
 from __future__ import annotations
 
@@ -8,24 +8,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-pytest.importorskip('rclpy', reason='rclpy is not installed')
-
+from mm_perception.fusion.assessment import Steadiness, find_stuck, judge
 from mm_perception.fusion.consistency import Doubt, Lasting
-from mm_perception.fusion.health import (
-    BACKWARDS,
-    FUTURE,
-    MALFORMED,
-    Checks,
-    ClockWatch,
-    Limits,
-    Reading,
-    State,
-    Steadiness,
-    StreamStatistics,
-    Tracker,
-    find_stuck,
-    judge,
-)
+from mm_perception.fusion.health import BACKWARDS, FUTURE, MALFORMED, Checks, Limits, State
+from mm_perception.fusion.streams import ClockWatch, Reading, StreamStatistics, Tracker
 from mm_perception.modalities import Stamped
 from mm_perception.modalities.base import FROZEN, SILENT, STILL, Trace
 
@@ -38,12 +24,12 @@ CHECKS = Checks()
 def seen(
     *messages: tuple[int, int, bytes], fault: str = FROZEN, alone: bool = False
 ) -> StreamStatistics:
-    """Signs after messages, each (time of receipt, stamp, data); times in ms."""
+    """Statistics after messages, each (time of receipt, stamp, data); times in ms."""
     tracker = Tracker()
     for now_ms, stamp_ms, mark in messages:
         tracker.arrive(now_ms * MS)
         tracker.read(Trace(mark, fault, alone), stamp_ms * MS, now_ms * MS, 0.5)
-    return tracker.signs
+    return tracker.statistics
 
 
 # Judging a reading
@@ -68,8 +54,8 @@ def test_judge_a_stamp_from_the_future_is_rejected(now_ms, state):
 
 
 def test_judge_a_refusal_lasts_as_long_as_messages_come():
-    signs = StreamStatistics(received_ns=0)
-    refused = Reading(None, 'too small', signs=signs)
+    statistics = StreamStatistics(received_ns=0)
+    refused = Reading(None, 'too small', statistics=statistics)
     verdict = judge(refused, LIMITS, 1000 * MS)
     assert (verdict.state, verdict.fault, verdict.reason) == (
         State.REJECTED,
@@ -77,13 +63,13 @@ def test_judge_a_refusal_lasts_as_long_as_messages_come():
         'too small',
     )
     assert judge(refused, LIMITS, 1001 * MS).state is State.WAITING
-    before = Reading(Stamped('3', 0), 'too small', signs=signs)
+    before = Reading(Stamped('3', 0), 'too small', statistics=statistics)
     assert judge(before, LIMITS, 1001 * MS).state is State.STALE
 
 
 def test_judge_old_stamps_are_stale_even_before_a_value_is_complete():
-    fresh = Reading(None, signs=seen((10_000, 9_900, b'a')))
-    old = Reading(None, signs=seen((10_000, 2_000, b'a')))
+    fresh = Reading(None, statistics=seen((10_000, 9_900, b'a')))
+    old = Reading(None, statistics=seen((10_000, 2_000, b'a')))
     assert judge(fresh, LIMITS, 10_000 * MS).state is State.WAITING
     verdict = judge(old, LIMITS, 10_000 * MS)
     assert (verdict.state, verdict.used, verdict.fault) == (State.STALE, False, '')
@@ -91,18 +77,18 @@ def test_judge_old_stamps_are_stale_even_before_a_value_is_complete():
 
 
 def test_judge_names_stamps_that_ran_backwards():
-    signs = seen((10_000, 10_000, b'a'), (10_100, 4_000, b'b'))
-    verdict = judge(Reading(Stamped('3', 4_000 * MS), signs=signs), LIMITS, 10_100 * MS)
+    statistics = seen((10_000, 10_000, b'a'), (10_100, 4_000, b'b'))
+    verdict = judge(Reading(Stamped('3', 4_000 * MS), statistics=statistics), LIMITS, 10_100 * MS)
     assert (verdict.state, verdict.fault) == (State.STALE, BACKWARDS)
     assert 'ran backwards by 6 s' in verdict.reason
     caught_up = seen((10_000, 10_000, b'a'), (10_100, 4_000, b'b'), (10_200, 10_200, b'c'))
     assert caught_up.backwards_s == 0.0
 
 
-# Signs
+# Statistics
 
 
-def test_signs_stamps_within_the_tolerance_are_no_jump():
+def test_statistics_stamps_within_the_tolerance_are_no_jump():
     tracker = Tracker()
     trace = Trace(b'a')
     assert tracker.read(trace, 1000 * MS, 0, 0.5) == 0.0
@@ -111,19 +97,23 @@ def test_signs_stamps_within_the_tolerance_are_no_jump():
     assert tracker.read(trace, 499 * MS, 0, 0.5) == pytest.approx(0.501)
 
 
-def test_signs_tell_first_data_from_changed_data():
+def test_statistics_tell_first_data_from_changed_data():
     assert seen((0, 0, b'a')).changed_ns is None
-    signs = seen((0, 0, b'a'), (10, 10, b'b'), (20, 20, b'b'))
-    assert (signs.since_ns, signs.changed_ns, signs.received_ns) == (10 * MS, 10 * MS, 20 * MS)
+    statistics = seen((0, 0, b'a'), (10, 10, b'b'), (20, 20, b'b'))
+    assert (statistics.since_ns, statistics.changed_ns, statistics.received_ns) == (
+        10 * MS,
+        10 * MS,
+        20 * MS,
+    )
 
 
 def test_clock_watch_notices_steps_back_once():
     clock = ClockWatch(0.1)
-    assert clock.look(1000 * MS) == 0.0
-    assert clock.look(900 * MS) == 0.0
-    assert clock.look(700 * MS) == pytest.approx(0.2)
-    assert clock.look(701 * MS) == 0.0
-    assert clock.look(90_000 * MS) == 0.0
+    assert clock.step_back_s(1000 * MS) == 0.0
+    assert clock.step_back_s(900 * MS) == 0.0
+    assert clock.step_back_s(700 * MS) == pytest.approx(0.2)
+    assert clock.step_back_s(701 * MS) == 0.0
+    assert clock.step_back_s(90_000 * MS) == 0.0
 
 
 # Stuck sensors
@@ -138,7 +128,7 @@ def stuck(
 
 
 def repeating(end_ms: int, fault: str = FROZEN, alone: bool = False) -> StreamStatistics:
-    """Signs of a sensor that gives the same data from 0 to some time, at 100 Hz."""
+    """Statistics of a sensor that gives the same data from 0 to some time, at 100 Hz."""
     return seen(*((k, k, b'x') for k in range(0, end_ms + 1, 10)), fault=fault, alone=alone)
 
 
@@ -160,8 +150,8 @@ def test_stuck_frozen_does_not_take_a_lag_for_a_change():
 
 
 def test_stuck_frozen_is_over_with_the_next_other_frame():
-    signs = seen(*((k, k, b'x') for k in range(0, 1000, 10)), (1000, 1000, b'y'))
-    assert stuck(signs, MOVING) == ''
+    statistics = seen(*((k, k, b'x') for k in range(0, 1000, 10)), (1000, 1000, b'y'))
+    assert stuck(statistics, MOVING) == ''
 
 
 @pytest.mark.parametrize('fault', [SILENT, STILL])
@@ -326,7 +316,7 @@ def test_judge_any_history_ends_in_one_state(messages, wait_ms):
             tracker.read(Trace(mark, FROZEN), stamp_ms * MS, now_ms * MS, 0.5)
             value = Stamped(mark, stamp_ms * MS)
     now_ms += wait_ms
-    reading = Reading(value, signs=tracker.signs)
+    reading = Reading(value, statistics=tracker.statistics)
     verdict = judge(reading, LIMITS, now_ms * MS)
     fresh = value is not None and now_ms * MS - value.stamp_ns <= SECOND
     assert verdict.used == fresh
