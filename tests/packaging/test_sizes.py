@@ -15,7 +15,6 @@ LONG_MODULES = {
     'engines/onnx_engine.py': 470,
 }
 LONG_FUNCTIONS = {
-    'evaluation/coherence.py: evaluate_bundle': 43,
     'evaluation/consistency.py: measure_lies': 42,
     'ros/bag_import.py: import_bags': 41,
     'ros/lifecycle.py: run_node': 44,
