@@ -17,8 +17,9 @@ from mm_perception.engines.engine import FLOAT32
 from mm_perception.engines.onnx_engine import SMALL_MODEL_THREADS
 from mm_perception.errors import BundleError, EngineUnavailable, MMPerceptionError, NothingObserved
 from mm_perception.modalities.base import Array
-from mm_perception.model.base import MultimodalModel, Posterior
+from mm_perception.model.base import MultimodalModel
 from mm_perception.model.build import build_model
+from mm_perception.model.distributions import Posterior
 
 
 def check_shapes(bundle: Bundle) -> None:

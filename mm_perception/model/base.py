@@ -4,42 +4,13 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
-from typing import ClassVar, Protocol
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from mm_perception.model.distributions import Posterior
 from mm_perception.spec import ModelSpec
-
-
-class Posterior(Protocol):
-    """A distribution over a latent, with its prior."""
-
-    @property
-    def mean(self) -> Tensor:
-        """What is published and generated from, ``float[B, D]``."""
-        ...
-
-    @property
-    def std(self) -> Tensor:
-        """Standard deviations around :attr:`mean`, ``float[B, D]``."""
-        ...
-
-    def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """Draw one reparametrised sample per row, ``float[B, D]``."""
-        ...
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Log density of ``float[B, D]``, summed over D: ``float[B]``."""
-        ...
-
-    def log_prior(self, value: Tensor) -> Tensor:
-        """Log density of ``float[B, D]`` under the prior, summed over D: ``float[B]``."""
-        ...
-
-    def kl_to_prior(self) -> Tensor:
-        """KL divergence to the prior, ``float[B]``."""
-        ...
 
 
 class MultimodalModel(nn.Module, ABC):
@@ -66,8 +37,17 @@ class MultimodalModel(nn.Module, ABC):
         """Size C_m of each modality's code."""
 
     @abstractmethod
+    def infer(self, name: str, data: Tensor) -> Any:
+        """What a modality's own networks say of ``float[B, *shape_m]``, in the model's terms."""
+
+    def code(self, name: str, inferred: Any) -> Tensor:
+        """What :meth:`fuse` needs of what :meth:`infer` says: ``float[B, C_m]``."""
+        code: Tensor = inferred
+        return code
+
     def encode(self, name: str, data: Tensor) -> Tensor:
-        """What :meth:`fuse` needs to know of ``float[B, *shape_m]``: ``float[B, C_m]``."""
+        """Code ``float[B, C_m]`` of one modality's data, ``float[B, *shape_m]``."""
+        return self.code(name, self.infer(name, data))
 
     @abstractmethod
     def fuse(self, codes: Mapping[str, Tensor], present: Tensor) -> Posterior:
@@ -124,6 +104,25 @@ class MultimodalModel(nn.Module, ABC):
         """
 
     @abstractmethod
+    def log_weight(
+        self,
+        name: str,
+        joint: Tensor,
+        data: Tensor,
+        inferred: Any,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        """
+        Log importance weight of one modality given a draw of the joint latent, ``float[B]``.
+
+        That is log p(x_m, z_m | joint) - log q(z_m), with one draw of the latents z_m below.
+
+        :param joint: ``float[B, D]``.
+        :param data: ``float[B, *shape_m]``.
+        :param inferred: of :meth:`infer`, for q; None for the conditional prior p(z_m | joint),
+            where the modality is not observed.
+        """
+
     def log_weights(
         self,
         data: Mapping[str, Tensor],
@@ -134,26 +133,24 @@ class MultimodalModel(nn.Module, ABC):
         """
         Log importance weight of one draw of all latents per row, ``float[B]``.
 
-        The latents come from the model's own posterior given the observed modalities (below
-        the joint latent, from the conditional prior for modalities that are not observed);
-        the weight is log p(x_evaluated, latents) - log q(latents | x_observed). The mean of
-        its exponential over many draws estimates p(x_evaluated).
+        The latents come from the model's own posterior given the observed modalities; the
+        weight is log p(x_evaluated, latents) - log q(latents | x_observed). The mean of its
+        exponential over many draws estimates p(x_evaluated). Latents of modalities that are
+        not evaluated integrate to one and are left out.
+
+        :param observed: at least one modality.
 
         Vasco et al. 2020, appendix; HMVAE, appendix B.
         """
-
-    def draw_joint(
-        self, codes: Mapping[str, Tensor], generator: torch.Generator | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """
-        Draw the joint latent given the codes of some modalities.
-
-        :param codes: ``float[B, C_m]`` of the observed modalities, at least one.
-        :returns: the draw, ``float[B, D]``, and log prior - log posterior of it, ``float[B]``.
-        """
+        inferred = {name: self.infer(name, data[name]) for name in observed}
+        codes = {name: self.code(name, found) for name, found in inferred.items()}
         like = next(iter(codes.values()))
         absent = {n: like.new_zeros(len(like), d) for n, d in self.code_dims.items()}
         present = torch.tensor([n in codes for n in self.spec.names], device=like.device)
         posterior = self.fuse({**absent, **codes}, present.expand(len(like), -1))
         joint = posterior.sample(generator)
-        return joint, posterior.log_prior(joint) - posterior.log_prob(joint)
+        total = posterior.log_prior(joint) - posterior.log_prob(joint)
+        for name in evaluated:
+            found = inferred.get(name)
+            total = total + self.log_weight(name, joint, data[name], found, generator)
+        return total

@@ -17,35 +17,34 @@ from mm_perception.model.baselines.objectives import (
     SubsampledOptions,
     SurrogateOptions,
     association_loss,
+    elbo,
     stratified_elbo,
     subsampled_elbo,
     surrogate_elbo,
 )
-from mm_perception.model.family import Family
+from mm_perception.model.family import Family, dropout_elbo
 from mm_perception.model.nexus import Nexus
-from mm_perception.model.objectives import dropout_elbo, elbo
 from mm_perception.spec import ModelSpec
 
 _NEXUS = Family('', dropout_elbo)
+_NEXUS0 = Family('concatenation', dropout_elbo)
 _MVAE = Family('product', subsampled_elbo, SubsampledOptions)
 _MMVAE = Family('mixture', stratified_elbo, StratifiedOptions)
 _MOPOE = Family('mixture_of_products', elbo)
+_JMVAE = Family('surrogates', surrogate_elbo, SurrogateOptions, modalities=2)
+_AVAE = Family('most_certain', association_loss, AssociationOptions, modalities=2)
 FAMILIES: dict[str, Callable[[ModelSpec], MultimodalModel]] = {
-    'nexus': partial(Nexus, recipe=_NEXUS),
-    'nexus0': partial(Nexus, recipe=Family('concatenation', dropout_elbo)),
-    'nexus_flat': partial(FlatModel, recipe=_NEXUS),
-    'mvae': partial(Nexus, recipe=_MVAE),
-    'mvae_flat': partial(FlatModel, recipe=_MVAE),
-    'mmvae': partial(Nexus, recipe=_MMVAE),
-    'mmvae_flat': partial(FlatModel, recipe=_MMVAE),
-    'mopoe': partial(Nexus, recipe=_MOPOE),
-    'mopoe_flat': partial(FlatModel, recipe=_MOPOE),
-    'jmvae': partial(
-        FlatModel, recipe=Family('surrogates', surrogate_elbo, SurrogateOptions, modalities=2)
-    ),
-    'avae': partial(
-        FlatModel, recipe=Family('surest', association_loss, AssociationOptions, modalities=2)
-    ),
+    'nexus': partial(Nexus, family=_NEXUS),
+    'nexus0': partial(Nexus, family=_NEXUS0),
+    'nexus_flat': partial(FlatModel, family=_NEXUS),
+    'mvae': partial(Nexus, family=_MVAE),
+    'mvae_flat': partial(FlatModel, family=_MVAE),
+    'mmvae': partial(Nexus, family=_MMVAE),
+    'mmvae_flat': partial(FlatModel, family=_MMVAE),
+    'mopoe': partial(Nexus, family=_MOPOE),
+    'mopoe_flat': partial(FlatModel, family=_MOPOE),
+    'jmvae': partial(FlatModel, family=_JMVAE),
+    'avae': partial(FlatModel, family=_AVAE),
     'mhvae': MHVAE,
     'hmvae': HMVAE,
 }

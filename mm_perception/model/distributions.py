@@ -1,11 +1,12 @@
-"""Diagonal distributions and likelihoods: the only KL and likelihoods of the project."""
+"""Diagonal Gaussians and the likelihoods of data: the only ones of the project."""
 
 from __future__ import annotations
 
 import math
-from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import NamedTuple, TypeAlias, TypeVar
+from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -14,6 +15,36 @@ from torch.nn import functional
 from mm_perception.errors import ConfigError
 
 LOG_2PI = math.log(2.0 * math.pi)
+
+
+class Posterior(Protocol):
+    """A distribution over a latent, with its prior."""
+
+    @property
+    def mean(self) -> Tensor:
+        """What is published and generated from, ``float[B, D]``."""
+        ...
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviations around :attr:`mean`, ``float[B, D]``."""
+        ...
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """Draw one reparametrised sample per row, ``float[B, D]``."""
+        ...
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log density of ``float[B, D]``, summed over D: ``float[B]``."""
+        ...
+
+    def log_prior(self, value: Tensor) -> Tensor:
+        """Log density of ``float[B, D]`` under the prior, summed over D: ``float[B]``."""
+        ...
+
+    def kl_to_prior(self) -> Tensor:
+        """KL divergence to the prior, ``float[B]``."""
+        ...
 
 
 class DiagonalGaussian(NamedTuple):
@@ -67,143 +98,77 @@ class DiagonalGaussian(NamedTuple):
         return -0.5 * (scaled + self.log_variance + LOG_2PI).sum(-1)
 
 
-class DiagonalLaplace(NamedTuple):
-    """
-    Independent Laplace distributions.
-
-    :param mean: ``float[..., D]``.
-    :param log_scale: natural logarithm of the scales, ``float[..., D]``.
-    """
-
-    mean: Tensor
-    log_scale: Tensor
-
-    @property
-    def std(self) -> Tensor:
-        """Standard deviations, ``float[..., D]``."""
-        return math.sqrt(2.0) * self.log_scale.exp()
-
-    def sample(self, generator: torch.Generator | None = None) -> Tensor:
-        """Draw one reparametrised sample, ``float[..., D]``."""
-        uniform = torch.empty_like(self.mean).uniform_(-1.0, 1.0, generator=generator)
-        tail = torch.log1p(-uniform.abs().clamp_max(1.0 - 1e-7))
-        return self.mean - self.log_scale.exp() * uniform.sign() * tail
-
-    def log_prob(self, value: Tensor) -> Tensor:
-        """Log density, summed over the last axis, ``float[...]``."""
-        scaled = (value - self.mean).abs() * (-self.log_scale).exp()
-        return -(scaled + self.log_scale + math.log(2.0)).sum(-1)
-
-    def entropy(self) -> Tensor:
-        """Differential entropy, summed over the last axis, ``float[...]``."""
-        return (1.0 + math.log(2.0) + self.log_scale).sum(-1)
-
-    @staticmethod
-    def log_prior(value: Tensor) -> Tensor:
-        """Log density under Laplace(0, 1), summed over the last axis, ``float[...]``."""
-        return -(value.abs() + math.log(2.0)).sum(-1)
-
-    def kl_to_prior(self) -> Tensor:
-        """KL divergence to Laplace(0, 1), summed over the last axis, ``float[...]``."""
-        distance, scale = self.mean.abs(), self.log_scale.exp()
-        return (distance + scale * (-distance / scale).exp() - 1.0 - self.log_scale).sum(-1)
+DistributionT = TypeVar('DistributionT', bound=tuple[Tensor, ...])
 
 
-Diagonal: TypeAlias = DiagonalGaussian | DiagonalLaplace
-POSTERIORS: dict[str, type[Diagonal]] = {
-    'gaussian': DiagonalGaussian,
-    'laplace': DiagonalLaplace,
-}
-DiagonalT = TypeVar('DiagonalT', bound=Diagonal)
-
-
-def mapped(distribution: DiagonalT, function: Callable[[Tensor], Tensor]) -> DiagonalT:
+def mapped(distribution: DistributionT, function: Callable[[Tensor], Tensor]) -> DistributionT:
     """Apply a function (a choice of rows, say) to every parameter of a distribution."""
-    return type(distribution)(*(function(part) for part in distribution))
+    return type(distribution)(*map(function, distribution))
 
 
-class Likelihood(ABC):
-    """How a decoder's raw outputs describe the data."""
-
-    @staticmethod
-    @abstractmethod
-    def mean(outputs: Tensor) -> Tensor:
-        """Expected data, same shape as the outputs."""
-
-    @staticmethod
-    @abstractmethod
-    def log_prob(outputs: Tensor, data: Tensor) -> Tensor:
-        """Log-likelihood of the data, summed over all axes but the first: ``float[B]``."""
-
-
-class Gaussian(Likelihood):
-    """Unit-variance Gaussian around the sigmoid of the outputs."""
-
-    @staticmethod
-    def mean(outputs: Tensor) -> Tensor:
-        """Sigmoid of the outputs."""
-        return torch.sigmoid(outputs)
-
-    @staticmethod
-    def log_prob(outputs: Tensor, data: Tensor) -> Tensor:
-        """Sum of log N(x; sigmoid(outputs), 1)."""
-        error = (torch.sigmoid(outputs) - data).square()
-        return -0.5 * (error + LOG_2PI).flatten(1).sum(1)
-
-
-class OptimalSigma(Gaussian):
+def scatter_rows(values: Tensor, rows: Tensor) -> Tensor:
     """
-    Gaussian whose one variance is the maximum-likelihood one of the batch.
+    Put values back to the rows that they belong to; the others are zero.
+
+    :param values: ``[K, ...]``, of the K rows that are true.
+    :param rows: ``bool[B]``.
+    :returns: ``float[B, ...]``.
+    """
+    zeros = torch.zeros(len(rows), *values.shape[1:], device=values.device)
+    return zeros.index_put((rows,), values.float())
+
+
+@dataclass(frozen=True)
+class Likelihood:
+    """
+    How a decoder's raw outputs describe the data.
+
+    :param mean: expected data, of outputs ``float[B, ...]``, of the same shape.
+    :param log_prob: log density of data given outputs, summed over all axes but the first:
+        ``float[B]``.
+    """
+
+    mean: Callable[[Tensor], Tensor]
+    log_prob: Callable[[Tensor, Tensor], Tensor]
+
+
+def _gaussian(outputs: Tensor, data: Tensor) -> Tensor:
+    """Sum of log N(x; sigmoid(outputs), 1)."""
+    error = (torch.sigmoid(outputs) - data).square()
+    return -0.5 * (error + LOG_2PI).flatten(1).sum(1)
+
+
+def _optimal_sigma(outputs: Tensor, data: Tensor) -> Tensor:
+    """
+    Sum of log N(x; sigmoid(outputs), sigma^2), sigma^2 the batch's mean squared error.
 
     Rybkin et al. 2020, "Simple and effective VAE training with calibrated decoders", eq. 5.
     """
-
-    @staticmethod
-    def log_prob(outputs: Tensor, data: Tensor) -> Tensor:
-        """Sum of log N(x; sigmoid(outputs), sigma^2), sigma^2 the batch's mean squared error."""
-        error = (torch.sigmoid(outputs) - data).square().flatten(1)
-        variance = error.mean().clamp_min(1e-6)
-        return -0.5 * (error / variance + variance.log() + LOG_2PI).sum(1)
+    error = (torch.sigmoid(outputs) - data).square().flatten(1)
+    variance = error.mean().clamp_min(1e-6)
+    return -0.5 * (error / variance + variance.log() + LOG_2PI).sum(1)
 
 
-class Bernoulli(Likelihood):
-    """Independent Bernoulli variables, outputs are logits; data may lie between 0 and 1."""
-
-    @staticmethod
-    def mean(outputs: Tensor) -> Tensor:
-        """Sigmoid of the outputs."""
-        return torch.sigmoid(outputs)
-
-    @staticmethod
-    def log_prob(outputs: Tensor, data: Tensor) -> Tensor:
-        """Negative binary cross-entropy."""
-        entropy = functional.binary_cross_entropy_with_logits(outputs, data, reduction='none')
-        return -entropy.flatten(1).sum(1)
+def _bernoulli(outputs: Tensor, data: Tensor) -> Tensor:
+    """Negative binary cross-entropy of logits; data may lie between 0 and 1."""
+    entropy = functional.binary_cross_entropy_with_logits(outputs, data, reduction='none')
+    return -entropy.flatten(1).sum(1)
 
 
-class Categorical(Likelihood):
-    """One out of n classes, outputs are logits, data one-hot or probabilities."""
-
-    @staticmethod
-    def mean(outputs: Tensor) -> Tensor:
-        """Class probabilities."""
-        return torch.softmax(outputs, dim=-1)
-
-    @staticmethod
-    def log_prob(outputs: Tensor, data: Tensor) -> Tensor:
-        """Log probability of the class."""
-        return (torch.log_softmax(outputs, dim=-1) * data).flatten(1).sum(1)
+def _categorical(outputs: Tensor, data: Tensor) -> Tensor:
+    """Log probability of the class, of logits; data one-hot or probabilities."""
+    return (torch.log_softmax(outputs, dim=-1) * data).flatten(1).sum(1)
 
 
-LIKELIHOODS: dict[str, type[Likelihood]] = {
-    'gaussian': Gaussian,
-    'optimal_sigma': OptimalSigma,
-    'bernoulli': Bernoulli,
-    'categorical': Categorical,
+LIKELIHOODS = {
+    'gaussian': Likelihood(torch.sigmoid, _gaussian),
+    'optimal_sigma': Likelihood(torch.sigmoid, _optimal_sigma),
+    'bernoulli': Likelihood(torch.sigmoid, _bernoulli),
+    'categorical': Likelihood(partial(torch.softmax, dim=-1), _categorical),
 }
 
 
-def find_likelihood(name: str) -> type[Likelihood]:
+def find_likelihood(name: str) -> Likelihood:
     """
     Find a likelihood by name.
 

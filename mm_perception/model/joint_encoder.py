@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Callable, Mapping
+from typing import ClassVar, TypeVar
 
 import torch
 from torch import Tensor, nn
 
-from mm_perception.model.base import Posterior
-from mm_perception.model.distributions import DiagonalGaussian
+from mm_perception.errors import ConfigError
+from mm_perception.model.distributions import DiagonalGaussian, Posterior, scatter_rows
 from mm_perception.model.networks import dense, split_posterior
 from mm_perception.spec import ModelSpec
 
@@ -69,10 +69,9 @@ def on_rows(network: nn.Module, inputs: Tensor, rows: Tensor, size: int) -> Tens
     """
     if not network.training:
         return network(inputs).masked_fill(~rows[:, None], 0.0)
-    zeros = torch.zeros(len(inputs), size, device=inputs.device)
     if rows.sum() < 2:
-        return zeros
-    return zeros.index_put((rows,), network(inputs[rows]).float())
+        return torch.zeros(len(inputs), size, device=inputs.device)
+    return scatter_rows(network(inputs[rows]), rows)
 
 
 class JointEncoder(nn.Module, ABC):
@@ -80,11 +79,12 @@ class JointEncoder(nn.Module, ABC):
     Joint posterior of any subset of the modalities.
 
     :param spec: sizes of the layers.
-    :param sizes: of the latents that enter; None where codes are messages (or experts) already,
-        as a modality's own encoder gives them in a flat model.
+    :param sizes: of the latents that enter; None where the modalities' own encoders give
+        messages already.
     """
 
     fuses: ClassVar[bool] = True
+    """Whether several present modalities all shape the joint posterior's mean."""
     gaussian: ClassVar[bool] = True
     """Whether the joint posterior is one diagonal Gaussian."""
 
@@ -94,7 +94,7 @@ class JointEncoder(nn.Module, ABC):
 
     @staticmethod
     def code_dim(spec: ModelSpec) -> int:
-        """Size of the codes that enter in a flat model."""
+        """Size of the codes that enter where ``sizes`` is None."""
         return spec.message_dim
 
     message_dim: int
@@ -118,6 +118,37 @@ class JointEncoder(nn.Module, ABC):
         return self.fuse({n: self.message(n, codes[n]) for n in self.names}, present)
 
 
+JOINT_ENCODERS: dict[str, type[JointEncoder]] = {}
+DEFAULT_JOINT_ENCODER = 'mean'
+RENAMED = {'surest': 'most_certain'}
+"""Names in older configurations and bundles."""
+EncoderT = TypeVar('EncoderT', bound=type[JointEncoder])
+
+
+def joint_encoder(name: str) -> Callable[[EncoderT], EncoderT]:
+    """Register a joint encoder under a name for ``model.joint_encoder``."""
+
+    def register(encoder: EncoderT) -> EncoderT:
+        JOINT_ENCODERS[name] = encoder
+        return encoder
+
+    return register
+
+
+def find_joint_encoder(name: str) -> type[JointEncoder]:
+    """
+    Find a joint encoder by name.
+
+    :raises ConfigError: if there is none of that name.
+    """
+    name = RENAMED.get(name, name)
+    if name not in JOINT_ENCODERS:
+        known = ', '.join(JOINT_ENCODERS)
+        raise ConfigError(f'model.joint_encoder: unknown "{name}"; known: {known}')
+    return JOINT_ENCODERS[name]
+
+
+@joint_encoder('mean')
 class MeanAggregator(JointEncoder):
     """Mapping networks, mean of the messages, joint encoder."""
 
@@ -145,8 +176,7 @@ class MeanAggregator(JointEncoder):
 
     def message(self, name: str, code: Tensor) -> Tensor:
         """Message of a modality, see :class:`JointEncoder`."""
-        message: Tensor = self.mapping[name](code)
-        return message
+        return self.mapping[name](code)
 
     def fuse(self, messages: Codes, present: Tensor) -> DiagonalGaussian:
         """Joint posterior, see :class:`JointEncoder`."""
@@ -156,6 +186,7 @@ class MeanAggregator(JointEncoder):
         return DiagonalGaussian(*split_posterior(self.posterior(self.hidden(aggregated))))
 
 
+@joint_encoder('attention')
 class Attention(MeanAggregator):
     """
     Weighted mean of the messages of the present modalities.
@@ -177,6 +208,7 @@ class Attention(MeanAggregator):
         return (messages * weights).sum(1)
 
 
+@joint_encoder('concatenation')
 class Concatenation(MeanAggregator):
     """Messages side by side, zeros for absent modalities."""
 

@@ -1,11 +1,11 @@
-"""The network of a classifier that judges generated data."""
+"""Networks of single modalities: pairs of encoder and decoder, and classifiers."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, ItemsView, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from torch import Tensor, nn
 
@@ -21,6 +21,19 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     'relu': nn.ReLU,
     'swish': nn.SiLU,
 }
+
+
+ModuleT = TypeVar('ModuleT', bound=nn.Module)
+
+
+class ByName(nn.ModuleDict, Generic[ModuleT]):
+    """Modules of one type, by the name of their modality."""
+
+    if TYPE_CHECKING:
+
+        def __getitem__(self, name: str) -> ModuleT: ...
+
+        def items(self) -> ItemsView[str, ModuleT]: ...
 
 
 class Reshape(nn.Module):
@@ -172,12 +185,31 @@ def build_temporal_convolution(
     return encoder, decoder
 
 
-_PAIRS: dict[str, tuple[type[Any], Callable[..., Pair]]] = {
-    'dense': (DenseOptions, build_dense),
-    'convolution': (ConvolutionOptions, build_convolution),
-    'temporal_convolution': (TemporalConvolutionOptions, build_temporal_convolution),
-}
-_DEFAULT_PAIR = {'image': 'convolution', 'sound': 'temporal_convolution'}
+_PAIRS: dict[str, tuple[type[Any], Callable[..., Pair]]] = {}
+_DEFAULT_PAIR: dict[str, str] = {}
+
+
+def register_pair(
+    name: str, options: type[Any], build: Callable[..., Pair], kinds: Sequence[str] = ()
+) -> None:
+    """
+    Make a pair of networks known by a name for ``network.type``.
+
+    :param options: dataclass that the other keys of ``network`` are read into.
+    :param build: encoder and decoder of a shape, a latent size and options. The encoder gives
+        ``float[B, 2 * latent_dim]`` and ends with a linear layer.
+    :param kinds: kinds of modalities that take it if the configuration names none; any other
+        kind takes ``dense``.
+    """
+    _PAIRS[name] = options, build
+    _DEFAULT_PAIR.update(dict.fromkeys(kinds, name))
+
+
+register_pair('dense', DenseOptions, build_dense)
+register_pair('convolution', ConvolutionOptions, build_convolution, ['image'])
+register_pair(
+    'temporal_convolution', TemporalConvolutionOptions, build_temporal_convolution, ['sound']
+)
 
 
 def build_pair(spec: ModalitySpec, shape: Shape) -> Pair:
@@ -193,9 +225,10 @@ def build_pair(spec: ModalitySpec, shape: Shape) -> Pair:
         raise ConfigError(f'{path}.type: unknown network "{name}"; known: {", ".join(_PAIRS)}')
     options_type, build = _PAIRS[name]
     parsed = from_plain(options_type, options, path)
-    if parsed.activation not in ACTIVATIONS:
+    activation = getattr(parsed, 'activation', 'relu')
+    if activation not in ACTIVATIONS:
         known = ', '.join(ACTIVATIONS)
-        raise ConfigError(f'{path}.activation: unknown "{parsed.activation}"; known: {known}')
+        raise ConfigError(f'{path}.activation: unknown "{activation}"; known: {known}')
     try:
         return build(shape, spec.latent_dim, parsed)
     except ConfigError as error:
@@ -212,8 +245,8 @@ class Classifier(nn.Module):
     """
     Reads the label off one modality.
 
-    It shares the architecture of the modality's encoder, but neither weights nor training
-    with the model that it judges.
+    It has the architecture of the modality's encoder, and shares neither weights nor training
+    with the model whose data it reads.
 
     :param spec: the modality.
     :param classes: number of labels.
@@ -228,5 +261,4 @@ class Classifier(nn.Module):
 
     def forward(self, data: Tensor) -> Tensor:
         """Logits ``float[B, classes]`` of ``float[B, *shape]``."""
-        logits: Tensor = self.head(self.encoder(data))
-        return logits
+        return self.head(self.encoder(data))

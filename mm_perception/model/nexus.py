@@ -1,19 +1,33 @@
-"""Two levels that share no gradient: unimodal autoencoders below, one joint latent above."""
+"""
+Nexus: two levels that share no gradient, unimodal autoencoders below, one joint latent above.
+
+To read on: ``joint_encoder`` (how any subset of modalities is fused, and the dropout that trains
+for it), ``family`` (the objective of the top level), ``networks`` (encoders and decoders) and
+``distributions``. ``base`` is what every family offers, ``uncertainty`` what ``calibrated`` adds.
+
+Vasco et al. 2022, "Leveraging hierarchy in multimodal generative models for effective
+cross-modality inference", Neural Networks 146.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import ClassVar, cast
+from collections.abc import Mapping
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
 from mm_perception.modalities import build_modality
-from mm_perception.model.base import MultimodalModel, Posterior
-from mm_perception.model.distributions import DiagonalGaussian, find_likelihood, mapped
-from mm_perception.model.family import Family
-from mm_perception.model.networks import build_pair, dense, split_posterior
-from mm_perception.model.objectives import Batch
+from mm_perception.model.base import MultimodalModel
+from mm_perception.model.distributions import (
+    DiagonalGaussian,
+    Posterior,
+    find_likelihood,
+    mapped,
+    scatter_rows,
+)
+from mm_perception.model.family import Batch, Family
+from mm_perception.model.networks import ByName, build_pair, dense, split_posterior
 from mm_perception.model.uncertainty import Uncertainty
 from mm_perception.spec import ModalitySpec, ModelSpec
 
@@ -78,78 +92,52 @@ class UnimodalVAE(nn.Module):
         """Log density of data given ``float[B, latent_dim]``: ``float[B]``."""
         return self.likelihood.log_prob(self.decoder(latent).float(), data)
 
-    def forward(
-        self, data: Tensor, generator: torch.Generator | None = None
-    ) -> tuple[DiagonalGaussian, dict[str, Tensor]]:
-        """
-        Posterior and terms of the bottom-level evidence lower bound, per sample.
-
-        :param data: ``float[B, *shape]``.
-        :returns: q(z_m | x_m), and ``log_likelihood`` and ``kl``, unweighted, ``float[B]``.
-        """
-        posterior = self.encode(data)
-        return posterior, {
-            'log_likelihood': self.log_likelihood(posterior.sample(generator), data),
-            'kl': posterior.kl_to_prior(),
-        }
-
     def loss(
         self, data: Tensor, warm_up: float = 1.0, generator: torch.Generator | None = None
     ) -> tuple[Tensor, dict[str, Tensor], DiagonalGaussian]:
         """
         Negative weighted evidence lower bound, averaged over the batch.
 
+        :param data: ``float[B, *shape]``.
         :param warm_up: factor on the KL weight, 0..1.
-        :returns: the loss, the batch means of its terms, and the posterior.
+        :returns: the loss, the batch means of its terms, and the posterior q(z_m | x_m).
 
         Vasco et al. 2022, first sum of eq. 21, with weights lambda and beta.
         """
-        posterior, values = self(data, generator)
-        terms = {name: value.mean() for name, value in values.items()}
-        likelihood = self.spec.likelihood_weight * terms['log_likelihood']
-        return self.spec.beta * warm_up * terms['kl'] - likelihood, terms, posterior
+        posterior = self.encode(data)
+        likelihood = self.log_likelihood(posterior.sample(generator), data).mean()
+        kl = posterior.kl_to_prior().mean()
+        loss = self.spec.beta * warm_up * kl - self.spec.likelihood_weight * likelihood
+        return loss, {'log_likelihood': likelihood, 'kl': kl}, posterior
 
 
 class TopLevel(nn.Module):
     """
     Joint encoder over any subset of the unimodal latents, and a decoder back to each.
 
-    :param recipe: the family's joint encoder and objective.
+    :param family: the family's joint encoder and objective.
 
     Vasco et al. 2022, section 5, eq. 15-17.
     """
 
-    def __init__(self, spec: ModelSpec, recipe: Family) -> None:
+    def __init__(self, spec: ModelSpec, family: Family) -> None:
         super().__init__()
         self.spec = spec
-        self._objective = recipe.bind_objective(spec)
-        self.scale = nn.ModuleDict({m.name: LatentScale(m.latent_dim) for m in spec.modalities})
-        self.joint = recipe.find_encoder(spec)(
-            spec, {m.name: m.latent_dim for m in spec.modalities}
-        )
+        self._objective = family.bind_objective(spec)
+        sizes = {m.name: m.latent_dim for m in spec.modalities}
+        self.scale = ByName[LatentScale]({n: LatentScale(size) for n, size in sizes.items()})
+        self.joint = family.find_encoder(spec)(spec, sizes)
         hidden = (spec.joint_latent_dim, *spec.decoder_hidden)
         self.decoders = nn.ModuleDict(
             {
-                m.name: nn.Sequential(
-                    dense(hidden, 'leaky_relu', True), nn.Linear(hidden[-1], m.latent_dim)
-                )
-                for m in spec.modalities
+                name: nn.Sequential(dense(hidden, 'leaky_relu', True), nn.Linear(hidden[-1], size))
+                for name, size in sizes.items()
             }
         )
 
-    def encode(self, latents: Mapping[str, Tensor], present: Tensor) -> Posterior:
-        """
-        Joint posterior q(z_sigma | z_1:M) of the present modalities.
-
-        :param latents: unimodal latents, ``float[B, d_m]`` each.
-        :param present: ``bool[B, M]``, modalities in the spec's order.
-        """
-        posterior: Posterior = self.joint(self.scaled(latents), present)
-        return posterior
-
     def scaled(self, latents: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Standardised unimodal latents, ``float[B, d_m]`` each."""
-        return {name: self.scale_of(name)(latent) for name, latent in latents.items()}
+        return {name: self.scale[name](latent) for name, latent in latents.items()}
 
     def conditional(self, name: str, joint: Tensor) -> DiagonalGaussian:
         """Distribution p(z_m | z_sigma) of a modality's standardised latent, ``[B, d_m]``."""
@@ -163,10 +151,6 @@ class TopLevel(nn.Module):
     def weight(self, name: str) -> float:
         """Weight gamma of a modality's log likelihood."""
         return self.spec.modality(name).latent_weight
-
-    def scale_of(self, name: str) -> LatentScale:
-        """Scale of a modality's latent."""
-        return cast(LatentScale, self.scale[name])
 
     def loss(
         self,
@@ -189,8 +173,8 @@ class TopLevel(nn.Module):
         Vasco et al. 2022, eq. 15 and the second sum of eq. 21, weights gamma and alpha.
         """
         posteriors = {name: mapped(p, Tensor.detach) for name, p in unimodal.items()}
-        codes = {n: self.scale_of(n)(p.sample(generator)) for n, p in posteriors.items()}
-        targets = {n: self.scale_of(n)(p.mean) for n, p in posteriors.items()}
+        codes = {n: self.scale[n](p.sample(generator)) for n, p in posteriors.items()}
+        targets = {n: self.scale[n](p.mean) for n, p in posteriors.items()}
         return self._objective(self, Batch(codes, targets, present, warm_up, generator))
 
 
@@ -199,16 +183,16 @@ class Nexus(MultimodalModel):
     Both levels together: Nexus and the other families over the same hierarchy.
 
     :param spec: any number and kinds of modalities.
-    :param recipe: the family's joint encoder and objective.
+    :param family: the family's joint encoder and objective.
     """
 
     own_latents: ClassVar[bool] = True
     separable: ClassVar[bool] = True
 
-    def __init__(self, spec: ModelSpec, recipe: Family) -> None:
+    def __init__(self, spec: ModelSpec, family: Family) -> None:
         super().__init__(spec)
-        top = TopLevel(spec, recipe)  # first: its weights start as those trained apart
-        self.unimodal = nn.ModuleDict({m.name: UnimodalVAE(m) for m in spec.modalities})
+        top = TopLevel(spec, family)  # first: its weights start as those trained apart
+        self.unimodal = ByName[UnimodalVAE]({m.name: UnimodalVAE(m) for m in spec.modalities})
         self.top = top
         self.fuses = top.joint.fuses
         self.uncertainty = Uncertainty(spec) if spec.calibrated else None
@@ -219,25 +203,21 @@ class Nexus(MultimodalModel):
         more = self.top.joint.message_dim + (self.uncertainty is not None)
         return {m.name: m.latent_dim + more for m in self.spec.modalities}
 
-    def vae(self, name: str) -> UnimodalVAE:
-        """Autoencoder of one modality."""
-        return cast(UnimodalVAE, self.unimodal[name])
+    def infer(self, name: str, data: Tensor) -> DiagonalGaussian:
+        """Unimodal posterior q(z_m | x_m), ``[B, d_m]``."""
+        return self.unimodal[name].encode(data)
 
-    def encode(self, name: str, data: Tensor) -> Tensor:
-        """Code of the mean of the unimodal posterior, see :meth:`code`."""
-        return self.code(name, self.vae(name).encode(data).mean)
-
-    def code(self, name: str, latent: Tensor) -> Tensor:
+    def code(self, name: str, inferred: DiagonalGaussian) -> Tensor:
         """
         All of one modality that the joint posterior depends on, ``float[B, C_m]``.
 
-        :param latent: unimodal latent, ``float[B, d_m]``.
-        :returns: the standardised latent, its message and its novelty (where calibrated).
+        :returns: the standardised latent (the posterior's mean), its message to the joint
+            encoder, and its novelty (where calibrated).
         """
-        scaled = self.top.scale_of(name)(latent)
+        scaled = self.top.scale[name](inferred.mean)
         parts = [scaled, self.top.joint.message(name, scaled)]
         if self.uncertainty is not None:
-            parts.append(self.uncertainty.novelty_of(name)(scaled)[:, None])
+            parts.append(self.uncertainty.novelty[name](scaled)[:, None])
         return torch.cat(parts, dim=1)
 
     def fuse(self, codes: Mapping[str, Tensor], present: Tensor) -> Posterior:
@@ -258,18 +238,16 @@ class Nexus(MultimodalModel):
     @property
     def noise_dims(self) -> dict[str, int]:
         """Sizes of the unimodal latents, where what the joint one leaves open is calibrated."""
-        return (
-            {}
-            if self.uncertainty is None
-            else {m.name: m.latent_dim for m in self.spec.modalities}
-        )
+        if self.uncertainty is None:
+            return {}
+        return {m.name: m.latent_dim for m in self.spec.modalities}
 
     def decode(self, name: str, joint: Tensor, noise: Tensor | None = None) -> Tensor:
         """Data given the unimodal latent that the joint one expects, see the base class."""
         latent = self.top.conditional(name, joint).mean
         if noise is not None and self.uncertainty is not None:
-            latent = latent + self.uncertainty.spread_of(name)(noise)
-        return self.vae(name).decode(self.top.scale_of(name).inverse(latent))
+            latent = latent + self.uncertainty.spread[name](noise)
+        return self.unimodal[name].decode(self.top.scale[name].inverse(latent))
 
     def loss(
         self,
@@ -289,7 +267,7 @@ class Nexus(MultimodalModel):
         terms: dict[str, Tensor] = {}
         posteriors = {}
         for column, name in enumerate(self.spec.names):
-            vae, recorded = self.vae(name), present[:, column]
+            vae, recorded = self.unimodal[name], present[:, column]
             zeros = torch.zeros(len(present), vae.spec.latent_dim, device=present.device)
             posteriors[name] = DiagonalGaussian(zeros, zeros)
             if recorded.sum() < 2:  # too few for batch statistics
@@ -298,37 +276,26 @@ class Nexus(MultimodalModel):
             total = total + loss
             terms.update({f'{name}.{key}': value for key, value in parts.items()})
             posteriors[name] = DiagonalGaussian(
-                *(zeros.index_put((recorded,), part.detach().float()) for part in posterior)
+                *(scatter_rows(part.detach(), recorded) for part in posterior)
             )
         loss, parts = self.top.loss(posteriors, present, warm_up, generator)
         terms.update({f'top.{key}': value for key, value in parts.items()})
         return total + loss, terms
 
-    def log_weights(
+    def log_weight(
         self,
-        data: Mapping[str, Tensor],
-        observed: Collection[str],
-        evaluated: Collection[str],
+        name: str,
+        joint: Tensor,
+        data: Tensor,
+        inferred: DiagonalGaussian | None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """
-        Log importance weights of one draw, see :class:`MultimodalModel`.
-
-        The joint latent is drawn given the means of the unimodal posteriors, as when the
-        model runs. Unimodal latents of modalities that are not evaluated integrate to one
-        and are left out.
-        """
-        posteriors = {name: self.vae(name).encode(data[name]) for name in observed}
-        codes = {name: self.code(name, p.mean) for name, p in posteriors.items()}
-        joint, log_weight = self.draw_joint(codes, generator)
-        for name in evaluated:
-            vae, scale = self.vae(name), self.top.scale_of(name)
-            conditional = self.top.conditional(name, joint)
-            if name in posteriors:
-                latent = posteriors[name].sample(generator)
-                density = conditional.log_prob(scale(latent)) - scale.std.log().sum()
-                log_weight = log_weight + density - posteriors[name].log_prob(latent)
-            else:
-                latent = scale.inverse(conditional.sample(generator))
-            log_weight = log_weight + vae.log_likelihood(latent, data[name])
-        return log_weight
+        """Log importance weight of one modality, with a draw of its unimodal latent."""
+        vae, scale = self.unimodal[name], self.top.scale[name]
+        conditional = self.top.conditional(name, joint)
+        if inferred is None:
+            latent = scale.inverse(conditional.sample(generator))
+            return vae.log_likelihood(latent, data)
+        latent = inferred.sample(generator)
+        density = conditional.log_prob(scale(latent)) - scale.std.log().sum()
+        return vae.log_likelihood(latent, data) + density - inferred.log_prob(latent)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -11,6 +10,7 @@ from torch.nn import functional
 
 from mm_perception.model.distributions import DiagonalGaussian
 from mm_perception.model.joint_encoder import aggregate_mean
+from mm_perception.model.networks import ByName
 from mm_perception.spec import ModelSpec
 
 
@@ -126,8 +126,8 @@ class Uncertainty(nn.Module):
         super().__init__()
         self.names = spec.names
         size = spec.joint_latent_dim
-        self.novelty = nn.ModuleDict({m.name: Novelty(m.latent_dim) for m in spec.modalities})
-        self.spread = nn.ModuleDict(
+        self.novelty = ByName[Novelty]({m.name: Novelty(m.latent_dim) for m in spec.modalities})
+        self.spread = ByName[ResidualCovariance](
             {m.name: ResidualCovariance(m.latent_dim) for m in spec.modalities}
         )
         self.correction = nn.Sequential(
@@ -139,14 +139,6 @@ class Uncertainty(nn.Module):
         )
         for parameter in self.correction[-1].parameters():
             nn.init.zeros_(parameter)
-
-    def novelty_of(self, name: str) -> Novelty:
-        """Novelty of one modality."""
-        return cast(Novelty, self.novelty[name])
-
-    def spread_of(self, name: str) -> ResidualCovariance:
-        """Spread of one modality's latent."""
-        return cast(ResidualCovariance, self.spread[name])
 
     def forward(
         self, posterior: DiagonalGaussian, latents: Mapping[str, Tensor], present: Tensor

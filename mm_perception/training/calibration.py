@@ -62,13 +62,13 @@ def calibration_stage(
     device = source.present.device
     module.to(device)
     codes = {}
-    held = cache_posteriors({name: model.vae(name) for name in spec.model.names}, source)
+    held = cache_posteriors({name: model.unimodal[name] for name in spec.model.names}, source)
     for name in spec.model.names:
-        scale = top.scale_of(name).to(device)
+        scale = top.scale[name].to(device)
         variance = posteriors[name].log_variance.exp().mean(0) / scale.std.square()
         codes[name] = scale(held[name].mean)
         seen = codes[name][source.index[name].unique()]
-        module.novelty_of(name).fit(scale(posteriors[name].mean), variance, seen)
+        module.novelty[name].fit(scale(posteriors[name].mean), variance, seen)
     _fit_spreads(model, codes, source)
 
     def loss(rows: Tensor, _: float) -> tuple[Tensor, dict[str, Tensor]]:
@@ -102,4 +102,4 @@ def _fit_spreads(model: Nexus, codes: dict[str, Tensor], source: TensorSource) -
             latents = {other: codes[other][source.index[other][part]] for other in codes}
             joint = model.top.joint(latents, source.present[part]).sample()
             errors.append(latents[name] - model.top.conditional(name, joint).mean)
-        model.uncertainty.spread_of(name).fit(torch.cat(errors))
+        model.uncertainty.spread[name].fit(torch.cat(errors))

@@ -155,7 +155,7 @@ def top_stage(spec: TrainingSpec, posteriors: Posteriors, source: TensorSource) 
     assert isinstance(model, Nexus)
     module = model.top.to(source.present.device)
     for name, posterior in posteriors.items():
-        module.scale_of(name).fit(posterior)
+        module.scale[name].fit(posterior)
 
     def loss(rows: Tensor, warm_up: float) -> tuple[Tensor, dict[str, Tensor]]:
         batch = {}
@@ -339,6 +339,6 @@ def _log_likelihoods(
     model: Nexus, name: str, joint: Tensor, latent: Tensor, data: Tensor
 ) -> tuple[Tensor, Tensor]:
     """Mean log likelihoods, given the joint latent, of a modality's latent and of its data."""
-    scale, conditional = model.top.scale_of(name), model.top.conditional(name, joint)
-    found = model.vae(name).log_likelihood(scale.inverse(conditional.mean), data)
+    scale, conditional = model.top.scale[name], model.top.conditional(name, joint)
+    found = model.unimodal[name].log_likelihood(scale.inverse(conditional.mean), data)
     return conditional.log_prob(scale(latent)).mean(), found.mean()

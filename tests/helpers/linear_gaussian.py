@@ -13,8 +13,8 @@ from torch import Tensor, nn
 
 from mm_perception.data.dataset import Dataset
 from mm_perception.modalities.base import Array
-from mm_perception.model.base import MultimodalModel, Posterior
-from mm_perception.model.distributions import DiagonalGaussian
+from mm_perception.model.base import MultimodalModel
+from mm_perception.model.distributions import DiagonalGaussian, Posterior
 from mm_perception.spec import ModalitySpec, ModelSpec
 
 NOISE = 0.5
@@ -107,7 +107,7 @@ class LinearGaussianModel(MultimodalModel):
     def code_dims(self) -> dict[str, int]:
         return self.engine.code_dims
 
-    def encode(self, name: str, data: Tensor) -> Tensor:
+    def infer(self, name: str, data: Tensor) -> Tensor:
         return data
 
     def fuse(self, codes: Mapping[str, Tensor], present: Tensor) -> Posterior:
@@ -128,23 +128,15 @@ class LinearGaussianModel(MultimodalModel):
         bound = self.log_weights(data, NAMES, NAMES, generator).mean()
         return -bound, {'elbo': bound}
 
-    def log_weights(
+    def log_weight(
         self,
-        data: Mapping[str, Tensor],
-        observed: Collection[str],
-        evaluated: Collection[str],
+        name: str,
+        joint: Tensor,
+        data: Tensor,
+        inferred: Tensor | None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        arrays = {name: values.numpy() for name, values in data.items()}
-        count = len(arrays['a'])
-        present = np.repeat([[name in observed for name in NAMES]], count, axis=0)
-        mean, std = (torch.from_numpy(part) for part in self.engine.fuse(arrays, present))
-        noise = torch.randn(count, LATENT, generator=generator)
-        latent = mean + std * noise
-        total = log_normal(latent, torch.zeros(()), torch.ones(())) - log_normal(latent, mean, std)
-        for name in evaluated:
-            total = total + log_normal(data[name], self.decode(name, latent), self.noise)
-        return total
+        return log_normal(data, self.decode(name, joint), self.noise)
 
 
 def log_normal(value: Tensor, mean: Tensor, std: Tensor) -> Tensor:

@@ -5,7 +5,8 @@ import torch
 from torch import distributions
 
 from mm_perception.errors import ConfigError
-from mm_perception.model.distributions import DiagonalGaussian, DiagonalLaplace, find_likelihood
+from mm_perception.model.baselines.experts import DiagonalLaplace
+from mm_perception.model.distributions import DiagonalGaussian, find_likelihood
 
 
 def gaussian(seed: int, rows: int = 4, size: int = 3) -> DiagonalGaussian:

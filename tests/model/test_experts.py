@@ -10,6 +10,8 @@ from scipy.special import logsumexp
 from scipy.stats import laplace, norm
 
 from mm_perception.model.baselines.experts import (
+    Diagonal,
+    DiagonalLaplace,
     Mixture,
     MixtureOfExperts,
     MixtureOfProducts,
@@ -17,7 +19,7 @@ from mm_perception.model.baselines.experts import (
     ProductOfExperts,
     Surrogates,
 )
-from mm_perception.model.distributions import Diagonal, DiagonalGaussian, DiagonalLaplace
+from mm_perception.model.distributions import DiagonalGaussian
 from tests.helpers.model_specs import family_spec
 
 SPEC = family_spec('mopoe')
@@ -113,15 +115,15 @@ def test_mixture_kl_is_a_bound_on_monte_carlo() -> None:
     torch.testing.assert_close(estimate, mixture.kl_to_prior()[0], rtol=0.02, atol=0.02)
 
 
-def test_mixture_publishes_its_surest_component() -> None:
+def test_mixture_publishes_its_most_certain_component() -> None:
     joint = MixtureOfExperts(SPEC, None).combine(experts(), PRESENT)
     alone = MostCertainExpert(SPEC, None).combine(experts(), PRESENT)
     for row in range(ROWS):
         seen = PRESENT[row].nonzero().flatten()
-        surest = seen[experts().log_variance[row, seen].sum(1).argmin()]
+        best = seen[experts().log_variance[row, seen].sum(1).argmin()]
         for chosen in (joint, alone):
-            torch.testing.assert_close(chosen.mean[row], experts().mean[row, surest])
-            torch.testing.assert_close(chosen.std[row], experts().std[row, surest])
+            torch.testing.assert_close(chosen.mean[row], experts().mean[row, best])
+            torch.testing.assert_close(chosen.std[row], experts().std[row, best])
 
 
 def product(row: int, members: tuple[int, ...]) -> DiagonalGaussian:

@@ -15,8 +15,9 @@ from mm_perception.engines.build import build_engine
 from mm_perception.engines.torch_engine import load_model
 from mm_perception.fusion.session import InferenceSession
 from mm_perception.modalities import build_modality
-from mm_perception.model.base import MultimodalModel, Posterior
+from mm_perception.model.base import MultimodalModel
 from mm_perception.model.build import FAMILIES, build_model
+from mm_perception.model.distributions import Posterior
 from tests.helpers.model_specs import PAIRS, family_spec
 from tests.helpers.small_bundle import make_bundle
 

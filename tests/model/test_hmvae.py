@@ -47,7 +47,7 @@ def make(**options: object) -> tuple[HMVAE, dict[str, torch.Tensor], torch.Tenso
 )
 def test_depth_counts_the_shared_latent(options: dict, levels: tuple[int, int]) -> None:
     model, data, present = make(**options)
-    assert tuple(len(model.ladder(name).levels) for name in NAMES) == levels
+    assert tuple(len(model.ladders[name].levels) for name in NAMES) == levels
     model.loss(data, present)[0].backward()
     assert all(p.grad is not None for p in model.parameters())
 
@@ -70,7 +70,7 @@ def test_a_depth_that_cannot_be_built_is_explained(depth: object, message: str) 
 
 def test_prior_and_posterior_share_the_top_down_network() -> None:
     model, _, _ = make()
-    level = model.ladder('left').levels[0]
+    level = model.ladders['left'].levels[0]
     above, bottom_up = torch.randn(2, 4), torch.randn(2, 16)
     before = level(above, bottom_up)
     torch.testing.assert_close(before[1], level.prior(above))
@@ -86,7 +86,7 @@ def test_prior_and_posterior_share_the_top_down_network() -> None:
 def test_posteriors_depend_on_what_is_above_and_on_the_data() -> None:
     model, data, _ = make(depth=DEEP)
     model.eval()
-    ladder = model.ladder('left')
+    ladder = model.ladders['left']
     states, others = (ladder.states(x) for x in (data['left'], data['left'].flip(1)))
     joint = torch.randn(BATCH, 4)
 
@@ -109,7 +109,7 @@ def test_one_modality_shapes_the_latents_of_another() -> None:
     assert right.grad is not None and right.grad.abs().sum() > 0
 
 
-def test_the_surest_expert_is_published() -> None:
+def test_the_most_certain_expert_is_published() -> None:
     model, data, present = make()
     model.eval()
     codes = {name: model.encode(name, data[name]) for name in NAMES}
@@ -139,7 +139,7 @@ def test_loss_is_the_weighted_bound() -> None:
 def test_kl_of_the_shared_latent_is_that_of_the_whole_mixture() -> None:
     model, data, _ = make()
     for name, mean in zip(NAMES, (3.0, -3.0)):
-        head = model.ladder(name).expert.parameters_of
+        head = model.ladders[name].expert.parameters_of
         torch.nn.init.zeros_(head.weight)
         head.bias.data = torch.tensor([mean] * 4 + [-4.0] * 4)
     data = {name: value.repeat(200, 1) for name, value in data.items()}
@@ -200,8 +200,8 @@ def wide_posteriors() -> HMVAE:
     model = strong_model(tiny_spec('hmvae', depth=DEEP))
     assert isinstance(model, HMVAE)
     for name in NAMES:
-        fix_log_variance(model.ladder(name).expert.parameters_of, 1.0)
-        for level in model.ladder(name).levels:
+        fix_log_variance(model.ladders[name].expert.parameters_of, 1.0)
+        for level in model.ladders[name].levels:
             fix_log_variance(level.merge.parameters_of, 1.0)
             fix_log_variance(level.prior_of.parameters_of, 0.0)
     return model
@@ -215,7 +215,7 @@ def test_importance_weights_give_the_integrated_likelihood(
     model, data = wide_posteriors(), rows()
     given_joint = {}
     for name in NAMES:
-        ladder = model.ladder(name)
+        ladder = model.ladders[name]
         given = likelihoods(ladder.decoder, data[name])
         for level in ladder.levels:  # from z_1 up
             given = densities(level.prior(GRID)) @ given

@@ -145,7 +145,7 @@ def wide_posteriors(**options: object) -> MHVAE:
     assert isinstance(model, MHVAE)
     fix_log_variance(model.core.parameters_of, 1.0)
     for name in NAMES:
-        fix_log_variance(model.vae(name).encoder[-1], 1.0)
+        fix_log_variance(model.unimodal[name].encoder[-1], 1.0)
         fix_log_variance(model.conditionals[name].parameters_of, 0.0)
     return model
 
@@ -158,7 +158,7 @@ def test_importance_weights_give_the_integrated_likelihood(
     model, data = wide_posteriors(), rows()
     given_joint = {
         name: densities(model.conditional(name, GRID))
-        @ likelihoods(model.vae(name).decoder, data[name])
+        @ likelihoods(model.unimodal[name].decoder, data[name])
         for name in NAMES
     }
     truth = integrate(given_joint, evaluated)

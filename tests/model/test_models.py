@@ -9,8 +9,7 @@ import torch
 from mm_perception.errors import ConfigError
 from mm_perception.modalities import kinds
 from mm_perception.model.build import build_model
-from mm_perception.model.family import JOINT_ENCODERS
-from mm_perception.model.joint_encoder import aggregate_mean
+from mm_perception.model.joint_encoder import JOINT_ENCODERS, aggregate_mean
 from mm_perception.model.nexus import Nexus
 from mm_perception.spec import ModalitySpec, ModelSpec
 from tests.helpers.model_specs import arm_spec, mhd_spec

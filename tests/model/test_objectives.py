@@ -14,8 +14,8 @@ from mm_perception.model.baselines.flat import FlatModel
 from mm_perception.model.baselines.objectives import ESTIMATORS
 from mm_perception.model.build import build_model
 from mm_perception.model.distributions import DiagonalGaussian
+from mm_perception.model.family import weighted
 from mm_perception.model.nexus import Nexus
-from mm_perception.model.objectives import weighted
 from mm_perception.spec import ModalitySpec, ModelSpec
 from tests.helpers.model_specs import family_spec
 
@@ -178,9 +178,9 @@ def log_evidence(model: MultimodalModel, data: dict[str, Tensor], names: tuple[s
             total = total + model.log_likelihood(name, grid, data[name].expand(len(grid), -1))
             continue
         assert isinstance(model, Nexus)
-        scale = model.top.scale_of(name)
+        scale = model.top.scale[name]
         below = scale.inverse(grid)
-        likelihood = model.vae(name).log_likelihood(below, data[name].expand(len(grid), -1))
+        likelihood = model.unimodal[name].log_likelihood(below, data[name].expand(len(grid), -1))
         conditional = model.top.conditional(name, grid)
         inner = DiagonalGaussian(conditional.mean[:, None], conditional.log_variance[:, None])
         total = total + (inner.log_prob(grid[None]) + likelihood + step).logsumexp(1)
@@ -196,8 +196,8 @@ def test_importance_weights_estimate_the_evidence(family: str) -> None:
         # Data that depend on the latents, posteriors as wide as the priors: calm weights.
         parameter.mul_(2.0 if 'decoder' in name and not name.startswith('top') else 0.5)
     if isinstance(model, Nexus):
-        model.top.scale_of('a').mean.fill_(0.4)
-        model.top.scale_of('a').std.fill_(0.6)
+        model.top.scale['a'].mean.fill_(0.4)
+        model.top.scale['a'].std.fill_(0.6)
     data = {'a': torch.tensor([[0.1, 0.9]]), 'b': torch.tensor([[0.8, 0.2]])}
     draws = 40_000
     many = {name: values.expand(draws, -1) for name, values in data.items()}

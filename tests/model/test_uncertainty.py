@@ -25,7 +25,7 @@ def fitted(generator):
     module = Uncertainty(SPEC)
     for m in SPEC.modalities:
         known = torch.randn(2000, m.latent_dim, generator=generator)
-        module.novelty_of(m.name).fit(known, torch.zeros(m.latent_dim), known[:300] + 0.01)
+        module.novelty[m.name].fit(known, torch.zeros(m.latent_dim), known[:300] + 0.01)
     return module
 
 
@@ -35,8 +35,9 @@ def test_untrained_uncertainty_changes_nothing():
     assert isinstance(model, Nexus)
     codes = codes_of(5, generator)
     present = torch.ones(5, len(SPEC.names), dtype=torch.bool)
-    plain = model.top.encode(codes, present)
-    published = model.fuse({n: model.code(n, c) for n, c in codes.items()}, present)
+    plain = model.top.joint(model.top.scaled(codes), present)
+    posteriors = {n: DiagonalGaussian(c, torch.zeros_like(c)) for n, c in codes.items()}
+    published = model.fuse({n: model.code(n, p) for n, p in posteriors.items()}, present)
     torch.testing.assert_close(published.mean, plain.mean)
     torch.testing.assert_close(published.std, plain.std)
 

@@ -35,7 +35,8 @@ from mm_perception.model.baselines.hmvae import HMVAEOptions
 from mm_perception.model.baselines.mhvae import MHVAEOptions
 from mm_perception.model.build import FAMILIES, build_model
 from mm_perception.model.distributions import LIKELIHOODS
-from mm_perception.model.family import JOINT_ENCODERS, Family
+from mm_perception.model.family import Family
+from mm_perception.model.joint_encoder import JOINT_ENCODERS
 from mm_perception.model.networks import (
     ConvolutionOptions,
     DenseOptions,
@@ -225,9 +226,9 @@ def test_every_family_is_documented_as_it_is() -> None:
         assert levels.endswith(', apart') is model.separable
         build = FAMILIES[family]
         if isinstance(build, partial):
-            recipe = build.keywords['recipe']
-            assert isinstance(recipe, Family)
-            own[family] = recipe.options
+            made = build.keywords['family']
+            assert isinstance(made, Family)
+            own[family] = made.options
         assert options_in(options) == defaults(own[family])
         assert (options == 'none') is (not defaults(own[family]))
 

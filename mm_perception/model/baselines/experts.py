@@ -2,19 +2,76 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import NamedTuple, TypeAlias
 
 import torch
 from torch import Tensor, nn
 
 from mm_perception.errors import ConfigError
-from mm_perception.model.base import Posterior
-from mm_perception.model.distributions import POSTERIORS, Diagonal, DiagonalGaussian, mapped
-from mm_perception.model.joint_encoder import Codes, Concatenation, JointEncoder, Sizes, on_rows
+from mm_perception.model.distributions import DiagonalGaussian, Posterior, mapped
+from mm_perception.model.joint_encoder import (
+    Codes,
+    Concatenation,
+    JointEncoder,
+    Sizes,
+    joint_encoder,
+    on_rows,
+)
 from mm_perception.model.networks import dense, split_posterior
 from mm_perception.spec import ModelSpec
+
+
+class DiagonalLaplace(NamedTuple):
+    """
+    Independent Laplace distributions.
+
+    :param mean: ``float[..., D]``.
+    :param log_scale: natural logarithm of the scales, ``float[..., D]``.
+    """
+
+    mean: Tensor
+    log_scale: Tensor
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviations, ``float[..., D]``."""
+        return math.sqrt(2.0) * self.log_scale.exp()
+
+    def sample(self, generator: torch.Generator | None = None) -> Tensor:
+        """Draw one reparametrised sample, ``float[..., D]``."""
+        uniform = torch.empty_like(self.mean).uniform_(-1.0, 1.0, generator=generator)
+        tail = torch.log1p(-uniform.abs().clamp_max(1.0 - 1e-7))
+        return self.mean - self.log_scale.exp() * uniform.sign() * tail
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Log density, summed over the last axis, ``float[...]``."""
+        scaled = (value - self.mean).abs() * (-self.log_scale).exp()
+        return -(scaled + self.log_scale + math.log(2.0)).sum(-1)
+
+    def entropy(self) -> Tensor:
+        """Differential entropy, summed over the last axis, ``float[...]``."""
+        return (1.0 + math.log(2.0) + self.log_scale).sum(-1)
+
+    @staticmethod
+    def log_prior(value: Tensor) -> Tensor:
+        """Log density under Laplace(0, 1), summed over the last axis, ``float[...]``."""
+        return -(value.abs() + math.log(2.0)).sum(-1)
+
+    def kl_to_prior(self) -> Tensor:
+        """KL divergence to Laplace(0, 1), summed over the last axis, ``float[...]``."""
+        distance, scale = self.mean.abs(), self.log_scale.exp()
+        return (distance + scale * (-distance / scale).exp() - 1.0 - self.log_scale).sum(-1)
+
+
+Diagonal: TypeAlias = DiagonalGaussian | DiagonalLaplace
+POSTERIORS: dict[str, type[Diagonal]] = {
+    'gaussian': DiagonalGaussian,
+    'laplace': DiagonalLaplace,
+}
 
 
 @dataclass(frozen=True)
@@ -110,8 +167,7 @@ class ExpertEncoder(JointEncoder):
 
     def message(self, name: str, code: Tensor) -> Tensor:
         """Parameters of a modality's expert, see :class:`JointEncoder`."""
-        message: Tensor = self.experts_of[name](code)
-        return message
+        return self.experts_of[name](code)
 
     def fuse(self, messages: Codes, present: Tensor) -> Posterior:
         """Joint posterior, see :class:`JointEncoder`."""
@@ -149,6 +205,7 @@ def product_of_experts(experts: Diagonal, present: Tensor, prior: float) -> Diag
     return DiagonalGaussian((weights * experts.mean).sum(-2) / precision, -precision.log())
 
 
+@joint_encoder('product')
 class ProductOfExperts(ExpertEncoder):
     """Product of the present experts and a prior expert N(0, 1)."""
 
@@ -157,9 +214,10 @@ class ProductOfExperts(ExpertEncoder):
         return product_of_experts(experts, present, 1.0)
 
 
+@joint_encoder('mixture')
 class MixtureOfExperts(ExpertEncoder):
     """
-    Uniform mixture of the present experts; the surest one is published.
+    Uniform mixture of the present experts; the most certain one is published.
 
     Shi et al. 2019, section 3; ``options.posterior`` may be ``laplace``.
     """
@@ -180,6 +238,7 @@ class MixtureOfExperts(ExpertEncoder):
         return Mixture(experts, present, most_certain(experts, present))
 
 
+@joint_encoder('mixture_of_products')
 class MixtureOfProducts(ExpertEncoder):
     """
     Uniform mixture, over all non-empty subsets of those present, of products of experts.
@@ -209,8 +268,9 @@ class MixtureOfProducts(ExpertEncoder):
         return Mixture(products, possible, largest)
 
 
+@joint_encoder('most_certain')
 class MostCertainExpert(ExpertEncoder):
-    """The surest of the present experts: there is no joint one."""
+    """The most certain of the present experts: there is no joint one."""
 
     fuses = False
 
@@ -219,6 +279,7 @@ class MostCertainExpert(ExpertEncoder):
         return pick(experts, most_certain(experts, present))
 
 
+@joint_encoder('surrogates')
 class Surrogates(MostCertainExpert):
     """A joint encoder where all modalities are present, else a modality's surrogate expert."""
 
@@ -254,10 +315,7 @@ class Surrogates(MostCertainExpert):
 def _choose(together: Posterior, alone: Posterior, present: Tensor) -> DiagonalGaussian:
     assert isinstance(together, DiagonalGaussian) and isinstance(alone, DiagonalGaussian)
     complete = present.all(1, keepdim=True)
-    return DiagonalGaussian(
-        torch.where(complete, together.mean, alone.mean),
-        torch.where(complete, together.log_variance, alone.log_variance),
-    )
+    return DiagonalGaussian(*(torch.where(complete, *part) for part in zip(together, alone)))
 
 
 def _head(spec: ModelSpec, size: int) -> nn.Module:

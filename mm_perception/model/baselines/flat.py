@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from dataclasses import replace
 
 import torch
@@ -10,12 +10,11 @@ from torch import Tensor, nn
 
 from mm_perception.errors import ConfigError
 from mm_perception.modalities import build_modality
-from mm_perception.model.base import MultimodalModel, Posterior
-from mm_perception.model.distributions import find_likelihood
-from mm_perception.model.family import Family
+from mm_perception.model.base import MultimodalModel
+from mm_perception.model.distributions import Posterior, find_likelihood
+from mm_perception.model.family import Batch, Family
 from mm_perception.model.joint_encoder import on_rows
 from mm_perception.model.networks import build_pair
-from mm_perception.model.objectives import Batch
 from mm_perception.spec import ModelSpec
 
 
@@ -24,14 +23,14 @@ class FlatModel(MultimodalModel):
     Encoders that give messages or experts, a joint encoder, decoders from the joint latent.
 
     :param spec: any kinds of modalities; their ``latent_dim`` and ``beta`` are not used.
-    :param recipe: the family's joint encoder and objective.
+    :param family: the family's joint encoder and objective.
     """
 
-    def __init__(self, spec: ModelSpec, recipe: Family) -> None:
+    def __init__(self, spec: ModelSpec, family: Family) -> None:
         super().__init__(spec)
-        encoder = recipe.find_encoder(spec)
+        encoder = family.find_encoder(spec)
         self.fuses = encoder.fuses
-        self._objective = recipe.bind_objective(spec)
+        self._objective = family.bind_objective(spec)
         self._code_dim = encoder.code_dim(spec)
         if self._code_dim % 2:
             raise ConfigError(f'model.message_dim: must be even for {spec.family}')
@@ -39,12 +38,10 @@ class FlatModel(MultimodalModel):
         self.encoders, self.decoders = nn.ModuleDict(), nn.ModuleDict()
         for m in spec.modalities:
             shape = build_modality(m).shape
-            self.encoders[m.name] = build_pair(replace(m, latent_dim=self._code_dim // 2), shape)[
-                0
-            ]
-            self.decoders[m.name] = build_pair(
-                replace(m, latent_dim=spec.joint_latent_dim), shape
-            )[1]
+            below = replace(m, latent_dim=self._code_dim // 2)
+            above = replace(m, latent_dim=spec.joint_latent_dim)
+            self.encoders[m.name], _ = build_pair(below, shape)
+            _, self.decoders[m.name] = build_pair(above, shape)
         self._likelihoods = {m.name: find_likelihood(m.likelihood) for m in spec.modalities}
 
     @property
@@ -52,15 +49,13 @@ class FlatModel(MultimodalModel):
         """Size of a message or of an expert."""
         return dict.fromkeys(self.spec.names, self._code_dim)
 
-    def encode(self, name: str, data: Tensor) -> Tensor:
-        """Message or expert of ``float[B, *shape_m]``."""
-        code: Tensor = self.encoders[name](data)
-        return code
+    def infer(self, name: str, data: Tensor) -> Tensor:
+        """Message or expert, which is the code, ``float[B, C_m]``."""
+        return self.encoders[name](data)
 
     def fuse(self, codes: Mapping[str, Tensor], present: Tensor) -> Posterior:
         """Joint posterior, see :class:`MultimodalModel`."""
-        posterior: Posterior = self.joint(codes, present)
-        return posterior
+        return self.joint(codes, present)
 
     def decode(self, name: str, joint: Tensor, noise: Tensor | None = None) -> Tensor:
         """Expected data given the joint latent, see :class:`MultimodalModel`."""
@@ -88,17 +83,13 @@ class FlatModel(MultimodalModel):
         }
         return self._objective(self, Batch(codes, data, present, warm_up, generator))
 
-    def log_weights(
+    def log_weight(
         self,
-        data: Mapping[str, Tensor],
-        observed: Collection[str],
-        evaluated: Collection[str],
+        name: str,
+        joint: Tensor,
+        data: Tensor,
+        inferred: Tensor | None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """Log importance weights of one draw, see :class:`MultimodalModel`."""
-        joint, log_weight = self.draw_joint(
-            {name: self.encode(name, data[name]) for name in observed}, generator
-        )
-        for name in evaluated:
-            log_weight = log_weight + self.log_likelihood(name, joint, data[name])
-        return log_weight
+        """Log density of the data: there is no latent below the joint one."""
+        return self.log_likelihood(name, joint, data)

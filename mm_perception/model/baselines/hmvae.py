@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -15,8 +15,8 @@ from mm_perception.modalities import build_modality
 from mm_perception.model.base import MultimodalModel
 from mm_perception.model.baselines.experts import Mixture, most_certain
 from mm_perception.model.baselines.mhvae import ConditionalGaussian, split_encoder
-from mm_perception.model.distributions import DiagonalGaussian, find_likelihood
-from mm_perception.model.networks import build_pair, dense
+from mm_perception.model.distributions import DiagonalGaussian, find_likelihood, scatter_rows
+from mm_perception.model.networks import ByName, build_pair, dense
 from mm_perception.spec import ModalitySpec, ModelSpec
 
 
@@ -44,8 +44,7 @@ class LatentLevel(nn.Module):
 
     def prior(self, above: Tensor) -> DiagonalGaussian:
         """Conditional prior p(z_i | z_i+1) given ``float[B, above]``."""
-        prior: DiagonalGaussian = self.prior_of(self.top_down(above))
-        return prior
+        return self.prior_of(self.top_down(above))
 
     def forward(
         self, above: Tensor, bottom_up: Tensor
@@ -104,19 +103,20 @@ class LatentLadder(nn.Module):
         """Mean and log variance of the expert q(g | x), ``float[B, 2 * D]``."""
         return torch.cat(self.expert(states[-1]), dim=1)
 
-    def descend(self, joint: Tensor, generator: torch.Generator | None) -> Tensor:
-        """Sample z_1 by way of the conditional priors from g, ``float[B, D]``."""
+    def descend(self, joint: Tensor, choose: Callable[[DiagonalGaussian], Tensor]) -> Tensor:
+        """
+        Get from g to z_1 by way of the conditional priors, ``float[B, D]``.
+
+        :param choose: of each prior, a latent: its mean, or a sample.
+        """
         latent = joint
         for level in self._top_down():
-            latent = level.prior(latent).sample(generator)
+            latent = choose(level.prior(latent))
         return latent
 
-    def expect(self, joint: Tensor) -> Tensor:
-        """Like :meth:`descend`, by the means of the conditional priors."""
-        latent = joint
-        for level in self._top_down():
-            latent = level.prior(latent).mean
-        return latent
+    def decode(self, joint: Tensor, choose: Callable[[DiagonalGaussian], Tensor]) -> Tensor:
+        """Expected data given z_1, see :meth:`descend`: ``float[B, *shape]``."""
+        return self.likelihood.mean(self.decoder(self.descend(joint, choose)))
 
     def infer(
         self, joint: Tensor, states: list[Tensor], generator: torch.Generator | None
@@ -187,7 +187,7 @@ class HMVAE(MultimodalModel):
     Latents of every modality in L(m) - 1 levels below one shared latent g, trained end to end.
 
     The posterior over g is a mixture of experts, one per present modality: it does not fuse.
-    The mean that is published is that of the surest expert. What all modalities do shape are
+    The mean that is published is that of the most certain expert. What all modalities do shape are
     the latents below, whose posteriors depend on g and on their own modality.
 
     :param spec: ``joint_hidden`` are the layers of bottom-up networks and experts,
@@ -202,7 +202,7 @@ class HMVAE(MultimodalModel):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
         depths = from_plain(HMVAEOptions, dict(spec.options), 'model.options').of(spec)
-        self.ladders = nn.ModuleDict(
+        self.ladders = ByName[LatentLadder](
             {m.name: LatentLadder(m, depths[m.name], spec) for m in spec.modalities}
         )
 
@@ -211,14 +211,13 @@ class HMVAE(MultimodalModel):
         """Size of an expert's mean and log variance."""
         return dict.fromkeys(self.spec.names, 2 * self.spec.joint_latent_dim)
 
-    def ladder(self, name: str) -> LatentLadder:
-        """Latents and networks of one modality."""
-        return cast(LatentLadder, self.ladders[name])
+    def infer(self, name: str, data: Tensor) -> list[Tensor]:
+        """Bottom-up states of z_1 to z_L-1."""
+        return self.ladders[name].states(data)
 
-    def encode(self, name: str, data: Tensor) -> Tensor:
-        """Mean and log variance of the expert q(g | x_m) of ``float[B, *shape_m]``."""
-        ladder = self.ladder(name)
-        return ladder.code(ladder.states(data))
+    def code(self, name: str, inferred: list[Tensor]) -> Tensor:
+        """Mean and log variance of the expert q(g | x_m), ``float[B, 2 * D]``."""
+        return self.ladders[name].code(inferred)
 
     def fuse(self, codes: Mapping[str, Tensor], present: Tensor) -> Mixture:
         """Mixture of the present experts, see :class:`MultimodalModel`."""
@@ -229,15 +228,13 @@ class HMVAE(MultimodalModel):
 
     def decode(self, name: str, joint: Tensor, noise: Tensor | None = None) -> Tensor:
         """Expected data given g, by way of the means of the conditional priors."""
-        ladder = self.ladder(name)
-        return ladder.likelihood.mean(ladder.decoder(ladder.expect(joint)))
+        return self.ladders[name].decode(joint, lambda prior: prior.mean)
 
     def decode_sample(
         self, name: str, joint: Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
         """Expected data by way of samples of the conditional priors."""
-        ladder = self.ladder(name)
-        return ladder.likelihood.mean(ladder.decoder(ladder.descend(joint, generator)))
+        return self.ladders[name].decode(joint, lambda prior: prior.sample(generator))
 
     def loss(
         self,
@@ -270,7 +267,7 @@ class HMVAE(MultimodalModel):
             name, share = modality.name, shares[stratum, row]
             position = present[:, column].cumsum(0)[row] - 1
             below = [state[position] for state in states[name]]
-            likelihood, kl = self.ladder(name).bound(
+            likelihood, kl = self.ladders[name].bound(
                 joint[stratum, row], below, data[name][row], generator
             )
             bound = modality.likelihood_weight * likelihood - modality.beta * warm_up * kl
@@ -297,37 +294,29 @@ class HMVAE(MultimodalModel):
             rows = present[:, column]
             codes[name] = torch.zeros(len(rows), size, device=rows.device)
             if rows.any():
-                states[name] = self.ladder(name).states(data[name][rows])
-                found = self.ladder(name).code(states[name])
-                codes[name] = codes[name].index_put((rows,), found)
+                states[name] = self.infer(name, data[name][rows])
+                codes[name] = scatter_rows(self.code(name, states[name]), rows)
         return states, codes
 
-    def log_weights(
+    def log_weight(
         self,
-        data: Mapping[str, Tensor],
-        observed: Collection[str],
-        evaluated: Collection[str],
+        name: str,
+        joint: Tensor,
+        data: Tensor,
+        inferred: list[Tensor] | None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """
-        Log importance weights of one draw, see :class:`MultimodalModel`.
-
-        Latents of modalities that are not evaluated integrate to one and are left out.
+        Log importance weight of one modality, with a draw of its latents.
 
         HMVAE, eq. 9 and 13, with the density of the whole mixture.
         """
-        states = {name: self.ladder(name).states(data[name]) for name in observed}
-        codes = {name: self.ladder(name).code(states[name]) for name in states}
-        joint, log_weight = self.draw_joint(codes, generator)
-        for name in evaluated:
-            ladder = self.ladder(name)
-            if name in states:
-                steps = ladder.infer(joint, states[name], generator)
-                latent = steps[-1].latent
-                for step in steps:
-                    log_weight = log_weight + step.prior.log_prob(step.latent)
-                    log_weight = log_weight - step.posterior.log_prob(step.latent)
-            else:
-                latent = ladder.descend(joint, generator)
-            log_weight = log_weight + ladder.log_likelihood(latent, data[name])
-        return log_weight
+        ladder = self.ladders[name]
+        if inferred is None:
+            latent = ladder.descend(joint, lambda prior: prior.sample(generator))
+            return ladder.log_likelihood(latent, data)
+        steps = ladder.infer(joint, inferred, generator)
+        total = ladder.log_likelihood(steps[-1].latent, data)
+        for step in steps:
+            total = total + step.prior.log_prob(step.latent) - step.posterior.log_prob(step.latent)
+        return total

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -14,7 +14,7 @@ from mm_perception.errors import ConfigError
 from mm_perception.model.base import MultimodalModel
 from mm_perception.model.distributions import DiagonalGaussian
 from mm_perception.model.joint_encoder import on_rows
-from mm_perception.model.networks import dense, split_posterior
+from mm_perception.model.networks import ByName, dense, split_posterior
 from mm_perception.model.nexus import UnimodalVAE
 from mm_perception.spec import ModelSpec
 
@@ -119,10 +119,10 @@ class MHVAE(MultimodalModel):
     def __init__(self, spec: ModelSpec) -> None:
         super().__init__(spec)
         self.options = from_plain(MHVAEOptions, dict(spec.options), 'model.options')
-        self.unimodal = nn.ModuleDict({m.name: UnimodalVAE(m) for m in spec.modalities})
+        self.unimodal = ByName[UnimodalVAE]({m.name: UnimodalVAE(m) for m in spec.modalities})
         size = spec.joint_latent_dim
         self.core = ConditionalGaussian(sum(self.code_dims.values()), spec.joint_hidden, size)
-        self.conditionals = nn.ModuleDict(
+        self.conditionals = ByName[ConditionalGaussian](
             {
                 m.name: ConditionalGaussian(size, spec.decoder_hidden, m.latent_dim)
                 for m in spec.modalities
@@ -132,30 +132,25 @@ class MHVAE(MultimodalModel):
     @property
     def code_dims(self) -> dict[str, int]:
         """Sizes of the hidden representations h_m."""
-        return {n: split_encoder(self.vae(n).encoder)[1].in_features for n in self.spec.names}
-
-    def vae(self, name: str) -> UnimodalVAE:
-        """Networks and likelihood of one modality."""
-        return cast(UnimodalVAE, self.unimodal[name])
+        encoders = {name: vae.encoder for name, vae in self.unimodal.items()}
+        return {name: split_encoder(e)[1].in_features for name, e in encoders.items()}
 
     def trunk(self, name: str) -> nn.Module:
         """Layers of a modality's encoder up to its hidden representation."""
-        return split_encoder(self.vae(name).encoder)[0]
+        return split_encoder(self.unimodal[name].encoder)[0]
 
-    def encode(self, name: str, data: Tensor) -> Tensor:
-        """Hidden representation h_m of ``float[B, *shape_m]``, ``float[B, C_m]``."""
-        hidden: Tensor = self.trunk(name)(data)
-        return hidden
+    def infer(self, name: str, data: Tensor) -> Tensor:
+        """Hidden representation h_m, which is the code, ``float[B, C_m]``."""
+        return self.trunk(name)(data)
 
     def unimodal_posterior(self, name: str, code: Tensor) -> DiagonalGaussian:
         """Posterior q(z_m | x_m) given h_m, ``float[B, C_m]``: ``[B, d_m]``."""
-        outputs = split_encoder(self.vae(name).encoder)[1](code)
+        outputs = split_encoder(self.unimodal[name].encoder)[1](code)
         return DiagonalGaussian(*split_posterior(outputs.float()))
 
     def conditional(self, name: str, joint: Tensor) -> DiagonalGaussian:
         """Conditional prior p(z_m | z_c) given ``float[B, D]``: ``[B, d_m]``."""
-        prior: DiagonalGaussian = self.conditionals[name](joint)
-        return prior
+        return self.conditionals[name](joint)
 
     def fuse(self, codes: Mapping[str, Tensor], present: Tensor) -> DiagonalGaussian:
         """Core posterior q(z_c | h_d), see :class:`MultimodalModel`."""
@@ -163,18 +158,17 @@ class MHVAE(MultimodalModel):
             codes[name].masked_fill(~present[:, column, None], 0.0)
             for column, name in enumerate(self.spec.names)
         ]
-        posterior: DiagonalGaussian = self.core(torch.cat(masked, dim=1))
-        return posterior
+        return self.core(torch.cat(masked, dim=1))
 
     def decode(self, name: str, joint: Tensor, noise: Tensor | None = None) -> Tensor:
         """Expected data given the mean of p(z_m | z_c), see :class:`MultimodalModel`."""
-        return self.vae(name).decode(self.conditional(name, joint).mean)
+        return self.unimodal[name].decode(self.conditional(name, joint).mean)
 
     def decode_sample(
         self, name: str, joint: Tensor, generator: torch.Generator | None = None
     ) -> Tensor:
         """Expected data given a sample of p(z_m | z_c), see :class:`MultimodalModel`."""
-        return self.vae(name).decode(self.conditional(name, joint).sample(generator))
+        return self.unimodal[name].decode(self.conditional(name, joint).sample(generator))
 
     def loss(
         self,
@@ -210,33 +204,25 @@ class MHVAE(MultimodalModel):
             posterior = self.unimodal_posterior(name, codes[name][rows])
             kl = posterior.kl_to(self.conditional(name, joint[rows]))
             latent = posterior.sample(generator)
-            likelihood = self.vae(name).log_likelihood(latent, data[name][rows])
+            likelihood = self.unimodal[name].log_likelihood(latent, data[name][rows])
             bound = modality.likelihood_weight * likelihood - factor * modality.beta * kl
             loss = loss - bound.sum() / len(present)
             terms[f'{name}.log_likelihood'], terms[f'{name}.kl'] = likelihood.mean(), kl.mean()
         return loss, terms
 
-    def log_weights(
+    def log_weight(
         self,
-        data: Mapping[str, Tensor],
-        observed: Collection[str],
-        evaluated: Collection[str],
+        name: str,
+        joint: Tensor,
+        data: Tensor,
+        inferred: Tensor | None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
-        """
-        Log importance weights of one draw, see :class:`MultimodalModel`.
-
-        Latents of modalities that are not evaluated integrate to one and are left out.
-        """
-        codes = {name: self.encode(name, data[name]) for name in observed}
-        joint, log_weight = self.draw_joint(codes, generator)
-        for name in evaluated:
-            prior = self.conditional(name, joint)
-            if name in codes:
-                posterior = self.unimodal_posterior(name, codes[name])
-                latent = posterior.sample(generator)
-                log_weight = log_weight + prior.log_prob(latent) - posterior.log_prob(latent)
-            else:
-                latent = prior.sample(generator)
-            log_weight = log_weight + self.vae(name).log_likelihood(latent, data[name])
-        return log_weight
+        """Log importance weight of one modality, with a draw of z_m."""
+        prior, vae = self.conditional(name, joint), self.unimodal[name]
+        if inferred is None:
+            return vae.log_likelihood(prior.sample(generator), data)
+        posterior = self.unimodal_posterior(name, inferred)
+        latent = posterior.sample(generator)
+        density = prior.log_prob(latent) - posterior.log_prob(latent)
+        return vae.log_likelihood(latent, data) + density

@@ -1,4 +1,4 @@
-"""Objectives of the baseline families: MVAE, JMVAE, associative VAE and MMVAE."""
+"""Objectives of the baseline families: MoPoE, MVAE, JMVAE, associative VAE and MMVAE."""
 
 from __future__ import annotations
 
@@ -10,18 +10,19 @@ import torch
 from torch import Tensor
 
 from mm_perception.errors import ConfigError
-from mm_perception.model.baselines.experts import ExpertEncoder, Surrogates
-from mm_perception.model.distributions import Diagonal, DiagonalGaussian, mapped
-from mm_perception.model.joint_encoder import forced_perceptual_dropout
-from mm_perception.model.objectives import (
+from mm_perception.model.baselines.experts import Diagonal, ExpertEncoder, Surrogates
+from mm_perception.model.distributions import DiagonalGaussian, mapped
+from mm_perception.model.family import (
     Batch,
     Level,
     Loss,
-    _elbo_of,
+    NoOptions,
+    elbo_of,
     log_likelihoods,
     masked_mean,
     weighted,
 )
+from mm_perception.model.joint_encoder import forced_perceptual_dropout
 
 
 @dataclass(frozen=True)
@@ -48,6 +49,18 @@ class AssociationOptions:
     """Options of :func:`association_loss`: lambda, the weight of the symmetric KL divergence."""
 
     association_weight: float = 1.0
+
+
+def elbo(level: Level, batch: Batch, options: NoOptions) -> Loss:
+    """
+    Evidence lower bound of all that was recorded.
+
+    With a mixture of products it is that of MoPoE: the joint latent is drawn from the whole
+    mixture and its KL divergence is bounded by the average over the subsets.
+
+    Sutter et al. 2021, eq. 7.
+    """
+    return elbo_of(level, batch, level.joint(batch.codes, batch.present))
 
 
 def subsampled_elbo(level: Level, batch: Batch, options: SubsampledOptions) -> Loss:
@@ -79,7 +92,7 @@ def surrogate_elbo(level: Level, batch: Batch, options: SurrogateOptions) -> Los
     encoder = level.joint
     assert isinstance(encoder, Surrogates)
     joint = encoder(batch.codes, batch.present)
-    loss, terms = _elbo_of(level, batch, joint)
+    loss, terms = elbo_of(level, batch, joint)
     experts = encoder.experts(batch.codes, batch.present)
     assert isinstance(experts, DiagonalGaussian)
     gap = mapped(joint, lambda part: part[:, None]).kl_to(experts).sum(1)
