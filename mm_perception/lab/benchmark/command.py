@@ -9,8 +9,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from mm_perception.errors import ConfigError, DataError
 from mm_perception.lab.benchmark.options import ALL, SECTIONS, Options
 
@@ -100,7 +98,8 @@ def _measure(args: argparse.Namespace) -> dict[str, Any]:
     given = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
     options = Options(args.bundle, **given)
     for name in ('repeats', 'calls', 'seconds', 'threads', 'counts', 'batches'):
-        if np.min(getattr(options, name)) <= 0:
+        value = getattr(options, name)
+        if min(value if isinstance(value, tuple) else (value,)) <= 0:
             raise ConfigError(f'--{name}: must be greater than 0')
     for file in (args.json, args.markdown):
         if file is not None and not file.parent.is_dir():
