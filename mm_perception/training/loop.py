@@ -44,36 +44,25 @@ def save_checkpoint(
     temporary.replace(file)
 
 
-def restore_checkpoint(
-    file: Path,
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    fingerprint: str,
-    device: torch.device,
-) -> tuple[int, float]:
+def read_checkpoint(
+    file: Path, device: str = 'cpu'
+) -> tuple[dict[str, str], dict[str, Tensor], dict[int, dict[str, Tensor]]]:
     """
     Read what :func:`save_checkpoint` wrote.
 
-    :returns: epochs that are done, and seconds they took.
-    :raises ConfigError: if the checkpoint has another fingerprint.
+    :returns: the metadata, the module's weights, and the optimiser's state per parameter.
     """
-    with safe_open(file, 'pt', device=str(device)) as opened:
-        metadata = opened.metadata()
-        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    if metadata.get('fingerprint') != fingerprint:
-        raise ConfigError(f'{file}: belongs to another configuration; train without --resume')
-    prefix = 'module.'
-    module.load_state_dict(
-        {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-    )
+    weights: dict[str, Tensor] = {}
     states: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith('optimizer.'):
-            _, i, key = name.split('.')
-            states.setdefault(int(i), {})[key] = tensor
-    groups = optimizer.state_dict()['param_groups']
-    optimizer.load_state_dict({'state': states, 'param_groups': groups})
-    return int(metadata['epoch']), float(metadata['seconds'])
+    with safe_open(file, 'pt', device=device) as opened:
+        for name in opened.keys():  # noqa: SIM118
+            part, _, key = name.partition('.')
+            if part == 'module':
+                weights[key] = opened.get_tensor(name)
+            else:
+                number, _, key = key.partition('.')
+                states.setdefault(int(number), {})[key] = opened.get_tensor(name)
+        return opened.metadata(), weights, states
 
 
 PRECISIONS = ('auto', 'float32', 'bfloat16')
@@ -171,11 +160,7 @@ def fit(stage: Stage, checkpoint: Path, resume: bool, logging: Logging) -> Fitte
     optimizer = torch.optim.Adam(
         stage.module.parameters(), lr=stage.spec.learning_rate, fused=True
     )
-    start, seconds = 0, 0.0
-    if resume and checkpoint.is_file():
-        start, seconds = restore_checkpoint(
-            checkpoint, stage.module, optimizer, stage.fingerprint, stage.training.device
-        )
+    start, seconds = _resume(stage, optimizer, checkpoint) if resume else (0, 0.0)
     distributed.require_same_start(start, checkpoint)
     step = distributed.parallel(_Step(stage))
     began = time.monotonic() - seconds
@@ -202,6 +187,21 @@ def fit(stage: Stage, checkpoint: Path, resume: bool, logging: Logging) -> Fitte
     stage.module.eval()
     distributed.barrier()  # the checkpoint is there for all
     return Fitted(terms, seconds)
+
+
+def _resume(stage: Stage, optimizer: torch.optim.Optimizer, checkpoint: Path) -> tuple[int, float]:
+    """Epochs that are done, and seconds they took; none where there is no checkpoint."""
+    if not checkpoint.is_file():
+        return 0, 0.0
+    metadata, weights, states = read_checkpoint(checkpoint, str(stage.training.device))
+    if metadata.get('fingerprint') != stage.fingerprint:
+        raise ConfigError(
+            f'{checkpoint}: belongs to another configuration; train without --resume'
+        )
+    stage.module.load_state_dict(weights)
+    groups = optimizer.state_dict()['param_groups']
+    optimizer.load_state_dict({'state': states, 'param_groups': groups})
+    return int(metadata['epoch']), float(metadata['seconds'])
 
 
 def use_bfloat16(precision: str, device: torch.device) -> bool:
@@ -254,6 +254,8 @@ def _train_epoch(
     total = stage.spec.epochs * len(batches)
     sums: dict[str, Tensor] = {}
     for k, batch in enumerate(batches):
+        # In closed form, so that a resumed run takes the very steps of an uninterrupted one:
+        # torch's CosineAnnealingLR multiplies from step to step, and rounds on the way.
         progress = (epoch * len(batches) + k) / total
         rate = stage.spec.learning_rate * 0.5 * (1.0 + math.cos(math.pi * progress))
         for group in optimizer.param_groups:

@@ -279,7 +279,7 @@ def _train(job: Job) -> Bundle:
     (folder / SETTINGS).write_text(json.dumps(_settings(job), indent=1) + '\n')
     if job.unit.bundle or (folder / MANIFEST).is_file():
         return find_bundle_of(job)
-    run = Run(job.spec, folder / WORK, job.device, resume=True, quiet=job.quiet, judges=False)
+    run = Run(job.spec, folder / WORK, job.device, resume=True, quiet=job.quiet, classifiers=False)
     for name, shared in job.unimodal.items():
         target = checkpoint(run, name)
         if not target.is_file():
