@@ -26,8 +26,8 @@ from mm_perception.evaluation.generation import label_indices, labels_of_unique
 from mm_perception.modalities import build_modality
 from mm_perception.model.base import MultimodalModel
 from mm_perception.model.build import build_model
-from mm_perception.model.networks import Classifier
-from mm_perception.model.nexus import Nexus
+from mm_perception.model.networks import ByName, Classifier
+from mm_perception.model.nexus import Nexus, UnimodalVAE
 from mm_perception.spec import TrainingSpec
 from mm_perception.training import distributed
 from mm_perception.training.calibration import calibration_stage, held_out
@@ -151,13 +151,15 @@ Trained = tuple[MultimodalModel, Posteriors, dict[str, Fitted]]
 def _train_apart(run: Run, source: TensorSource) -> Trained:
     names = run.spec.model.names
     fitted = side_by_side({name: partial(fit_unimodal, run, name) for name in names}, run.jobs)
-    model = build_model(run.spec.model).to(source.device)
-    assert isinstance(model, Nexus)
-    for name in names:
-        _load_trained(run, name, model.unimodal[name])
-    posteriors = cache_posteriors(model.unimodal, source)
+    modules = ByName[UnimodalVAE]({m.name: UnimodalVAE(m) for m in run.spec.model.modalities})
+    for name, module in modules.to(source.device).items():
+        _load_trained(run, name, module)
+    posteriors = cache_posteriors(modules, source)
     stage = top_stage(run.spec, posteriors, source)
     fitted['top'] = run.fit(stage)
+    model = build_model(run.spec.model).to(source.device)
+    assert isinstance(model, Nexus)
+    model.unimodal = modules
     model.top.load_state_dict(stage.module.state_dict())
     return model.eval(), posteriors, fitted
 
