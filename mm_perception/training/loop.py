@@ -23,48 +23,6 @@ from mm_perception.errors import ConfigError
 from mm_perception.spec import StageSpec
 from mm_perception.training import distributed
 
-
-def save_checkpoint(
-    file: Path,
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    metadata: dict[str, str],
-) -> None:
-    """
-    Write weights and the optimiser's state, replacing what was there only when complete.
-
-    :param metadata: ``epoch``, ``seconds`` and the ``fingerprint`` of the stage.
-    """
-    tensors = {f'module.{k}': v.contiguous() for k, v in module.state_dict().items()}
-    for i, state in optimizer.state_dict()['state'].items():
-        tensors |= {f'optimizer.{i}.{k}': v.contiguous() for k, v in state.items()}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix('.partial')
-    save_file(tensors, temporary, metadata)
-    temporary.replace(file)
-
-
-def read_checkpoint(
-    file: Path, device: str = 'cpu'
-) -> tuple[dict[str, str], dict[str, Tensor], dict[int, dict[str, Tensor]]]:
-    """
-    Read what :func:`save_checkpoint` wrote.
-
-    :returns: the metadata, the module's weights, and the optimiser's state per parameter.
-    """
-    weights: dict[str, Tensor] = {}
-    states: dict[int, dict[str, Tensor]] = {}
-    with safe_open(file, 'pt', device=device) as opened:
-        for name in opened.keys():  # noqa: SIM118
-            part, _, key = name.partition('.')
-            if part == 'module':
-                weights[key] = opened.get_tensor(name)
-            else:
-                number, _, key = key.partition('.')
-                states.setdefault(int(number), {})[key] = opened.get_tensor(name)
-        return opened.metadata(), weights, states
-
-
 PRECISIONS = ('auto', 'float32', 'bfloat16')
 Loss = Callable[[Tensor, float], tuple[Tensor, dict[str, Tensor]]]
 
@@ -145,6 +103,28 @@ class Fitted:
     seconds: float
 
 
+def read_checkpoint(
+    file: Path, device: str = 'cpu'
+) -> tuple[dict[str, str], dict[str, Tensor], dict[int, dict[str, Tensor]]]:
+    """
+    Read the checkpoint of a stage.
+
+    :returns: the metadata (``epoch``, ``seconds``, ``fingerprint``), the module's weights, and
+        the optimiser's state per parameter.
+    """
+    weights: dict[str, Tensor] = {}
+    states: dict[int, dict[str, Tensor]] = {}
+    with safe_open(file, 'pt', device=device) as opened:
+        for name in opened.keys():  # noqa: SIM118
+            part, _, key = name.partition('.')
+            if part == 'module':
+                weights[key] = opened.get_tensor(name)
+            else:
+                number, _, key = key.partition('.')
+                states.setdefault(int(number), {})[key] = opened.get_tensor(name)
+        return opened.metadata(), weights, states
+
+
 def fit(stage: Stage, checkpoint: Path, resume: bool, logging: Logging) -> Fitted:
     """
     Train a stage to its last epoch; every epoch is checkpointed.
@@ -177,9 +157,7 @@ def fit(stage: Stage, checkpoint: Path, resume: bool, logging: Logging) -> Fitte
                 writer.add_scalar(name, value, epoch)
         seconds = time.monotonic() - began
         if distributed.is_main():
-            done = {'epoch': str(epoch + 1), 'seconds': str(seconds)}
-            done['fingerprint'] = stage.fingerprint
-            save_checkpoint(checkpoint, stage.module, optimizer, done)
+            _save_checkpoint(checkpoint, stage, optimizer, epoch + 1, seconds)
     if start >= stage.spec.epochs and len(stage.validation):
         terms = _validate(stage, start)
     if writer:
@@ -187,6 +165,20 @@ def fit(stage: Stage, checkpoint: Path, resume: bool, logging: Logging) -> Fitte
     stage.module.eval()
     distributed.barrier()  # the checkpoint is there for all
     return Fitted(terms, seconds)
+
+
+def _save_checkpoint(
+    file: Path, stage: Stage, optimizer: torch.optim.Optimizer, epochs: int, seconds: float
+) -> None:
+    """Write weights and the optimiser's state, replacing what was there only when complete."""
+    tensors = {f'module.{k}': v.contiguous() for k, v in stage.module.state_dict().items()}
+    for i, state in optimizer.state_dict()['state'].items():
+        tensors |= {f'optimizer.{i}.{k}': v.contiguous() for k, v in state.items()}
+    metadata = {'epoch': str(epochs), 'seconds': str(seconds), 'fingerprint': stage.fingerprint}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_suffix('.partial')
+    save_file(tensors, temporary, metadata)
+    temporary.replace(file)
 
 
 def _resume(stage: Stage, optimizer: torch.optim.Optimizer, checkpoint: Path) -> tuple[int, float]:

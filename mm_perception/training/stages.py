@@ -286,15 +286,12 @@ def refinement_stage(
 
     def loss(rows: Tensor, _: float) -> tuple[Tensor, dict[str, Tensor]]:
         present = source.present[rows]
-        latents = _of_rows(posteriors, source, rows)
         total, terms = torch.zeros((), device=present.device), {}
         for name, weight in weights.items():
             others, kept = _without(present, spec.model.names.index(name))
             if len(kept) < 2:  # too few for batch statistics
                 continue
-            part = {
-                n: DiagonalGaussian(p.mean[kept], p.log_variance[kept]) for n, p in latents.items()
-            }
+            part = _of_rows(posteriors, source, rows[kept])
             joint = _draw_joint(model, part, others)
             data = source.row_values(name, rows[kept])
             latent, found = _log_likelihoods(model, name, joint, part[name].mean, data)
