@@ -50,8 +50,9 @@ def run(args: argparse.Namespace) -> int:
     from mm_perception.engines.build import reference_engine
     from mm_perception.errors import ConfigError, DataError
     from mm_perception.fusion.consistency import SECTION
+    from mm_perception.training.card import model_card
     from mm_perception.training.consistency import LEAST_ROWS, with_agreement
-    from mm_perception.training.run import choose_device, model_card
+    from mm_perception.training.run import choose_device
 
     if not 0.0 < args.false_alarm < 1.0:
         raise ConfigError(f'--false-alarm {args.false_alarm}: give a share above 0 and below 1')

@@ -30,7 +30,9 @@ def complete_folder(path: Path, marker: str) -> Iterator[Path]:
     :returns: the folder to write into.
     :raises DataError: if ``path`` holds something else, or cannot be written.
     """
-    if path.exists() and not (path / marker).is_file() and any(_entries(path)):
+    if path.exists() and not path.is_dir():
+        raise DataError(f'{path}: is a file; name a folder with --out')
+    if path.exists() and not (path / marker).is_file() and any(path.iterdir()):
         raise DataError(f'{path}: holds something else; name another folder with --out')
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -49,12 +51,6 @@ def complete_folder(path: Path, marker: str) -> Iterator[Path]:
             os.replace(scratch, path)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
-
-
-def _entries(path: Path) -> list[Path]:
-    if not path.is_dir():
-        raise DataError(f'{path}: is a file; name a folder with --out')
-    return list(path.iterdir())
 
 
 FORMAT = 1
@@ -165,10 +161,10 @@ def save_build(
     :param facts: about all of it, such as the seed and the sources.
     :returns: what was written.
     """
-    about = {
-        split: {**known, 'sha256': _sha256(path / f'{split}.safetensors')}
-        for split, known in splits.items()
-    }
+    about = {}
+    for split, known in splits.items():
+        content = (path / f'{split}.safetensors').read_bytes()
+        about[split] = {**known, 'sha256': hashlib.sha256(content).hexdigest()}
     summary = {**facts, 'splits': about}
     (path / BUILD_FILE).write_text(json.dumps(summary, indent=1) + '\n')
     return summary
@@ -208,10 +204,6 @@ def load_dataset(path: Path, split: str) -> Dataset:
         )
     except (OSError, SafetensorError, KeyError) as error:
         raise DataError(f'{file}: missing or broken ({error}); build the dataset again') from error
-
-
-def _sha256(file: Path) -> str:
-    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def _manifest(path: Path) -> dict[str, Any]:

@@ -59,17 +59,17 @@ def calibration_stage(
     seed_weights(spec, 'calibration')
     module, top = model.uncertainty, model.top
     assert module is not None
-    device = source.present.device
-    module.to(device)
+    device = source.device
+    module.to(device).requires_grad_(True)
     codes = {}
-    held = cache_posteriors({name: model.unimodal[name] for name in spec.model.names}, source)
+    held = cache_posteriors(model.unimodal, source)
     for name in spec.model.names:
         scale = top.scale[name].to(device)
         variance = posteriors[name].log_variance.exp().mean(0) / scale.std.square()
         codes[name] = scale(held[name].mean)
         seen = codes[name][source.index[name].unique()]
         module.novelty[name].fit(scale(posteriors[name].mean), variance, seen)
-    _fit_spreads(model, codes, source)
+    _fit_residuals(model, codes, source)
 
     def loss(rows: Tensor, _: float) -> tuple[Tensor, dict[str, Tensor]]:
         present = source.present[rows]
@@ -80,14 +80,12 @@ def calibration_stage(
         assert isinstance(part, DiagonalGaussian) and isinstance(complete, DiagonalGaussian)
         return module.loss(part, latents, shown, complete), {}
 
-    identity = repr((spec.model, spec.unimodal, spec.top, 'spread'))
-    return build_stage(
-        spec, 'calibration', module, spec.calibration, loss, source.rows, source, identity
-    )
+    identity, stage = (spec.model, spec.unimodal, spec.top, 'spread'), spec.calibration
+    return build_stage(spec, 'calibration', module, stage, loss, source.rows, source, identity)
 
 
 @torch.no_grad()
-def _fit_spreads(model: Nexus, codes: dict[str, Tensor], source: TensorSource) -> None:
+def _fit_residuals(model: Nexus, codes: dict[str, Tensor], source: TensorSource) -> None:
     """
     See how far held-out latents lie from what the complete joint posterior's samples expect.
 
@@ -95,7 +93,7 @@ def _fit_spreads(model: Nexus, codes: dict[str, Tensor], source: TensorSource) -
     """
     assert model.uncertainty is not None
     model.top.eval()
-    rows = torch.arange(source.rows, device=source.present.device)
+    rows = torch.arange(source.rows, device=source.device)
     for column, name in enumerate(model.spec.names):
         errors = []
         for part in rows[source.present[:, column]].split(ROWS):

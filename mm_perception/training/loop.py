@@ -23,59 +23,6 @@ from mm_perception.progress import tqdm
 from mm_perception.spec import StageSpec
 from mm_perception.training import distributed
 
-
-def save_checkpoint(
-    file: Path,
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    metadata: dict[str, str],
-) -> None:
-    """
-    Write weights and the optimiser's state, replacing what was there only when complete.
-
-    :param metadata: ``epoch``, ``seconds`` and the ``fingerprint`` of the stage.
-    """
-    tensors = {f'module.{k}': v.contiguous() for k, v in module.state_dict().items()}
-    for i, state in optimizer.state_dict()['state'].items():
-        tensors |= {f'optimizer.{i}.{k}': v.contiguous() for k, v in state.items()}
-    file.parent.mkdir(parents=True, exist_ok=True)
-    temporary = file.with_suffix('.partial')
-    save_file(tensors, temporary, metadata)
-    temporary.replace(file)
-
-
-def restore_checkpoint(
-    file: Path,
-    module: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    fingerprint: str,
-    device: torch.device,
-) -> tuple[int, float]:
-    """
-    Read what :func:`save_checkpoint` wrote.
-
-    :returns: epochs that are done, and seconds they took.
-    :raises ConfigError: if the checkpoint has another fingerprint.
-    """
-    with safe_open(file, 'pt', device=str(device)) as opened:
-        metadata = opened.metadata()
-        tensors = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
-    if metadata.get('fingerprint') != fingerprint:
-        raise ConfigError(f'{file}: belongs to another configuration; train without --resume')
-    prefix = 'module.'
-    module.load_state_dict(
-        {k[len(prefix) :]: v for k, v in tensors.items() if k.startswith(prefix)}
-    )
-    states: dict[int, dict[str, Tensor]] = {}
-    for name, tensor in tensors.items():
-        if name.startswith('optimizer.'):
-            _, i, key = name.split('.')
-            states.setdefault(int(i), {})[key] = tensor
-    groups = optimizer.state_dict()['param_groups']
-    optimizer.load_state_dict({'state': states, 'param_groups': groups})
-    return int(metadata['epoch']), float(metadata['seconds'])
-
-
 PRECISIONS = ('auto', 'float32', 'bfloat16')
 Loss = Callable[[Tensor, float], tuple[Tensor, dict[str, Tensor]]]
 
@@ -156,6 +103,28 @@ class Fitted:
     seconds: float
 
 
+def read_checkpoint(
+    file: Path, device: str = 'cpu'
+) -> tuple[dict[str, str], dict[str, Tensor], dict[int, dict[str, Tensor]]]:
+    """
+    Read the checkpoint of a stage.
+
+    :returns: the metadata (``epoch``, ``seconds``, ``fingerprint``), the module's weights, and
+        the optimiser's state per parameter.
+    """
+    weights: dict[str, Tensor] = {}
+    states: dict[int, dict[str, Tensor]] = {}
+    with safe_open(file, 'pt', device=device) as opened:
+        for name in opened.keys():  # noqa: SIM118
+            part, _, key = name.partition('.')
+            if part == 'module':
+                weights[key] = opened.get_tensor(name)
+            else:
+                number, _, key = key.partition('.')
+                states.setdefault(int(number), {})[key] = opened.get_tensor(name)
+        return opened.metadata(), weights, states
+
+
 def fit(stage: Stage, checkpoint: Path, resume: bool, logging: Logging) -> Fitted:
     """
     Train a stage to its last epoch; every epoch is checkpointed.
@@ -171,11 +140,7 @@ def fit(stage: Stage, checkpoint: Path, resume: bool, logging: Logging) -> Fitte
     optimizer = torch.optim.Adam(
         stage.module.parameters(), lr=stage.spec.learning_rate, fused=True
     )
-    start, seconds = 0, 0.0
-    if resume and checkpoint.is_file():
-        start, seconds = restore_checkpoint(
-            checkpoint, stage.module, optimizer, stage.fingerprint, stage.training.device
-        )
+    start, seconds = _resume(stage, optimizer, checkpoint) if resume else (0, 0.0)
     distributed.require_same_start(start, checkpoint)
     step = distributed.parallel(_Step(stage))
     began = time.monotonic() - seconds
@@ -192,9 +157,7 @@ def fit(stage: Stage, checkpoint: Path, resume: bool, logging: Logging) -> Fitte
                 writer.add_scalar(name, value, epoch)
         seconds = time.monotonic() - began
         if distributed.is_main():
-            done = {'epoch': str(epoch + 1), 'seconds': str(seconds)}
-            done['fingerprint'] = stage.fingerprint
-            save_checkpoint(checkpoint, stage.module, optimizer, done)
+            _save_checkpoint(checkpoint, stage, optimizer, epoch + 1, seconds)
     if start >= stage.spec.epochs and len(stage.validation):
         terms = _validate(stage, start)
     if writer:
@@ -202,6 +165,35 @@ def fit(stage: Stage, checkpoint: Path, resume: bool, logging: Logging) -> Fitte
     stage.module.eval()
     distributed.barrier()  # the checkpoint is there for all
     return Fitted(terms, seconds)
+
+
+def _save_checkpoint(
+    file: Path, stage: Stage, optimizer: torch.optim.Optimizer, epochs: int, seconds: float
+) -> None:
+    """Write weights and the optimiser's state, replacing what was there only when complete."""
+    tensors = {f'module.{k}': v.contiguous() for k, v in stage.module.state_dict().items()}
+    for i, state in optimizer.state_dict()['state'].items():
+        tensors |= {f'optimizer.{i}.{k}': v.contiguous() for k, v in state.items()}
+    metadata = {'epoch': str(epochs), 'seconds': str(seconds), 'fingerprint': stage.fingerprint}
+    file.parent.mkdir(parents=True, exist_ok=True)
+    temporary = file.with_suffix('.partial')
+    save_file(tensors, temporary, metadata)
+    temporary.replace(file)
+
+
+def _resume(stage: Stage, optimizer: torch.optim.Optimizer, checkpoint: Path) -> tuple[int, float]:
+    """Epochs that are done, and seconds they took; none where there is no checkpoint."""
+    if not checkpoint.is_file():
+        return 0, 0.0
+    metadata, weights, states = read_checkpoint(checkpoint, str(stage.training.device))
+    if metadata.get('fingerprint') != stage.fingerprint:
+        raise ConfigError(
+            f'{checkpoint}: belongs to another configuration; train without --resume'
+        )
+    stage.module.load_state_dict(weights)
+    groups = optimizer.state_dict()['param_groups']
+    optimizer.load_state_dict({'state': states, 'param_groups': groups})
+    return int(metadata['epoch']), float(metadata['seconds'])
 
 
 def use_bfloat16(precision: str, device: torch.device) -> bool:
@@ -254,6 +246,8 @@ def _train_epoch(
     total = stage.spec.epochs * len(batches)
     sums: dict[str, Tensor] = {}
     for k, batch in enumerate(batches):
+        # In closed form, so that a resumed run takes the very steps of an uninterrupted one:
+        # torch's CosineAnnealingLR multiplies from step to step, and rounds on the way.
         progress = (epoch * len(batches) + k) / total
         rate = stage.spec.learning_rate * 0.5 * (1.0 + math.cos(math.pi * progress))
         for group in optimizer.param_groups:

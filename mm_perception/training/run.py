@@ -1,4 +1,4 @@
-"""A whole training run: from a configuration and a dataset to a bundle."""
+"""A whole training run: from a configuration and a dataset to a bundle, to be read downwards."""
 
 from __future__ import annotations
 
@@ -14,24 +14,26 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import nn
 
 from mm_perception.bundle import Bundle, save_bundle
 from mm_perception.data.dataset import Dataset
 from mm_perception.engines.export import with_graphs
 from mm_perception.engines.torch_classifiers import TorchClassifiers
 from mm_perception.errors import ConfigError, EngineUnavailable
-from mm_perception.evaluation.coherence import coherence_table, evaluate_bundle, versions
+from mm_perception.evaluation.coherence import evaluate_bundle, versions
 from mm_perception.evaluation.generation import label_indices, labels_of_unique
-from mm_perception.fusion.consistency import SECTION
 from mm_perception.modalities import build_modality
 from mm_perception.model.base import MultimodalModel
 from mm_perception.model.build import build_model
-from mm_perception.model.nexus import Nexus
+from mm_perception.model.networks import ByName, Classifier
+from mm_perception.model.nexus import Nexus, UnimodalVAE
 from mm_perception.spec import TrainingSpec
 from mm_perception.training import distributed
 from mm_perception.training.calibration import calibration_stage, held_out
+from mm_perception.training.card import model_card
 from mm_perception.training.consistency import part_data, with_agreement
-from mm_perception.training.loop import Fitted, Logging, Stage, fit
+from mm_perception.training.loop import Fitted, Logging, Stage, fit, read_checkpoint
 from mm_perception.training.stages import (
     Posteriors,
     TensorSource,
@@ -43,6 +45,181 @@ from mm_perception.training.stages import (
     top_stage,
     unimodal_stage,
 )
+
+
+@dataclass(frozen=True)
+class Run:
+    """
+    Where and how a run works.
+
+    :param work: folder for checkpoints and TensorBoard logs.
+    :param device: ``cpu`` or ``cuda``.
+    :param jobs: unimodal stages trained side by side, each in a process of its own; under
+        torchrun one after the other, each by all processes.
+    :param classifiers: train the classifiers that the bundle carries.
+    """
+
+    spec: TrainingSpec
+    work: Path
+    device: str = 'cpu'
+    jobs: int = 1
+    resume: bool = False
+    quiet: bool = False
+    classifiers: bool = True
+
+    def source(self, dataset: Dataset) -> TensorSource:
+        """Put a dataset on the device."""
+        return TensorSource(dataset, torch.device(self.device))
+
+    def fit(self, stage: Stage, bar_position: int = 0) -> Fitted:
+        """Train a stage to its checkpoint in the work folder; one process shows progress."""
+        logging = Logging(self.work / 'tensorboard', bar_position, self.quiet)
+        if not distributed.is_main():
+            logging = Logging(quiet=True)
+        return fit(stage, checkpoint(self, stage.name), self.resume, logging)
+
+
+def checkpoint(run: Run, stage: str) -> Path:
+    """File of a stage's checkpoint."""
+    return run.work / f'{stage}.safetensors'
+
+
+def choose_device(name: str) -> str:
+    """
+    Choose the device for ``auto``: CUDA if there is a GPU.
+
+    :raises EngineUnavailable: if CUDA is asked for and not there.
+    """
+    cuda = torch.cuda.is_available()
+    if name == 'cuda' and not cuda:
+        raise EngineUnavailable('device cuda: no CUDA GPU is usable here; use --device cpu')
+    return 'cuda' if cuda and name != 'cpu' else 'cpu'
+
+
+def train(run: Run, out: Path, command: str) -> Bundle:
+    """
+    Train, evaluate on the test set, and write the bundle.
+
+    Of processes that torchrun started, the first evaluates and writes; the others are done with
+    the training.
+
+    :param out: the bundle's folder.
+    :param command: as typed, for the model card.
+    :raises ConfigError: if dataset and configuration do not fit.
+    """
+    train_model = _train_apart if trains_apart(run.spec) else _train_jointly
+    dataset = load_split(run.spec, 'train')
+    source = run.source(dataset)
+    model, posteriors, fitted = train_model(run, source)
+    if isinstance(model, Nexus):
+        fitted |= _finish_levels(run, model, posteriors, source, dataset)
+    classifiers, read = train_classifiers(run, dataset)
+    bundle = Bundle(
+        name=run.spec.name,
+        spec=run.spec.model,
+        weights={k: v.cpu().numpy() for k, v in model.state_dict().items()},
+        classifiers=classifiers.state(),
+        statistics=training_statistics(dataset, posteriors),
+        training=_how(run, fitted, read, command),
+    )
+    if not distributed.is_main():
+        return bundle
+    bundle = replace(bundle, metrics=evaluate_bundle(bundle, Path(run.spec.dataset), run.device))
+    bundle = with_agreement(bundle, *part_data(run.spec, dataset), run.device)
+    return save_bundle(with_graphs(bundle), out, model_card(bundle, model.fuses))
+
+
+def trains_apart(spec: TrainingSpec) -> bool:
+    """
+    Whether a model's autoencoders and its top level are trained one after the other.
+
+    :raises ConfigError: if they are, and a modality has no stage.
+    """
+    apart = build_model(spec.model).separable and not spec.joint
+    missing = [name for name in spec.model.names if name not in spec.unimodal]
+    if apart and missing:
+        raise ConfigError(
+            f'unimodal: has no stage for {", ".join(missing)}; {spec.model.family} trains each'
+            ' modality apart: give it one, or set joint: true'
+        )
+    return apart
+
+
+Trained = tuple[MultimodalModel, Posteriors, dict[str, Fitted]]
+
+
+def _train_apart(run: Run, source: TensorSource) -> Trained:
+    names = run.spec.model.names
+    fitted = side_by_side({name: partial(fit_unimodal, run, name) for name in names}, run.jobs)
+    modules = ByName[UnimodalVAE]({m.name: UnimodalVAE(m) for m in run.spec.model.modalities})
+    for name, module in modules.to(source.device).items():
+        _load_trained(run, name, module)
+    posteriors = cache_posteriors(modules, source)
+    stage = top_stage(run.spec, posteriors, source)
+    fitted['top'] = run.fit(stage)
+    model = build_model(run.spec.model).to(source.device)
+    assert isinstance(model, Nexus)
+    model.unimodal = modules
+    model.top.load_state_dict(stage.module.state_dict())
+    return model.eval(), posteriors, fitted
+
+
+def fit_unimodal(run: Run, name: str, position: int = 0) -> Fitted:
+    """Train the autoencoder of one modality, to a checkpoint in the work folder."""
+    source = run.source(load_split(run.spec, 'train').only(name))
+    return run.fit(unimodal_stage(run.spec, name, source), position)
+
+
+def _load_trained(run: Run, stage: str, module: nn.Module) -> None:
+    """Load what a stage came to, in this process or in another."""
+    module.load_state_dict(read_checkpoint(checkpoint(run, stage))[1])
+
+
+def _train_jointly(run: Run, source: TensorSource) -> Trained:
+    stage = joint_stage(run.spec, source)
+    fitted = {'joint': run.fit(stage)}
+    model = stage.module.eval()
+    assert isinstance(model, MultimodalModel)
+    posteriors = cache_posteriors(model.unimodal, source) if isinstance(model, Nexus) else {}
+    return model, posteriors, fitted
+
+
+def _finish_levels(
+    run: Run, model: Nexus, posteriors: Posteriors, source: TensorSource, dataset: Dataset
+) -> dict[str, Fitted]:
+    """Refine and calibrate, as far as the configuration asks for it."""
+    fitted = {}
+    if any(modality.data_weight for modality in run.spec.model.modalities):
+        fitted['refinement'] = run.fit(refinement_stage(run.spec, model, posteriors, source))
+    if model.uncertainty is not None:
+        held = run.source(held_out(run.spec, dataset))
+        fitted['calibration'] = run.fit(calibration_stage(run.spec, model, posteriors, held))
+    return fitted
+
+
+def train_classifiers(run: Run, dataset: Dataset) -> tuple[TorchClassifiers, dict[str, Fitted]]:
+    """Train an independent classifier per modality, if asked to and a row tells its labels."""
+    spec = run.spec.model
+    if not run.classifiers or label_indices(dataset, spec) is None:
+        return TorchClassifiers({}), {}
+    names = [m.name for m in spec.modalities if not build_modality(m).labels]
+    labels = {name: labels_of_unique(dataset, spec, name) for name in names}
+    labels = {name: found for name, found in labels.items() if (found[0] >= 0).any()}
+    tasks = {name: partial(_fit_classifier, run, name) for name in labels}
+    fitted = side_by_side(tasks, run.jobs)
+    modules = {n: Classifier(spec.modality(n), count) for n, (_, count) in labels.items()}
+    for name, module in modules.items():
+        _load_trained(run, f'{name}.classifier', module.to(run.device))
+    return TorchClassifiers(modules), fitted
+
+
+def _fit_classifier(run: Run, name: str, position: int) -> Fitted:
+    dataset = load_split(run.spec, 'train')
+    labels, classes = labels_of_unique(dataset, run.spec.model, name)
+    source = run.source(dataset.only(name))
+    known = torch.from_numpy(labels).to(source.device)
+    return run.fit(classifier_stage(run.spec, name, source, known, classes), position)
+
 
 Task = Callable[[int], Fitted]
 
@@ -77,70 +254,6 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-DOES_NOT_FUSE = 'It does not fuse: of several observed modalities it uses the surest one alone.'
-
-
-def model_card(bundle: Bundle, fuses: bool) -> str:
-    """
-    Write down what a bundle is, how it was made and what it measured.
-
-    :param fuses: whether the model uses more than one observed modality at a time.
-    """
-    how = bundle.training
-    stages = ', '.join(f'{name} {seconds:.0f} s' for name, seconds in how['seconds'].items())
-    total = sum(how['seconds'].values()) / 60
-    lines = [
-        f'# {bundle.name}',
-        '',
-        f'A `{bundle.spec.family}` model over {_listed(bundle.spec.names)}, joint latent of'
-        f' {bundle.spec.joint_latent_dim} numbers. Generated by the command below; do not edit.',
-        '',
-        *([] if fuses else [DOES_NOT_FUSE, '']),
-        '```',
-        how['command'],
-        '```',
-        '',
-        f'- Device: {how["device"]}, {how["cpu_cores"]} CPU cores, {_spread(how)}, seed'
-        f' {how["seed"]}.',
-        f'- Training time: {stages}; {total:.1f} min if run one after the other.',
-        f'- Versions: {_listed(f"{k} {v}" for k, v in how["versions"].items())}.',
-        '',
-        '| modality | kind | latent | network | likelihood |',
-        '|---|---|---|---|---|',
-    ]
-    for m in bundle.spec.modalities:
-        network = m.network.get('type', 'default of the kind')
-        lines.append(f'| {m.name} | {m.kind} | {m.latent_dim} | {network} | {m.likelihood} |')
-    lines += ['', _agreement(bundle)]
-    for split, figures in bundle.metrics.items():
-        lines += ['', *coherence_table(split, figures)]
-    return '\n'.join(lines) + '\n'
-
-
-def _agreement(bundle: Bundle) -> str:
-    calibration = bundle.health.get(SECTION)
-    if not calibration:
-        return (
-            'Nothing says whether its modalities agree: it was made with too few rows for that.'
-            ' `mm-perception calibrate-health` adds it.'
-        )
-    return (
-        'A modality that the others contradict is found; thresholds from'
-        f' {calibration["rows"]:,} held-out rows, at a false-alarm rate of'
-        f' {100 * calibration["false_alarm"]:g} %.'
-    )
-
-
-def _spread(how: Mapping[str, Any]) -> str:
-    if how.get('processes', 1) > 1:
-        return f'{how["processes"]} processes'
-    return f'{how["jobs"]} stages at a time'
-
-
-def _listed(items: Any) -> str:
-    return ', '.join(items)
-
-
 def training_statistics(dataset: Dataset, posteriors: Posteriors) -> dict[str, Any]:
     """Statistics of the training set and of its unimodal posteriors, per modality."""
     result: dict[str, dict[str, Any]] = {}
@@ -157,200 +270,13 @@ def training_statistics(dataset: Dataset, posteriors: Posteriors) -> dict[str, A
     return result
 
 
-@dataclass(frozen=True)
-class Run:
-    """
-    Where and how a run works.
-
-    :param work: folder for checkpoints and TensorBoard logs.
-    :param device: ``cpu`` or ``cuda``.
-    :param jobs: unimodal stages trained side by side, each in a process of its own; under
-        torchrun one after the other, each by all processes.
-    :param judges: train the classifiers that the bundle carries.
-    """
-
-    spec: TrainingSpec
-    work: Path
-    device: str = 'cpu'
-    jobs: int = 1
-    resume: bool = False
-    quiet: bool = False
-    judges: bool = True
-
-    @property
-    def logging(self) -> Logging:
-        """Progress to the terminal and to TensorBoard in the work folder, from one process."""
-        if not distributed.is_main():
-            return Logging(quiet=True)
-        return Logging(self.work / 'tensorboard', 0, self.quiet)
-
-
-def choose_device(name: str) -> str:
-    """
-    Settle ``auto`` to what is there.
-
-    :raises EngineUnavailable: if CUDA is asked for and not there.
-    """
-    cuda = torch.cuda.is_available()
-    if name == 'cuda' and not cuda:
-        raise EngineUnavailable('device cuda: no CUDA GPU is usable here; use --device cpu')
-    return 'cuda' if cuda and name != 'cpu' else 'cpu'
-
-
-def train(run: Run, out: Path, command: str) -> Bundle:
-    """
-    Train, evaluate on the test set, and write the bundle.
-
-    Of processes that torchrun started, the first evaluates and writes; the others are done with
-    the training.
-
-    :param out: the bundle's folder.
-    :param command: as typed, for the model card.
-    :raises ConfigError: if dataset and configuration do not fit.
-    """
-    train_model = _train_apart if trains_apart(run.spec) else _train_jointly
-    dataset = load_split(run.spec, 'train')
-    source = TensorSource(dataset, torch.device(run.device))
-    model, posteriors, fitted = train_model(run, source)
-    if isinstance(model, Nexus):
-        fitted |= _finish_levels(run, model, posteriors, source, dataset)
-    classifiers, judged = (
-        train_classifiers(run, dataset) if run.judges else (TorchClassifiers({}), {})
-    )
-    bundle = Bundle(
-        name=run.spec.name,
-        spec=run.spec.model,
-        weights={k: v.cpu().numpy() for k, v in model.state_dict().items()},
-        classifiers=classifiers.state(),
-        statistics=training_statistics(dataset, posteriors),
-        training=_how(run, fitted, judged, command),
-    )
-    if not distributed.is_main():
-        return bundle
-    bundle = replace(bundle, metrics=evaluate_bundle(bundle, Path(run.spec.dataset), run.device))
-    bundle = with_agreement(bundle, *part_data(run.spec, dataset), run.device)
-    return save_bundle(with_graphs(bundle), out, model_card(bundle, model.fuses))
-
-
-def trains_apart(spec: TrainingSpec) -> bool:
-    """
-    Whether a model's autoencoders and its top level are trained one after the other.
-
-    :raises ConfigError: if they are, and a modality has no stage.
-    """
-    apart = build_model(spec.model).separable and not spec.joint
-    missing = [name for name in spec.model.names if name not in spec.unimodal]
-    if apart and missing:
-        raise ConfigError(
-            f'unimodal: has no stage for {", ".join(missing)}; {spec.model.family} trains each'
-            ' modality apart: give it one, or set joint: true'
-        )
-    return apart
-
-
-Trained = tuple[MultimodalModel, Posteriors, dict[str, Fitted]]
-
-
-def _train_apart(run: Run, source: TensorSource) -> Trained:
-    names = run.spec.model.names
-    fitted = side_by_side({name: partial(fit_unimodal, run, name) for name in names}, run.jobs)
-    modules: dict[str, Any] = {}
-    for name in names:
-        stage = unimodal_stage(run.spec, name, source)
-        _finish(run, stage)
-        modules[name] = stage.module
-    posteriors = cache_posteriors(modules, source)
-    top = top_stage(run.spec, posteriors, source)
-    fitted['top'] = fit(top, checkpoint(run, 'top'), run.resume, run.logging)
-    model = build_model(run.spec.model)
-    assert isinstance(model, Nexus)
-    model.unimodal.update(modules)
-    model.top = top.module  # type: ignore[assignment]
-    return model.eval(), posteriors, fitted
-
-
-def _train_jointly(run: Run, source: TensorSource) -> Trained:
-    stage = joint_stage(run.spec, source)
-    fitted = {'joint': fit(stage, checkpoint(run, 'joint'), run.resume, run.logging)}
-    model = stage.module.eval()
-    assert isinstance(model, MultimodalModel)
-    modules: dict[str, Any] = dict(model.unimodal.items()) if isinstance(model, Nexus) else {}
-    return model, cache_posteriors(modules, source), fitted
-
-
-def _finish_levels(
-    run: Run, model: Nexus, posteriors: Posteriors, source: TensorSource, dataset: Dataset
-) -> dict[str, Fitted]:
-    """Refine and calibrate, as far as the configuration asks for it."""
-    stages = []
-    if any(modality.data_weight for modality in run.spec.model.modalities):
-        stages.append(refinement_stage(run.spec, model, posteriors, source))
-    fitted = {s.name: fit(s, checkpoint(run, s.name), run.resume, run.logging) for s in stages}
-    if model.uncertainty is not None:
-        held = TensorSource(held_out(run.spec, dataset), torch.device(run.device))
-        model.uncertainty.requires_grad_(True)
-        stage = calibration_stage(run.spec, model, posteriors, held)
-        fitted[stage.name] = fit(stage, checkpoint(run, stage.name), run.resume, run.logging)
-    return fitted
-
-
-def train_classifiers(run: Run, dataset: Dataset) -> tuple[TorchClassifiers, dict[str, Fitted]]:
-    """Train an independent classifier per modality; none where no row tells its labels."""
-    spec = run.spec.model
-    if label_indices(dataset, spec) is None:
-        return TorchClassifiers({}), {}
-    names = [m.name for m in spec.modalities if not build_modality(m).labels]
-    names = [name for name in names if (labels_of_unique(dataset, spec, name)[0] >= 0).any()]
-    judged = side_by_side({name: partial(_fit_classifier, run, name) for name in names}, run.jobs)
-    source = TensorSource(dataset, torch.device(run.device))
-    readers = {}
-    for name in names:
-        stage = _classifier_stage(run.spec, name, dataset, source)
-        _finish(run, stage)
-        readers[name] = stage.module
-    return TorchClassifiers(readers), judged  # type: ignore[arg-type]
-
-
-def _classifier_stage(
-    spec: TrainingSpec, name: str, dataset: Dataset, source: TensorSource
-) -> Stage:
-    unique, classes = labels_of_unique(dataset, spec.model, name)
-    labels = torch.from_numpy(unique).to(source.present.device)
-    return classifier_stage(spec, name, source, labels, classes)
-
-
-def fit_unimodal(run: Run, name: str, position: int = 0) -> Fitted:
-    """Train the autoencoder of one modality, to a checkpoint in the work folder."""
-    source = TensorSource(load_split(run.spec, 'train').only(name), torch.device(run.device))
-    stage = unimodal_stage(run.spec, name, source)
-    logging = replace(run.logging, bar_position=position)
-    return fit(stage, checkpoint(run, stage.name), run.resume, logging)
-
-
-def _fit_classifier(run: Run, name: str, position: int) -> Fitted:
-    dataset = load_split(run.spec, 'train')
-    source = TensorSource(dataset.only(name), torch.device(run.device))
-    stage = _classifier_stage(run.spec, name, dataset, source)
-    logging = replace(run.logging, bar_position=position)
-    return fit(stage, checkpoint(run, stage.name), run.resume, logging)
-
-
-def _finish(run: Run, stage: Stage) -> None:
-    fit(stage, checkpoint(run, stage.name), True, Logging(quiet=True))
-
-
-def checkpoint(run: Run, stage: str) -> Path:
-    """File of a stage's checkpoint."""
-    return run.work / f'{stage}.safetensors'
-
-
 def _how(
-    run: Run, fitted: dict[str, Fitted], judged: dict[str, Fitted], command: str
+    run: Run, fitted: dict[str, Fitted], read: dict[str, Fitted], command: str
 ) -> dict[str, Any]:
     return {
         'command': command,
         'seconds': {name: round(f.seconds, 1) for name, f in fitted.items()},
-        'classifier_seconds': {name: round(f.seconds, 1) for name, f in judged.items()},
+        'classifier_seconds': {name: round(f.seconds, 1) for name, f in read.items()},
         'validation': {name: f.terms for name, f in fitted.items()},
         'device': torch.cuda.get_device_name() if run.device == 'cuda' else 'cpu',
         'cpu_cores': os.cpu_count(),

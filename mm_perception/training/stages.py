@@ -19,7 +19,7 @@ from mm_perception.modalities import build_modality
 from mm_perception.model.build import build_model
 from mm_perception.model.distributions import DiagonalGaussian
 from mm_perception.model.joint_encoder import forced_perceptual_dropout
-from mm_perception.model.networks import Classifier
+from mm_perception.model.networks import ByName, Classifier
 from mm_perception.model.nexus import Nexus, UnimodalVAE
 from mm_perception.spec import ModalitySpec, ModelSpec, StageSpec, TrainingSpec
 from mm_perception.training.augmentation import Augmentation, build_augmentation
@@ -35,6 +35,7 @@ class TensorSource:
 
     def __init__(self, dataset: Dataset, device: torch.device) -> None:
         self.names = dataset.names
+        self.device = device
         self.rows = len(dataset)
         self._values = {n: torch.from_numpy(dataset.values[n]).to(device) for n in self.names}
         self.index = {
@@ -98,7 +99,7 @@ Posteriors = dict[str, DiagonalGaussian]
 def unimodal_stage(spec: TrainingSpec, name: str, source: TensorSource) -> Stage:
     """Train one modality's autoencoder on its unique values."""
     seed_weights(spec, name)
-    module = UnimodalVAE(spec.model.modality(name)).to(source.present.device)
+    module = UnimodalVAE(spec.model.modality(name)).to(source.device)
     stage = spec.unimodal[name]
     augment = _augmentation(spec, name)
 
@@ -108,7 +109,7 @@ def unimodal_stage(spec: TrainingSpec, name: str, source: TensorSource) -> Stage
         total, terms, _ = module.loss(data, warm_up)
         return total, terms
 
-    identity = repr(autoencoder_part(spec.model.modality(name)))
+    identity = autoencoder_part(spec.model.modality(name))
     return build_stage(spec, name, module, stage, loss, source.unique(name), source, identity)
 
 
@@ -122,7 +123,7 @@ def classifier_stage(
     """
     labelled = torch.nonzero(labels >= 0)[:, 0]
     seed_weights(spec, f'{name}.classifier')
-    module = Classifier(spec.model.modality(name), classes).to(source.present.device)
+    module = Classifier(spec.model.modality(name), classes).to(source.device)
     augment = _augmentation(spec, name)
 
     def loss(positions: Tensor, _: float) -> tuple[Tensor, dict[str, Tensor]]:
@@ -133,19 +134,9 @@ def classifier_stage(
         accuracy = (logits.argmax(1) == truth).float().mean()
         return functional.cross_entropy(logits, truth), {'accuracy': accuracy}
 
-    identity = repr(
-        (autoencoder_part(spec.model.modality(name)), _augmentation_options(spec, name))
-    )
-    return build_stage(
-        spec,
-        f'{name}.classifier',
-        module,
-        spec.classifiers,
-        loss,
-        len(labelled),
-        source,
-        identity,
-    )
+    identity = (autoencoder_part(spec.model.modality(name)), _augmentation_options(spec, name))
+    title, count = f'{name}.classifier', len(labelled)
+    return build_stage(spec, title, module, spec.classifiers, loss, count, source, identity)
 
 
 def top_stage(spec: TrainingSpec, posteriors: Posteriors, source: TensorSource) -> Stage:
@@ -153,18 +144,14 @@ def top_stage(spec: TrainingSpec, posteriors: Posteriors, source: TensorSource) 
     seed_weights(spec, 'top')
     model = build_model(spec.model)
     assert isinstance(model, Nexus)
-    module = model.top.to(source.present.device)
+    module = model.top.to(source.device)
     for name, posterior in posteriors.items():
         module.scale[name].fit(posterior)
 
     def loss(rows: Tensor, warm_up: float) -> tuple[Tensor, dict[str, Tensor]]:
-        batch = {}
-        for name, posterior in posteriors.items():
-            positions = source.index[name][rows]
-            batch[name] = DiagonalGaussian(*(part[positions] for part in posterior))
-        return module.loss(batch, source.present[rows], warm_up)
+        return module.loss(_of_rows(posteriors, source, rows), source.present[rows], warm_up)
 
-    identity = repr((_top_part(spec.model), spec.unimodal))
+    identity = (_top_part(spec.model), spec.unimodal)
     return build_stage(spec, 'top', module, spec.top, loss, source.rows, source, identity)
 
 
@@ -176,7 +163,7 @@ def joint_stage(spec: TrainingSpec, source: TensorSource) -> Stage:
     does not come apart. Data are augmented as the unimodal stages say.
     """
     seed_weights(spec, 'joint')
-    module = build_model(spec.model).to(source.present.device)
+    module = build_model(spec.model).to(source.device)
     augment = {name: _augmentation(spec, name) for name in source.names}
 
     def loss(rows: Tensor, warm_up: float) -> tuple[Tensor, dict[str, Tensor]]:
@@ -186,17 +173,25 @@ def joint_stage(spec: TrainingSpec, source: TensorSource) -> Stage:
         return module.loss(data, source.present[rows], warm_up)
 
     augmented = {name: _augmentation_options(spec, name) for name in source.names}
-    identity = repr((spec.model, augmented))
+    identity = (spec.model, augmented)
     return build_stage(spec, 'joint', module, spec.top, loss, source.rows, source, identity)
 
 
+def _of_rows(posteriors: Posteriors, source: TensorSource, rows: Tensor) -> Posteriors:
+    """Unimodal posteriors of some rows, ``[B, d_m]`` per modality."""
+    return {
+        name: DiagonalGaussian(*(part[source.index[name][rows]] for part in posterior))
+        for name, posterior in posteriors.items()
+    }
+
+
 @torch.no_grad()
-def cache_posteriors(modules: dict[str, UnimodalVAE], source: TensorSource) -> Posteriors:
+def cache_posteriors(modules: ByName[UnimodalVAE], source: TensorSource) -> Posteriors:
     """Unimodal posteriors of every unique value, ``[U_m, d_m]`` per modality."""
     result: Posteriors = {}
     for name, module in modules.items():
         module.eval()
-        positions = torch.arange(source.unique(name), device=source.present.device)
+        positions = torch.arange(source.unique(name), device=source.device)
         parts = [module.encode(source.values(name, p)) for p in positions.split(1024)]
         result[name] = DiagonalGaussian(
             torch.cat([p.mean for p in parts]), torch.cat([p.log_variance for p in parts])
@@ -242,7 +237,7 @@ def build_stage(
     loss: Loss,
     count: int,
     source: TensorSource,
-    identity: str,
+    identity: object,
 ) -> Stage:
     """
     Fill in what every stage of a run shares: its split, seed and device.
@@ -254,19 +249,16 @@ def build_stage(
     # A symbol has only few values: repeated, they fill a batch and its norm is that of many.
     training = np.tile(training, -(-stage.batch_size // len(training)))
 
-    def tensor(positions: np.ndarray) -> Tensor:
-        return torch.from_numpy(positions).to(source.present.device)
-
     return Stage(
         name=name,
         module=module,
         spec=stage,
         loss=loss,
-        training=tensor(training),
-        validation=tensor(validation),
+        training=torch.from_numpy(training).to(source.device),
+        validation=torch.from_numpy(validation).to(source.device),
         seed=spec.seed,
-        identity=identity,
-        bfloat16=use_bfloat16(spec.precision, source.present.device),
+        identity=repr(identity),
+        bfloat16=use_bfloat16(spec.precision, source.device),
     )
 
 
@@ -294,18 +286,12 @@ def refinement_stage(
 
     def loss(rows: Tensor, _: float) -> tuple[Tensor, dict[str, Tensor]]:
         present = source.present[rows]
-        latents = {
-            name: DiagonalGaussian(*(part[source.index[name][rows]] for part in posterior))
-            for name, posterior in posteriors.items()
-        }
         total, terms = torch.zeros((), device=present.device), {}
         for name, weight in weights.items():
             others, kept = _without(present, spec.model.names.index(name))
             if len(kept) < 2:  # too few for batch statistics
                 continue
-            part = {
-                n: DiagonalGaussian(p.mean[kept], p.log_variance[kept]) for n, p in latents.items()
-            }
+            part = _of_rows(posteriors, source, rows[kept])
             joint = _draw_joint(model, part, others)
             data = source.row_values(name, rows[kept])
             latent, found = _log_likelihoods(model, name, joint, part[name].mean, data)
@@ -313,10 +299,8 @@ def refinement_stage(
             terms[name] = found
         return total, terms
 
-    identity = repr((spec.model, spec.unimodal, spec.top))
-    return build_stage(
-        spec, 'refinement', decoders, spec.refinement, loss, source.rows, source, identity
-    )
+    identity, stage = (spec.model, spec.unimodal, spec.top), spec.refinement
+    return build_stage(spec, 'refinement', decoders, stage, loss, source.rows, source, identity)
 
 
 def _without(present: Tensor, column: int) -> tuple[Tensor, Tensor]:

@@ -1,13 +1,15 @@
 """The two-level model over every joint encoder and kind of modality."""
 
 import itertools
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
+from torch import nn
 
 from mm_perception.errors import ConfigError
 from mm_perception.modalities import kinds
+from mm_perception.model import networks
 from mm_perception.model.build import build_model
 from mm_perception.model.joint_encoder import JOINT_ENCODERS, aggregate_mean
 from mm_perception.model.nexus import Nexus
@@ -133,3 +135,35 @@ def test_a_spec_that_cannot_be_built_is_explained(change: dict[str, object], mes
     with pytest.raises(ConfigError, match=message) as error:
         build_model(replace(mhd_spec(), **change))  # type: ignore[arg-type]
     assert '\n' not in str(error.value)
+
+
+def test_the_old_name_of_a_joint_encoder_gives_the_same_model() -> None:
+    models = []
+    for name in ('surest', 'most_certain'):
+        torch.manual_seed(0)
+        models.append(build_model(replace(small_spec(), joint_encoder=name)).state_dict())
+    assert list(models[0]) == list(models[1])
+    assert all(torch.equal(models[0][key], models[1][key]) for key in models[0])
+
+
+def test_a_registered_pair_is_built_by_name_and_for_its_kind(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @dataclass(frozen=True)
+    class Options:
+        bias: bool = True
+
+    def build(shape: networks.Shape, latent_dim: int, options: Options) -> networks.Pair:
+        encoder = nn.Sequential(nn.Linear(shape[0], 2 * latent_dim, options.bias))
+        return encoder, nn.Sequential(nn.Linear(latent_dim, shape[0], options.bias))
+
+    for table in ('_PAIRS', '_DEFAULT_PAIR'):
+        monkeypatch.setattr(networks, table, dict(getattr(networks, table)))
+    networks.register_pair('linear', Options, build, ['vector'])
+    vector = ModalitySpec('force', 'vector', 3)
+    for spec in (vector, ModalitySpec('x', 'symbol', 3, network={'type': 'linear'})):
+        encoder, decoder = networks.build_pair(spec, (4,))
+        assert encoder(torch.zeros(2, 4)).shape == (2, 6)
+        assert decoder(torch.zeros(2, 3)).shape == (2, 4)
+    with pytest.raises(ConfigError, match=r'force\.network\.bais: unknown key'):
+        networks.build_pair(replace(vector, network={'bais': False}), (4,))

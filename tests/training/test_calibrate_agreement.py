@@ -105,7 +105,7 @@ def quick_training(folder: Path) -> Path:
     brief = StageSpec(epochs=3, batch_size=32)
     spec = configuration(folder, top=brief, unimodal=dict.fromkeys(('camera', 'arm'), brief))
     spec = replace(spec, unimodal={**spec.unimodal, 'word': StageSpec(epochs=40, batch_size=32)})
-    train(Run(spec, folder / 'work', quiet=True, judges=False), folder / 'bundle', 'test')
+    train(Run(spec, folder / 'work', quiet=True, classifiers=False), folder / 'bundle', 'test')
     return folder / 'bundle'
 
 

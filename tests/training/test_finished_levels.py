@@ -56,7 +56,7 @@ def test_refinement_changes_the_top_decoder_alone_and_helps_the_data(folder: Pat
         alone = unimodal_stage(spec, name, source)
         fit(alone, folder / f'{name}.safetensors', False, Logging(quiet=True))
         model.unimodal[name] = alone.module
-    posteriors = cache_posteriors({n: model.unimodal[n] for n in spec.model.names}, source)
+    posteriors = cache_posteriors(model.unimodal, source)
     for name, posterior in posteriors.items():
         model.top.scale[name].fit(posterior)
     before = {name: value.clone() for name, value in model.state_dict().items()}

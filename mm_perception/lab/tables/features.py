@@ -88,6 +88,6 @@ def _feature_stage(
         error = functional.mse_loss(module.reconstruct(module(data)).float(), data)
         return error, {'mean_squared_error': error}
 
-    known = repr((spec.model.modality(name), spec.validation_fraction, identity))
+    known = (spec.model.modality(name), spec.validation_fraction, identity)
     count = source.unique(name)
     return build_stage(spec, f'{name}.features', module, stage, loss, count, source, known)

@@ -169,7 +169,9 @@ class Trial:
     def run_in(self, work: Path) -> Run:
         """A training run on the prepared rows."""
         spec = replace(self.spec, dataset=self.data.as_posix())
-        return Run(spec, work, self.options.device, resume=True, quiet=self._quiet, judges=False)
+        return Run(
+            spec, work, self.options.device, resume=True, quiet=self._quiet, classifiers=False
+        )
 
     def fit_shared(self, name: str) -> None:
         """Train the autoencoder of one modality that several models share."""
