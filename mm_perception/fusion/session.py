@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from mm_perception.bundle import Health
 from mm_perception.engines.engine import Engine
 from mm_perception.errors import InvalidInput, NothingObserved
-from mm_perception.fusion.consistency import SECTION, ConsistencyCheck, Judgement
+from mm_perception.fusion.consistency import ConsistencyCheck, Judgement
 from mm_perception.modalities import build_modality
 from mm_perception.modalities.base import Array
 from mm_perception.spec import ModelSpec
@@ -41,13 +41,10 @@ class InferenceSession:
     :raises BundleError: if that calibration does not fit the model.
     """
 
-    def __init__(
-        self, engine: Engine, spec: ModelSpec, health: Mapping[str, Any] | None = None
-    ) -> None:
+    def __init__(self, engine: Engine, spec: ModelSpec, health: Health | None = None) -> None:
         self.engine = engine
         self.spec = spec
-        calibration = (health or {}).get(SECTION)
-        self._agreement = ConsistencyCheck(engine, spec, calibration) if calibration else None
+        self._agreement = ConsistencyCheck(engine, spec, health) if health else None
         self._evidence: dict[str, np.ndarray] = {}
         self._judged: tuple[set[str], Judgement] | None = None
         self._shapes = {m.name: build_modality(m).shape for m in spec.modalities}

@@ -22,7 +22,6 @@ from mm_perception.engines.torch_classifiers import TorchClassifiers
 from mm_perception.errors import ConfigError, EngineUnavailable
 from mm_perception.evaluation.coherence import coherence_table, evaluate_bundle, versions
 from mm_perception.evaluation.generation import label_indices, labels_of_unique
-from mm_perception.fusion.consistency import SECTION
 from mm_perception.modalities import build_modality
 from mm_perception.model.base import MultimodalModel
 from mm_perception.model.build import build_model
@@ -30,7 +29,7 @@ from mm_perception.model.nexus import Nexus
 from mm_perception.spec import TrainingSpec
 from mm_perception.training import distributed
 from mm_perception.training.calibration import calibration_stage, held_out
-from mm_perception.training.consistency import part_data, with_agreement
+from mm_perception.training.consistency import part_data, with_health
 from mm_perception.training.loop import Fitted, Logging, Stage, fit
 from mm_perception.training.stages import (
     Posteriors,
@@ -118,7 +117,7 @@ def model_card(bundle: Bundle, fuses: bool) -> str:
 
 
 def _agreement(bundle: Bundle) -> str:
-    calibration = bundle.health.get(SECTION)
+    calibration = bundle.health
     if not calibration:
         return (
             'Nothing says whether its modalities agree: it was made with too few rows for that.'
@@ -126,8 +125,8 @@ def _agreement(bundle: Bundle) -> str:
         )
     return (
         'A modality that the others contradict is found; thresholds from'
-        f' {calibration["rows"]:,} held-out rows, at a false-alarm rate of'
-        f' {100 * calibration["false_alarm"]:g} %.'
+        f' {calibration.rows:,} held-out rows, at a false-alarm rate of'
+        f' {100 * calibration.false_alarm:g} %.'
     )
 
 
@@ -228,7 +227,7 @@ def train(run: Run, out: Path, command: str) -> Bundle:
     if not distributed.is_main():
         return bundle
     bundle = replace(bundle, metrics=evaluate_bundle(bundle, Path(run.spec.dataset), run.device))
-    bundle = with_agreement(bundle, *part_data(run.spec, dataset), run.device)
+    bundle = with_health(bundle, *part_data(run.spec, dataset), run.device)
     return save_bundle(with_graphs(bundle), out, model_card(bundle, model.fuses))
 
 
