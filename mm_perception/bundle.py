@@ -2,15 +2,17 @@
 The trained artefact on disk.
 
 A bundle is a folder: ``bundle.json`` (spec, preprocessing, labels, statistics, metrics and the
-SHA-256 of every file), ``model.safetensors``, ``classifiers.safetensors`` (judges of
-coherence, optional), ``graphs.safetensors`` (ONNX graphs without weights, optional),
-``README.md`` (the model card) and ``recordings/`` (samples, optional).
-Nothing in it is code or a pickle. Needs no torch.
+SHA-256 of every file), ``model.safetensors``, ``classifiers.safetensors`` (classifiers for
+evaluation, optional), ``*.onnx`` (graphs whose weights lie in those two files, optional),
+``health.safetensors`` (class heads of the consistency check, optional), ``README.md`` (the model
+card) and ``recordings/`` (samples, optional). Nothing in it is code or a pickle. Needs no torch.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import itertools
 import json
 import math
 import os
@@ -25,7 +27,7 @@ from typing import Any
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load, save_file
+from safetensors.numpy import load, save
 
 from mm_perception.config import from_plain, to_plain
 from mm_perception.errors import BundleError, ConfigError, MMPerceptionError
@@ -33,10 +35,9 @@ from mm_perception.modalities import build_modality, complete_options
 from mm_perception.resources import share_directory
 from mm_perception.spec import ModelSpec
 
+Arrays = Mapping[str, np.ndarray]
 MAX_HEADER_BYTES = 4 << 20
-MAX_TENSORS = 20_000
-MAX_DIMENSIONS = 8
-ITEM_BYTES = {'F64': 8, 'F32': 4, 'F16': 2, 'I64': 8, 'I32': 4, 'U8': 1, 'BOOL': 1}
+"""Of a safetensors file, which itself allows 100 MB: a gigabyte of names of empty arrays."""
 
 
 def read_object(file: Path, limit: int) -> dict[str, Any]:
@@ -57,33 +58,46 @@ def read_object(file: Path, limit: int) -> dict[str, Any]:
     return found
 
 
-def read_arrays(file: Path, limit: int, digest: str) -> Mapping[str, np.ndarray]:
+def read_hashed(file: Path, limit: int, digest: str) -> bytes:
     """
-    Read a safetensors file.
+    Read a file.
 
-    :param limit: bytes that the file may have.
+    :param limit: bytes that it may have.
     :param digest: SHA-256 that its content must have.
-    :raises BundleError: if it is missing, too large, altered, or not what it claims to be.
+    :raises BundleError: if it is missing, too large or altered.
     """
     content = _read(file, limit)
-    if hashlib.sha256(content).hexdigest() != digest:
+    if _digest(content) != digest:
         raise BundleError(f'{file}: truncated or altered (hash differs); get the bundle again')
+    return content
+
+
+def parse_arrays(file: Path, content: bytes) -> Arrays:
+    """
+    Arrays of a safetensors file.
+
+    safetensors itself holds what the header claims against the length of the content.
+
+    :raises BundleError: if it is not what it claims to be.
+    """
     try:
-        _check_header(content)
-        arrays: Mapping[str, np.ndarray] = load(content)
-    except (SafetensorError, RecursionError, ValueError, TypeError, KeyError) as error:
+        if int.from_bytes(content[:8], 'little') > MAX_HEADER_BYTES:
+            raise ValueError(f'its header claims more than {MAX_HEADER_BYTES >> 20} MiB')
+        arrays: Arrays = load(content)
+    except (SafetensorError, ValueError, TypeError, KeyError) as error:
         reason = ' '.join(str(error).split())[:200]
         raise BundleError(f'{file}: not safetensors ({reason}); get the bundle again') from error
     return arrays
 
 
-def file_hash(file: Path) -> str:
-    """SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with file.open('rb') as opened:
-        while block := opened.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
+def serialize(arrays: Arrays) -> bytes:
+    """Content of a safetensors file; numbers alone become arrays of one."""
+    content: bytes = save({k: np.ascontiguousarray(v) for k, v in arrays.items()})
+    return content
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
 
 
 def _read(file: Path, limit: int) -> bytes:
@@ -102,57 +116,6 @@ def _read(file: Path, limit: int) -> bytes:
         if status.st_size > limit:
             raise BundleError(f'{file}: larger than {limit >> 20} MiB; not a bundle')
         return opened.read(status.st_size)
-
-
-def _check_header(content: bytes) -> None:
-    """
-    Hold what a safetensors header claims against the length of the file.
-
-    :raises ValueError: if it claims more than there is, less, or anything unusual.
-    """
-    length = int.from_bytes(content[:8], 'little')
-    size = len(content) - 8 - length
-    if length > MAX_HEADER_BYTES or size < 0:
-        raise ValueError(f'its header claims {length} bytes')
-    header = json.loads(content[8 : 8 + length])
-    if not isinstance(header, dict):
-        raise ValueError('its header is no object')
-    header.pop('__metadata__', None)
-    if len(header) > MAX_TENSORS:
-        raise ValueError(f'it lists {len(header)} arrays, at most {MAX_TENSORS} are read')
-    end = 0
-    for name, entry in sorted(header.items(), key=lambda item: _offsets(*item)):
-        begin, after = _offsets(name, entry)
-        if begin != end or after - begin != _claimed_bytes(name, entry):
-            raise ValueError(f'{name[:80]!r} does not lie where its shape says')
-        end = after
-    if end != size:
-        raise ValueError(f'its arrays fill {end} of {size} bytes')
-
-
-def _offsets(name: str, entry: Any) -> tuple[int, int]:
-    found = entry.get('data_offsets') if isinstance(entry, dict) else None
-    if not isinstance(found, list) or len(found) != 2 or not all(map(_is_count, found)):
-        raise ValueError(f'{name[:80]!r} has no data_offsets')
-    return found[0], found[1]
-
-
-def _claimed_bytes(name: str, entry: Mapping[str, Any]) -> int:
-    kind, shape = entry.get('dtype'), entry.get('shape')
-    if kind not in ITEM_BYTES:
-        raise ValueError(f'{name[:80]!r} is of type {str(kind)[:20]!r}')
-    if not isinstance(shape, list) or not all(map(_is_count, shape)):
-        raise ValueError(f'{name[:80]!r} has no shape')
-    if len(shape) > MAX_DIMENSIONS:
-        raise ValueError(f'{name[:80]!r} has {len(shape)} dimensions')
-    claimed = ITEM_BYTES[kind]
-    for count in shape:
-        claimed *= count
-    return claimed
-
-
-def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 1 << 48
 
 
 MAX_MODALITIES = 64
@@ -200,18 +163,79 @@ def _walk(value: Any, path: str) -> Iterator[tuple[str, Any]]:
             yield from _walk(item, f'{path}[{i}]')
 
 
-FORMAT = 1
+FORMAT = 2
+"""Format 1 had its graphs, and the weights of the class heads, in other files."""
 MANIFEST = 'bundle.json'
 WEIGHTS = 'model.safetensors'
 CLASSIFIERS = 'classifiers.safetensors'
-GRAPHS = 'graphs.safetensors'
+HEALTH = 'health.safetensors'
+GRAPH = '.onnx'
 CARD = 'README.md'
 MAX_MANIFEST_BYTES = 4 << 20
-MAX_BYTES = {WEIGHTS: 2 << 30, CLASSIFIERS: 2 << 30, GRAPHS: 16 << 20}
-UNHASHED = ('hash', 'metrics', 'training', 'graphs', 'health')
+MAX_WEIGHTS_BYTES = 2 << 30
+MAX_ADDITIONS_BYTES = 64 << 20
+"""Of all graphs and class heads together."""
+UNHASHED = ('format', 'hash', 'metrics', 'training', 'graphs', 'health', 'additions')
 """Entries of the manifest that do not name the latent space."""
-Arrays = Mapping[str, np.ndarray]
 NAME = r'[A-Za-z0-9_.-]{1,100}'
+
+
+@dataclass(frozen=True)
+class Graphs:
+    """
+    ONNX graphs of a model's parts, and what an engine must know beside them.
+
+    :param content: by name (``encode.image``, ``fuse``, ...); weights are references to
+        ``model.safetensors`` and ``classifiers.safetensors``.
+
+    For the rest see :class:`~mm_perception.engines.engine.Engine`.
+    """
+
+    content: Mapping[str, bytes]
+    fuses: bool
+    draws: bool
+    own_latents: bool
+    code_dims: Mapping[str, int]
+    noise_dims: Mapping[str, int]
+
+
+@dataclass(frozen=True)
+class Health:
+    """
+    Calibration of :class:`~mm_perception.fusion.consistency.ConsistencyCheck`.
+
+    :param class_heads: weights of each modality's class head, ``float16``.
+    :param usual: mean log std of each modality's usual data.
+    :param spread: how far above :attr:`usual` it still is common.
+    :param thresholds: by the number of modalities present.
+    :param false_alarm: share of the agreeing data that raises an alarm.
+    :param rows: how many the thresholds were chosen on.
+    """
+
+    class_heads: Arrays
+    usual: Mapping[str, float]
+    spread: Mapping[str, float]
+    thresholds: Mapping[str, float]
+    false_alarm: float
+    rows: int
+
+
+@dataclass(frozen=True)
+class _Manifest:
+    """Content of ``bundle.json``; ``files`` and ``additions``: SHA-256 by name."""
+
+    format: int
+    name: str
+    spec: ModelSpec
+    files: Mapping[str, str]
+    classifier_options: Mapping[str, Any]
+    statistics: Mapping[str, Any]
+    hash: str
+    metrics: Mapping[str, Any]
+    training: Mapping[str, Any]
+    graphs: Mapping[str, Any]
+    health: Mapping[str, Any]
+    additions: Mapping[str, str]
 
 
 @dataclass(frozen=True)
@@ -223,8 +247,8 @@ class Bundle:
     :param statistics: of the training set, per modality.
     :param metrics: as measured when the bundle was made.
     :param training: how the bundle was made (command, seconds, machine, versions).
-    :param graphs: ONNX graphs of the model's parts, without weights; empty if not exported.
-    :param health: calibration of the health checks, plain data.
+    :param graphs: for ONNX Runtime; None if not exported.
+    :param health: calibration of the consistency check; None if there is none.
     """
 
     name: str
@@ -235,8 +259,8 @@ class Bundle:
     statistics: Mapping[str, Any] = field(default_factory=dict)
     metrics: Mapping[str, Any] = field(default_factory=dict)
     training: Mapping[str, Any] = field(default_factory=dict)
-    graphs: Mapping[str, bytes] = field(default_factory=dict)
-    health: Mapping[str, Any] = field(default_factory=dict)
+    graphs: Graphs | None = None
+    health: Health | None = None
     hash: str = ''
     path: Path = Path()
 
@@ -291,9 +315,8 @@ def save_bundle(bundle: Bundle, path: Path, card: str) -> Bundle:
         files = {}
         for name, arrays in ((WEIGHTS, bundle.weights), (CLASSIFIERS, bundle.classifiers)):
             if arrays:
-                files[name] = _write_arrays(folder / name, arrays)
+                files[name] = _write(folder / name, serialize(arrays))
         manifest = {
-            'format': FORMAT,
             'name': bundle.name,
             'spec': to_plain(spec),
             'files': files,
@@ -305,7 +328,7 @@ def save_bundle(bundle: Bundle, path: Path, card: str) -> Bundle:
         _write_additions(bundle, manifest, folder)
         (folder / CARD).write_text(card)
         path.mkdir(exist_ok=True)
-        _move_files(folder, path)
+        _move_files(folder, path, manifest)
     return replace(bundle, spec=spec, hash=manifest['hash'], path=path)
 
 
@@ -313,46 +336,46 @@ def save_additions(bundle: Bundle) -> None:
     """Write graphs and health of a saved bundle into its folder; all else stays as it is."""
     path = bundle.path
     with tempfile.TemporaryDirectory(dir=path.parent, prefix=f'.{path.name}-') as temporary:
-        _write_additions(bundle, _read_manifest(path), Path(temporary))
-        _move_files(Path(temporary), path)
+        manifest = _read_manifest(path)
+        _write_additions(bundle, manifest, Path(temporary))
+        _move_files(Path(temporary), path, manifest)
 
 
 def load_bundle(name_or_path: str | Path) -> Bundle:
     """
     Read a bundle, refusing anything that is not exactly what was saved.
 
+    One of format 1 is read without its graphs; ``mm-perception export`` makes them anew.
+
     :raises BundleError: if it is missing, truncated, altered or of another format.
     """
     path = find_bundle(name_or_path)
-    manifest = _read_manifest(path)
     try:
-        spec = from_plain(ModelSpec, manifest['spec'], 'spec')
-        check_sizes(spec)
-    except (MMPerceptionError, ValueError, TypeError) as error:
+        manifest = from_plain(_Manifest, _read_manifest(path))
+        check_sizes(manifest.spec)
+        _check_names(manifest)
+        arrays = {
+            name: parse_arrays(path / name, read_hashed(path / name, MAX_WEIGHTS_BYTES, digest))
+            for name, digest in manifest.files.items()
+        }
+        graphs, health = _read_additions(path, manifest)
+    except BundleError:
+        raise
+    except (MMPerceptionError, ValueError, TypeError, KeyError) as error:
         reason = ' '.join(str(error).split())[:300]
         raise BundleError(f'{path / MANIFEST}: {reason}; made by another version?') from error
-    files = dict(manifest['files'])
-    if manifest.get('graphs'):
-        files[GRAPHS] = manifest['graphs']
-    strange = [name for name in files if name not in MAX_BYTES]
-    if strange:
-        name = strange[0][:80]
-        raise BundleError(f'{path / MANIFEST}: lists a strange file {name!r}; not a bundle')
-    arrays = {name: read_arrays(path / name, MAX_BYTES[name], files[name]) for name in files}
-    if WEIGHTS not in arrays:
-        raise BundleError(f'{path}: lists no {WEIGHTS}; get the bundle again')
     return Bundle(
-        name=manifest['name'],
-        spec=spec,
+        name=manifest.name,
+        spec=manifest.spec,
         weights=arrays[WEIGHTS],
         classifiers=arrays.get(CLASSIFIERS, {}),
-        classifier_options=manifest['classifier_options'],
-        statistics=manifest['statistics'],
-        metrics=manifest['metrics'],
-        training=manifest['training'],
-        graphs={k: v.tobytes() for k, v in arrays.get(GRAPHS, {}).items()},
-        health=manifest.get('health', {}),
-        hash=manifest['hash'],
+        classifier_options=manifest.classifier_options,
+        statistics=manifest.statistics,
+        metrics=manifest.metrics,
+        training=manifest.training,
+        graphs=graphs,
+        health=health,
+        hash=manifest.hash,
         path=path,
     )
 
@@ -360,43 +383,87 @@ def load_bundle(name_or_path: str | Path) -> Bundle:
 def _read_manifest(path: Path) -> dict[str, Any]:
     file = path / MANIFEST
     manifest = read_object(file, MAX_MANIFEST_BYTES)
-    if manifest.get('format') != FORMAT:
+    if manifest.get('format') not in (1, FORMAT):
         found = repr(manifest.get('format'))[:40]
         raise BundleError(f'{file}: format {found}, this version reads {FORMAT}; train it again')
-    keys = ('name', 'spec', 'files', 'classifier_options', 'statistics', 'metrics', 'training')
-    missing = [key for key in (*keys, 'hash') if key not in manifest]
-    if missing:
-        raise BundleError(f'{file}: lacks {", ".join(missing)}; get the bundle again')
-    for key in (*keys[2:], 'health'):
-        if not isinstance(manifest.get(key, {}), dict):
-            raise BundleError(f'{file}: {key} must be an object; get the bundle again')
-    if not isinstance(manifest['name'], str) or not re.fullmatch(NAME, manifest['name']):
-        raise BundleError(f'{file}: name must be letters, digits and any of _.-; rename it')
-    hashed = {k: v for k, v in manifest.items() if k not in UNHASHED}
-    if _manifest_hash(hashed) != manifest['hash']:
+    if _manifest_hash(manifest) != manifest.get('hash'):
         raise BundleError(f'{file}: altered (its hash does not match); get the bundle again')
+    if manifest['format'] == 1:
+        manifest |= {'health': manifest.get('health', {}), 'graphs': {}, 'additions': {}}
     return manifest
 
 
+def _check_names(manifest: _Manifest) -> None:
+    if not re.fullmatch(NAME, manifest.name):
+        raise ValueError('name must be letters, digits and any of _.-; rename it')
+    graphs = {n for n in manifest.additions if re.fullmatch(NAME, n) and n.endswith(GRAPH)}
+    strange = {*manifest.files, *manifest.additions} - {WEIGHTS, CLASSIFIERS, HEALTH, *graphs}
+    if strange:
+        raise ValueError(f'lists a strange file {min(strange)[:80]!r}')
+    if WEIGHTS not in manifest.files:
+        raise ValueError(f'lists no {WEIGHTS}')
+
+
+def _read_additions(path: Path, manifest: _Manifest) -> tuple[Graphs | None, Health | None]:
+    content, left = {}, MAX_ADDITIONS_BYTES
+    for name, digest in manifest.additions.items():
+        content[name] = read_hashed(path / name, left, digest)
+        left -= len(content[name])
+    health, class_heads = manifest.health, content.pop(HEALTH, b'')
+    if manifest.format == 1 and health:
+        health = _health_of_format_1(health['agreement'])
+    elif health:
+        health = {**health, 'class_heads': parse_arrays(path / HEALTH, class_heads)}
+    graphs = {name.removesuffix(GRAPH): graph for name, graph in content.items()}
+    return (
+        from_plain(Graphs, {**manifest.graphs, 'content': graphs}, 'graphs') if graphs else None,
+        from_plain(Health, health, 'health') if health else None,
+    )
+
+
+def _health_of_format_1(plain: Mapping[str, Any]) -> dict[str, Any]:
+    """Weights were in base64, without the number of features."""
+    heads = plain['readers']
+    arrays: dict[str, np.ndarray] = {}
+    for name, layer in itertools.product(heads, ('hidden', 'output')):
+        weight, bias = (np.frombuffer(base64.b64decode(b), '<f2') for b in heads[name][layer])
+        arrays[f'{name}.{layer}.weight'] = weight.reshape(-1, bias.size)
+        arrays[f'{name}.{layer}.bias'] = bias
+    rest = {key: plain[key] for key in ('thresholds', 'false_alarm', 'rows')}
+    numbers = {key: {n: head[key] for n, head in heads.items()} for key in ('usual', 'spread')}
+    return {'class_heads': arrays, **numbers, **rest}
+
+
 def _write_additions(bundle: Bundle, manifest: dict[str, Any], folder: Path) -> None:
-    manifest['health'] = to_plain(bundle.health)
-    if bundle.graphs:
-        content = {k: np.frombuffer(v, np.uint8) for k, v in bundle.graphs.items()}
-        manifest['graphs'] = _write_arrays(folder / GRAPHS, content)
+    graphs, health = to_plain(bundle.graphs) or {}, to_plain(bundle.health) or {}
+    content = {f'{name}{GRAPH}': graph for name, graph in graphs.pop('content', {}).items()}
+    if health:
+        content[HEALTH] = serialize(health.pop('class_heads'))
+    manifest |= {
+        'format': FORMAT,
+        'graphs': graphs,
+        'health': health,
+        'additions': {name: _write(folder / name, part) for name, part in content.items()},
+    }
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + '\n')
 
 
-def _move_files(source: Path, target: Path) -> None:
+def _move_files(source: Path, target: Path, manifest: Mapping[str, Any]) -> None:
     for name in sorted(os.listdir(source), key=lambda name: name == MANIFEST):
-        (source / name).chmod(0o644)  # safetensors writes for the owner alone
+        (source / name).chmod(0o644)  # whatever the umask
         shutil.move(source / name, target / name)
+    for file in (*target.glob(f'*{GRAPH}'), target / HEALTH, target / 'graphs.safetensors'):
+        if file.name not in manifest['additions']:
+            file.unlink(missing_ok=True)
 
 
-def _write_arrays(file: Path, arrays: Arrays) -> str:
-    save_file({k: np.ascontiguousarray(v) for k, v in arrays.items()}, file)
-    return file_hash(file)
+def _write(file: Path, content: bytes) -> str:
+    file.write_bytes(content)
+    return _digest(content)
 
 
 def _manifest_hash(manifest: Mapping[str, Any]) -> str:
-    canonical = json.dumps(manifest, sort_keys=True, separators=(',', ':'))
-    return hashlib.sha256(canonical.encode()).hexdigest()
+    # Format 1 was in what it hashed; latent spaces keep their names.
+    hashed = {'format': 1} | {k: v for k, v in manifest.items() if k not in UNHASHED}
+    canonical = json.dumps(hashed, sort_keys=True, separators=(',', ':'))
+    return _digest(canonical.encode())

@@ -49,9 +49,8 @@ def run(args: argparse.Namespace) -> int:
     from mm_perception.data.dataset import load_dataset
     from mm_perception.engines.build import reference_engine
     from mm_perception.errors import ConfigError, DataError
-    from mm_perception.fusion.consistency import SECTION
     from mm_perception.training.card import model_card
-    from mm_perception.training.consistency import LEAST_ROWS, with_agreement
+    from mm_perception.training.consistency import LEAST_ROWS, with_health
     from mm_perception.training.run import choose_device
 
     if not 0.0 < args.false_alarm < 1.0:
@@ -63,8 +62,8 @@ def run(args: argparse.Namespace) -> int:
             f'{args.dataset} has modalities {", ".join(held.names)}, {bundle.name} has'
             f' {", ".join(bundle.spec.names)}; name its own dataset with --dataset'
         )
-    bundle = with_agreement(bundle, training, held, device, args.false_alarm)
-    if SECTION not in bundle.health:
+    bundle = with_health(bundle, training, held, device, args.false_alarm)
+    if bundle.health is None:
         raise DataError(
             f'{args.dataset}: train and {args.split} need {LEAST_ROWS} rows each with two'
             ' modalities or more; record more'

@@ -32,6 +32,7 @@ def run(args: argparse.Namespace) -> int:
 
     bundle = with_graphs(load_bundle(args.bundle))
     save_additions(bundle)
-    size = sum(len(content) for content in bundle.graphs.values())
-    print(f'{bundle.path}: {len(bundle.graphs) - 1} graphs, {size / 1000:.0f} kB')
+    assert bundle.graphs is not None
+    graphs = bundle.graphs.content.values()
+    print(f'{bundle.path}: {len(graphs)} graphs, {sum(map(len, graphs)) / 1000:.0f} kB')
     return 0

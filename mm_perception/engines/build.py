@@ -1,11 +1,10 @@
-"""The choice of an engine: availability, parity with float32 on the CPU, construction."""
+"""The choice of an engine: availability, construction, parity with float32 on the CPU."""
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import NamedTuple
 
 import numpy as np
 
@@ -14,9 +13,9 @@ from mm_perception.engines.engine import BOUNDS, FLOAT32, INT8, SIXTEEN_BITS, En
 from mm_perception.engines.onnx_engine import (
     CPU,
     CUDA,
+    EIGHT_BITS,
     EXPORT,
     LABELS,
-    PREFIX,
     TENSORRT,
     has_onnxruntime,
     has_provider,
@@ -27,16 +26,74 @@ from mm_perception.modalities import build_modality
 from mm_perception.modalities.base import Array
 from mm_perception.spec import DEVICES, ENGINES, PRECISIONS, ModelSpec
 
-ONNX, TORCH = 'onnx', 'torch'
+AUTO, ONNX, TORCH = 'auto', 'onnx', 'torch'
+NO_GPU = 'no CUDA GPU is usable here'
 _SIXTEEN_BITS_TOO = (FLOAT32, *SIXTEEN_BITS)
-_PRECISIONS = {
-    (ONNX, CPU): (FLOAT32, INT8),
-    (ONNX, CUDA): (FLOAT32,),
-    (TORCH, CPU): _SIXTEEN_BITS_TOO,
+_OFFERED = {
     (TORCH, CUDA): _SIXTEEN_BITS_TOO,
+    (ONNX, CUDA): (FLOAT32,),
+    (ONNX, CPU): (FLOAT32, INT8),
+    (TORCH, CPU): _SIXTEEN_BITS_TOO,
     (TENSORRT, CUDA): _SIXTEEN_BITS_TOO,
 }
-NO_GPU = 'no CUDA GPU is usable here'
+"""Precisions by engine and device, the fastest first."""
+
+
+def build_engine(
+    bundle: Bundle,
+    device: str = AUTO,
+    engine: str = AUTO,
+    threads: int = 0,
+    precision: str = FLOAT32,
+) -> Engine:
+    """
+    Build the fastest engine that is there, or the one asked for.
+
+    Any but float32 on the CPU is compared with that before it is given out.
+
+    :param device: ``auto`` (CUDA where it is, else the CPU), ``cpu`` or ``cuda``.
+    :param engine: ``auto``, ``onnx``, ``torch``, or ``tensorrt``, which ``auto`` never takes:
+        it builds for minutes.
+    :param threads: of the processor, for one call; 0 for what suits small models.
+    :param precision: of matrix products and convolutions: ``float32``, ``float16`` or
+        ``bfloat16``; or ``int8`` for large dense layers.
+    :raises EngineUnavailable: if the device or the engine is not there, or not that precise.
+    :raises BundleError: if the bundle's weights do not fit its spec.
+    """
+    asked = {'device': (device, DEVICES), 'engine': (engine, ENGINES)}
+    for what, (value, known) in (asked | {'precision': (precision, PRECISIONS)}).items():
+        if value not in known:
+            raise EngineUnavailable(f'unknown {what} "{value}"; known: {", ".join(known)}')
+    reasons: list[str] = []
+    for kind, where in _OFFERED:
+        chosen = kind != TENSORRT if engine == AUTO else kind == engine
+        if not chosen or device not in (AUTO, where):
+            continue
+        reason = why_unavailable(bundle, kind, where, precision)
+        if not reason and device == AUTO and where == CPU and precision in SIXTEEN_BITS:
+            reason = f'on a CPU {precision} is no faster: only with device cpu'
+        if not reason:
+            why = '; '.join(dict.fromkeys(reasons)) or 'the fastest allowed'
+            try:
+                return _build(bundle, kind, where, threads, precision, f'{kind} on {where}: {why}')
+            except EngineUnavailable as error:
+                reason = str(error)
+        reasons.append(reason)
+    why = '; '.join(dict.fromkeys(reasons)) or 'it does not run there'
+    raise EngineUnavailable(f'engine {engine} on device {device}: {why}')
+
+
+def reference_engine(bundle: Bundle, device: str = AUTO) -> Engine:
+    """
+    Build the engine that evaluation uses: eager torch, with samples, on all its threads.
+
+    :raises EngineUnavailable: if the device is not there.
+    """
+    import torch
+
+    from mm_perception.engines.torch_engine import TorchEngine
+
+    return TorchEngine(bundle, device, torch.get_num_threads(), reason='the reference', eager=True)
 
 
 def why_unavailable(bundle: Bundle, kind: str, device: str, precision: str) -> str:
@@ -47,18 +104,28 @@ def why_unavailable(bundle: Bundle, kind: str, device: str, precision: str) -> s
     """
     if device == CUDA and not has_driver():
         return NO_GPU
-    offered = _PRECISIONS[kind, device]
+    offered = _OFFERED[kind, device]
     if precision not in offered:
         return f'{kind} on {device} computes in {" or ".join(offered)}, not {precision}'
     if kind == TORCH:
-        return _torch_obstacle(device)
-    found = _onnx_obstacle(bundle, TENSORRT if kind == TENSORRT else device)
-    if not found and precision == INT8 and not any(n.startswith(PREFIX) for n in bundle.graphs):
+        try:
+            import torch
+        except ImportError:
+            return 'torch is not installed; pip install torch'
+        return NO_GPU if device == CUDA and not torch.cuda.is_available() else ''
+    if not has_onnxruntime():
+        return 'onnxruntime is not installed; pip install onnxruntime'
+    provider = TENSORRT if kind == TENSORRT else device
+    if provider != CPU and not has_provider(provider):
+        return f'this ONNX Runtime has no {LABELS[provider]} provider; pip install onnxruntime-gpu'
+    if not bundle.graphs:
+        return no_graphs(bundle)
+    if precision == INT8 and not any(n.startswith(EIGHT_BITS) for n in bundle.graphs.content):
         return (
             f'{bundle.path}: has no graph with a large layer in 8 bits; for a bundle from before'
             f' there were, {EXPORT} {bundle.path}'
         )
-    return found
+    return ''
 
 
 def has_driver() -> bool:
@@ -70,20 +137,29 @@ def has_driver() -> bool:
     return True
 
 
-def _onnx_obstacle(bundle: Bundle, provider: str) -> str:
-    if not has_onnxruntime():
-        return 'onnxruntime is not installed; pip install onnxruntime'
-    if provider != CPU and not has_provider(provider):
-        return f'this ONNX Runtime has no {LABELS[provider]} provider; pip install onnxruntime-gpu'
-    return '' if bundle.graphs else no_graphs(bundle)
+def _build(
+    bundle: Bundle, kind: str, device: str, threads: int, precision: str, reason: str
+) -> Engine:
+    if device == CPU and precision == FLOAT32:
+        return _create(bundle, kind, device, threads, precision, reason)
+    with refused(f'{kind} on {device}: cannot be built'):
+        engine = _create(bundle, kind, device, threads, precision, reason)
+    reference = build_engine(bundle, CPU, TORCH if kind == TORCH else ONNX, threads)
+    engine.reason += '; ' + check_parity(engine, reference, bundle.spec)
+    return engine
 
 
-def _torch_obstacle(device: str) -> str:
-    try:
-        import torch
-    except ImportError:
-        return 'torch is not installed; pip install torch'
-    return NO_GPU if device == CUDA and not torch.cuda.is_available() else ''
+def _create(
+    bundle: Bundle, kind: str, device: str, threads: int, precision: str, reason: str
+) -> Engine:
+    if kind == TORCH:
+        from mm_perception.engines.torch_engine import TorchEngine
+
+        return TorchEngine(bundle, device, threads, precision, reason)
+    from mm_perception.engines.onnx_engine import OnnxEngine
+
+    provider = TENSORRT if kind == TENSORRT else device
+    return OnnxEngine(bundle, provider, threads, precision, reason)
 
 
 @contextmanager
@@ -143,97 +219,3 @@ def _outputs(engine: Engine, data: Mapping[str, Array]) -> Iterator[list[Array]]
     for present in (*np.eye(len(data), dtype=bool), np.ones(len(data), bool)):
         mean, std = engine.fuse(codes, present[None])
         yield [mean, std, *(engine.decode(name, mean) for name in data)]
-
-
-AUTO = 'auto'
-_FASTEST_FIRST = ((TORCH, CUDA), (ONNX, CUDA), (ONNX, CPU), (TORCH, CPU))
-_ONLY_ASKED_FOR = ((TENSORRT, CUDA),)  # builds for minutes
-
-
-def build_engine(
-    bundle: Bundle,
-    device: str = AUTO,
-    engine: str = AUTO,
-    threads: int = 0,
-    precision: str = FLOAT32,
-) -> Engine:
-    """
-    Build the fastest engine that is there, or the one asked for.
-
-    Any but float32 on the CPU is compared with that before it is given out.
-
-    :param device: ``auto`` (CUDA where it is, else the CPU), ``cpu`` or ``cuda``.
-    :param engine: ``auto``, ``onnx``, ``torch``, or ``tensorrt``, which ``auto`` never takes.
-    :param threads: of the processor, for one call; 0 for what suits small models.
-    :param precision: of matrix products and convolutions: ``float32``, ``float16`` or
-        ``bfloat16``; or ``int8`` for large dense layers.
-    :raises EngineUnavailable: if the device or the engine is not there, or not that precise.
-    :raises BundleError: if the bundle's weights do not fit its spec.
-    """
-    _check('device', device, DEVICES)
-    _check('engine', engine, ENGINES)
-    _check('precision', precision, PRECISIONS)
-    obstacles: list[str] = []
-    for kind, where in _ONLY_ASKED_FOR if engine == TENSORRT else _FASTEST_FIRST:
-        if engine in (AUTO, kind) and device in (AUTO, where):
-            choice = _Choice(kind, where, threads, precision)
-            found = why_unavailable(bundle, kind, where, precision)
-            if not found and device == AUTO and where == CPU and precision in SIXTEEN_BITS:
-                found = f'on a CPU {precision} is no faster: only with device cpu'
-            if not found:
-                reason = '; '.join(dict.fromkeys(obstacles)) or 'the fastest allowed'
-                try:
-                    return _build(bundle, choice, f'{kind} on {where}: {reason}')
-                except EngineUnavailable as error:
-                    found = str(error)
-            obstacles.append(found)
-    reasons = '; '.join(dict.fromkeys(obstacles)) or 'it does not run there'
-    raise EngineUnavailable(f'engine {engine} on device {device}: {reasons}')
-
-
-def reference_engine(bundle: Bundle, device: str = AUTO) -> Engine:
-    """
-    Build the engine that evaluation uses: eager torch, with samples, on all its threads.
-
-    :raises EngineUnavailable: if the device is not there.
-    """
-    import torch
-
-    from mm_perception.engines.torch_engine import TorchEngine
-
-    return TorchEngine(bundle, device, torch.get_num_threads(), reason='the reference', eager=True)
-
-
-class _Choice(NamedTuple):
-    kind: str
-    device: str
-    threads: int
-    precision: str
-
-
-def _check(what: str, asked: str, known: tuple[str, ...]) -> None:
-    if asked not in known:
-        raise EngineUnavailable(f'unknown {what} "{asked}"; known: {", ".join(known)}')
-
-
-def _build(bundle: Bundle, choice: _Choice, reason: str) -> Engine:
-    if choice.device == CPU and choice.precision == FLOAT32:
-        return _create(bundle, choice, reason)
-    with refused(f'{choice.kind} on {choice.device}: cannot be built'):
-        engine = _create(bundle, choice, reason)
-    kind = TORCH if choice.kind == TORCH else ONNX
-    reference = build_engine(bundle, CPU, kind, choice.threads)
-    engine.reason += '; ' + check_parity(engine, reference, bundle.spec)
-    return engine
-
-
-def _create(bundle: Bundle, choice: _Choice, reason: str) -> Engine:
-    kind, device, threads, precision = choice
-    if kind == TORCH:
-        from mm_perception.engines.torch_engine import TorchEngine
-
-        return TorchEngine(bundle, device, threads, precision, reason)
-    from mm_perception.engines.onnx_engine import OnnxEngine
-
-    provider = TENSORRT if kind == TENSORRT else device
-    return OnnxEngine(bundle, provider, threads, precision, reason)

@@ -8,13 +8,7 @@ from functools import partial
 import numpy as np
 
 from mm_perception.bundle import Bundle
-from mm_perception.engines.onnx_engine import (
-    CLASSIFIERS,
-    Graph,
-    folded_weights,
-    has_onnxruntime,
-    names_of,
-)
+from mm_perception.engines.onnx_engine import Graph, has_onnxruntime
 from mm_perception.errors import BundleError
 from mm_perception.modalities.base import Array
 
@@ -51,16 +45,18 @@ def load_classifiers(bundle: Bundle) -> Classifiers:
     """
     if not bundle.classifiers:
         raise BundleError(f'{bundle.path}: carries no classifiers; train it with some')
-    names = names_of(bundle, 'classify')
-    if names and has_onnxruntime():
-        weights = folded_weights(bundle, CLASSIFIERS)
-        graphs = {name: Graph(bundle, f'classify.{name}', weights) for name in names}
-        return Classifiers({name: _reader(graph) for name, graph in graphs.items()})
+    if bundle.graphs and has_onnxruntime():
+        graphs = {
+            name.removeprefix('classify.'): Graph(bundle, name)
+            for name in bundle.graphs.content
+            if name.startswith('classify.')
+        }
+        return Classifiers({name: partial(_logits, graph) for name, graph in graphs.items()})
     from mm_perception.engines.torch_classifiers import load_modules, run_batched
 
     modules = load_modules(bundle)
     return Classifiers({name: partial(run_batched, module) for name, module in modules.items()})
 
 
-def _reader(graph: Graph) -> Logits:
-    return lambda arrays: graph({'data': np.asarray(arrays, np.float32)})[0]
+def _logits(graph: Graph, arrays: Array) -> Array:
+    return graph({'data': np.asarray(arrays, np.float32)})[0]

@@ -6,109 +6,21 @@ import functools
 import hashlib
 import importlib
 import io
-import json
 import os
 from collections.abc import Iterable, Mapping
 from contextlib import redirect_stdout
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mm_perception.bundle import Bundle
+from mm_perception.bundle import CLASSIFIERS, WEIGHTS, Bundle, Graphs
 from mm_perception.engines.engine import BFLOAT16, FLOAT16, FLOAT32, INT8
 from mm_perception.engines.graph_check import check_graph
 from mm_perception.errors import BundleError, EngineUnavailable, NothingObserved
 from mm_perception.modalities.base import Array
-
-Weights = Mapping[str, np.ndarray]
-
-
-@dataclass(frozen=True)
-class Fold:
-    """
-    A linear layer or convolution and the normalisation that follows it.
-
-    :param layer: prefix of the layer's weights.
-    :param norm: prefix of the normalisation's weights.
-    :param axis: of the layer's outputs in its weight.
-    :param epsilon: of the normalisation.
-    """
-
-    layer: str
-    norm: str
-    axis: int
-    epsilon: float
-
-
-def fold(weights: Weights, folds: list[Fold]) -> dict[str, Array]:
-    """
-    Weights with which each layer gives what its normalisation would have given.
-
-    :param weights: of the trained model, by name.
-    :returns: the same with other ``weight`` and ``bias`` of the folded layers.
-    :raises KeyError: if weights of a layer are missing.
-    """
-    folded = dict(weights)
-    for part in folds:
-        mean, variance = (weights[f'{part.norm}.running_{what}'] for what in ('mean', 'var'))
-        scale = weights[f'{part.norm}.weight'] / np.sqrt(variance + part.epsilon)
-        weight = weights[f'{part.layer}.weight']
-        shape = [1] * weight.ndim
-        shape[part.axis] = -1
-        bias = weights.get(f'{part.layer}.bias', np.zeros_like(mean))
-        folded[f'{part.layer}.weight'] = (weight * scale.reshape(shape)).astype(np.float32)
-        folded[f'{part.layer}.bias'] = np.asarray(
-            (bias - mean) * scale + weights[f'{part.norm}.bias'], np.float32
-        )
-    return folded
-
-
-BITS, BLOCK = 8, 32
-LARGE = 2**16
-"""Layers with fewer weights stay in float32: they cost little, and latents pass through them."""
-PREFIX = 'int8/'
-"""Of the names of graphs whose large layers are in 8 bits."""
-BLOCKS, SCALES = ':blocks', ':scales'
-_MIDDLE = 2 ** (BITS - 1)
-
-
-def quantize(weight: Array) -> tuple[np.ndarray, Array]:
-    """
-    Round a matrix to 8 bits, with a scale per output and block of :data:`BLOCK` inputs.
-
-    :param weight: ``float32[N, K]``.
-    :returns: ``uint8[N, B, BLOCK]`` around 128, the last block filled up, and scales
-        ``float32[N, B]``, B being K over :data:`BLOCK`, rounded up.
-    """
-    outputs, inputs = weight.shape
-    count = -(-inputs // BLOCK)
-    filled = np.zeros((outputs, count * BLOCK), np.float32)
-    filled[:, :inputs] = weight
-    blocks = filled.reshape(outputs, count, BLOCK)
-    scales = np.abs(blocks).max(axis=2) / np.float32(_MIDDLE - 1)
-    steps = blocks / np.where(scales > 0.0, scales, 1.0)[:, :, None]
-    return (np.rint(steps) + _MIDDLE).astype(np.uint8), scales
-
-
-def with_quantized(weights: dict[str, Array], names: Iterable[str]) -> dict[str, Array]:
-    """
-    Add to weights what graphs in 8 bits need of them.
-
-    :param names: of all that the graphs need.
-    :raises KeyError: if a weight is missing.
-    """
-    made = dict(weights)
-    for name in names:
-        if name.endswith(BLOCKS):
-            base = name.removesuffix(BLOCKS)
-            made[name], made[base + SCALES] = quantize(weights[base])
-    return made
-
 
 CPU, CUDA, TENSORRT = 'cpu', 'cuda', 'tensorrt'
 NAMES = {
@@ -221,59 +133,23 @@ def _load_libraries(provider: str) -> None:
         importlib.import_module('tensorrt')  # loads its libraries
 
 
-INDEX = 'index'
-"""
-Entry of the graphs in JSON: ``fuses``, ``draws``, ``own_latents``, ``code_dims``, ``noise_dims``,
-the ``weights`` of each graph, and the ``folds`` of model and classifiers.
-"""
+EIGHT_BITS = 'int8.'
+"""Begins the names of graphs whose large layers are in 8 bits."""
 EXPORT = 'run mm-perception export'
-MODEL, CLASSIFIERS = 'model', 'classifiers'
 SMALL_MODEL_THREADS = 2
-ONLY_ERRORS = 3
+_ONLY_ERRORS = 3
 _pool_threads: int | None = None
 
 
-def read_index(bundle: Bundle) -> dict[str, Any]:
+def graphs_of(bundle: Bundle) -> Graphs:
     """
-    What a bundle's graphs need.
+    The graphs of a bundle.
 
-    :raises BundleError: if it has none, or their index cannot be read.
+    :raises BundleError: if it has none.
     """
-    if INDEX not in bundle.graphs:
+    if bundle.graphs is None:
         raise BundleError(no_graphs(bundle))
-    try:
-        index = dict(json.loads(bundle.graphs[INDEX]))
-        flags = ('fuses', 'draws', 'own_latents')
-        maps = ('code_dims', 'noise_dims', 'weights', 'folds')
-        kinds = dict.fromkeys(flags, bool) | dict.fromkeys(maps, dict)
-        wrong = [key for key, kind in kinds.items() if not isinstance(index[key], kind)]
-        if wrong:
-            raise TypeError(f'{wrong[0]} is of a wrong type')
-    except (ValueError, KeyError, TypeError, RecursionError) as error:
-        raise BundleError(f'{bundle.path}: index of the graphs: {error}; export again') from error
-    return index
-
-
-def folded_weights(bundle: Bundle, part: str, graphs: Iterable[str] = ()) -> dict[str, Array]:
-    """
-    Weights as the graphs of a part, ``model`` or ``classifiers``, take them.
-
-    :param graphs: names of those of them that may take weights in 8 bits.
-    :raises BundleError: if they do not fit the graphs.
-    """
-    weights = bundle.weights if part == MODEL else bundle.classifiers
-    index = read_index(bundle)
-    try:
-        folded = fold(weights, [Fold(**each) for each in index['folds'][part]])
-        return with_quantized(folded, chain.from_iterable(index['weights'][g] for g in graphs))
-    except (KeyError, TypeError, ValueError) as error:
-        raise BundleError(f'{bundle.path}: graphs: lack {error}; export again') from error
-
-
-def names_of(bundle: Bundle, stage: str) -> list[str]:
-    """Modalities for which a bundle has a graph of a stage (``encode``, ``classify``, ...)."""
-    names = (name.partition('.') for name in bundle.graphs)
-    return [modality for part, _, modality in names if part == stage]
+    return bundle.graphs
 
 
 def no_graphs(bundle: Bundle) -> str:
@@ -285,13 +161,13 @@ class Graph:
     """
     One graph, ready to run.
 
-    :param bundle: that it is of.
+    :param bundle: that it is of. ONNX Runtime opens none of its files: what runs is what was
+        read, and its hash checked, when the bundle was loaded.
     :param name: of the graph.
-    :param weights: that it takes its own from, see :func:`folded_weights`.
     :param threads: of the processor; 0 for what suits small models. More than one are shared
         by all graphs of the process, which have to agree on the number.
     :param provider: ``cpu``, ``cuda`` or ``tensorrt``.
-    :param precision: see :func:`~mm_perception.engines.onnx_engine.with_options`.
+    :param precision: see :func:`with_options`.
     :raises BundleError: if the graph is broken or does not fit the weights.
     :raises EngineUnavailable: if the provider does not work here, or graphs of this process use
         another number of threads.
@@ -301,7 +177,6 @@ class Graph:
         self,
         bundle: Bundle,
         name: str,
-        weights: Mapping[str, np.ndarray],
         threads: int = 0,
         provider: str = CPU,
         precision: str = FLOAT32,
@@ -309,17 +184,16 @@ class Graph:
         import onnxruntime
 
         where = f'{bundle.path}: graph {name}'
+        content = graphs_of(bundle).content[name]
+        weights, file = bundle.weights, WEIGHTS
+        if name.startswith('classify.'):
+            weights, file = bundle.classifiers, CLASSIFIERS
         try:
-            needed = list(read_index(bundle)['weights'][name])
-            arrays = [np.ascontiguousarray(weights[key]) for key in needed]
-            values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in arrays]
-            content = bundle.graphs[name]
-        except (KeyError, TypeError) as error:
-            raise BundleError(f'{where}: lacks {error}; export again') from error
-        try:
-            check_graph(content, needed)
+            needed = check_graph(content, file, weights)
         except ValueError as error:
             raise BundleError(f'{where}: {error}; not one of this package') from error
+        arrays = [np.ascontiguousarray(weights[key]) for key in needed]
+        values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in arrays]
         options = _options(threads)
         options.add_external_initializers(needed, values)
         providers = with_options(provider, precision, content, arrays)
@@ -348,7 +222,9 @@ def _options(threads: int) -> Any:
 
     threads = threads or min(SMALL_MODEL_THREADS, len(os.sched_getaffinity(0)))
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = ONLY_ERRORS
+    options.log_severity_level = _ONLY_ERRORS
+    # Else bytes that look like its own format too would be taken for that, unchecked.
+    options.add_session_config_entry('session.load_model_format', 'ONNX')
     if threads > 1:
         _share_pool(threads)
         options.use_per_session_threads = False
@@ -397,29 +273,24 @@ class OnnxEngine:
         precision: str = FLOAT32,
         reason: str = '',
     ) -> None:
-        index = read_index(bundle)
-        found = set(index['weights'])
-        prefix = PREFIX if precision == INT8 else ''
-        graphs = {
-            name: prefix + name if prefix + name in found else name
-            for name in found
-            if not name.startswith(('classify.', PREFIX))
+        graphs = graphs_of(bundle)
+        names = {
+            name: EIGHT_BITS + name
+            if precision == INT8 and EIGHT_BITS + name in graphs.content
+            else name
+            for name in graphs.content
+            if not name.startswith(('classify.', EIGHT_BITS))
         }
-        weights = folded_weights(bundle, MODEL, graphs.values())
         self.name = TENSORRT if provider == TENSORRT else 'onnx'
         self.device = CPU if provider == CPU else CUDA
         self.precision = precision
         self.reason = reason
         self._graphs = {
-            name: Graph(bundle, graph, weights, threads, provider, precision)
-            for name, graph in graphs.items()
+            name: Graph(bundle, graph, threads, provider, precision)
+            for name, graph in names.items()
         }
-        self._fuse = self._graphs['fuse']
-        self.fuses: bool = index['fuses']
-        self.draws: bool = index['draws']
-        self.own_latents: bool = index['own_latents']
-        self.noise_dims: dict[str, int] = dict(index['noise_dims'])
-        self.code_dims: dict[str, int] = dict(index['code_dims'])
+        self.fuses, self.draws, self.own_latents = graphs.fuses, graphs.draws, graphs.own_latents
+        self.noise_dims, self.code_dims = dict(graphs.noise_dims), dict(graphs.code_dims)
 
     def encode(self, name: str, data: Array) -> Array:
         """Code of a modality, see :class:`Engine`."""
@@ -429,7 +300,7 @@ class OnnxEngine:
         """Mean and standard deviation of the joint posterior, see :class:`Engine`."""
         if not present.any(axis=1).all():
             raise NothingObserved('no modality is present; at least one is needed to fuse')
-        mean, std = self._fuse({'present': present, **codes})
+        mean, std = self._graphs['fuse']({'present': present, **codes})
         return mean, std
 
     def fuse_sample(self, codes: Mapping[str, Array], present: np.ndarray, seed: int) -> Array:

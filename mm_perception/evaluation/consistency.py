@@ -103,20 +103,18 @@ def alone(
     return fuse_all(engine, codes, presence(names, (name,)))
 
 
-def evidence_alone(
-    engine: Engine, agreement: ConsistencyCheck, codes: dict[str, Array]
-) -> np.ndarray:
-    """What each modality alone says about the topics, ``float64[N, M, K]``."""
+def evidence_alone(engine: Engine, check: ConsistencyCheck, codes: dict[str, Array]) -> np.ndarray:
+    """What each modality alone says about the shared classes, ``float64[N, M, K]``."""
     return np.stack(
         [
-            agreement.evidence(name, codes[name], *alone(engine, codes, agreement.names, name))
-            for name in agreement.names
+            check.evidence(name, codes[name], *alone(engine, codes, check.names, name))
+            for name in check.names
         ],
         axis=1,
     )
 
 
-def alarms(agreement: ConsistencyCheck, evidence: np.ndarray) -> np.ndarray:
+def alarms(check: ConsistencyCheck, evidence: np.ndarray) -> np.ndarray:
     """
     Threshold below which each row would raise an alarm, in units of that which is set.
 
@@ -125,17 +123,17 @@ def alarms(agreement: ConsistencyCheck, evidence: np.ndarray) -> np.ndarray:
     :param evidence: of the present modalities, ``float64[B, P, K]``.
     :returns: ``float64[B]``; 0 where the others do not agree either, so none is blamed.
     """
-    surprise = agreement.surprise(evidence)
+    surprise = check.surprise(evidence)
     largest, count = surprise.max(axis=1), evidence.shape[1]
     if count > 2:
         worst = surprise.argmax(axis=1)
         rest = evidence[np.arange(count) != worst[:, None]].reshape(len(evidence), count - 1, -1)
-        largest = np.where(agreement.surprise(rest).max(axis=1) <= 1.0, largest, 0.0)
+        largest = np.where(check.surprise(rest).max(axis=1) <= 1.0, largest, 0.0)
     return largest
 
 
-def measure_agreement(
-    agreement: ConsistencyCheck,
+def measure_consistency(
+    check: ConsistencyCheck,
     evidence: np.ndarray,
     events: Events,
     pairings: int = PAIRINGS,
@@ -147,8 +145,8 @@ def measure_agreement(
     :param evidence: of every row and modality, ``float64[N, M, K]``.
     :param pairings: how often the modalities are paired at random, each with faults of its own.
     :returns: ``false_alarm`` (a modality blamed, or disagreement of two) of the rows as recorded
-        and of each pairing with other data of the same label; per pairing and modality that
-        lies ``missed_fault`` (not blamed; of two present: no disagreement said) and, of three
+        and of each pairing with other data of the same label; per pairing and faulty
+        modality ``missed_fault`` (not blamed; of two present: no disagreement said) and, of three
         or more, ``blamed_another``; per pairing ``fault_auroc`` of the largest surprise.
     """
     rows = []
@@ -164,39 +162,39 @@ def measure_agreement(
             faults[column][:, column] = evidence[source, column]
             faults[column][source < 0] = np.nan
         how = f'pairing {number}' if number else 'recorded'
-        for subset in subsets(agreement.names):
-            columns = np.flatnonzero(presence(agreement.names, subset))
+        for subset in subsets(check.names):
+            columns = np.flatnonzero(presence(check.names, subset))
             complete = events.present[:, columns].all(axis=1)
             if len(subset) > 1 and complete.any():
                 parts = {c: faults[c][complete][:, columns] for c in columns if c in faults}
-                rows += _detections(agreement, agreeing[complete][:, columns], parts, subset, how)
+                rows += _detections(check, agreeing[complete][:, columns], parts, subset, how)
     return rows
 
 
 def _detections(
-    agreement: ConsistencyCheck,
+    check: ConsistencyCheck,
     agreeing: np.ndarray,
     faults: dict[int, np.ndarray],
     subset: tuple[str, ...],
     how: str,
 ) -> list[Row]:
-    usual = agreement.compare(agreeing)
+    usual = check.compare(agreeing)
     alarm = usual.disagree if len(subset) == 2 else usual.contradicted >= 0
     rows = [mean_row(FALSE_ALARM, 'latent', subset, how, alarm)]
     scores = []
     for place, evidence in enumerate(faults.values()):
-        found = agreement.compare(evidence[~np.isnan(evidence).any(axis=(1, 2))])
-        blamed, liar = found.contradicted, subset[place]
+        found = check.compare(evidence[~np.isnan(evidence).any(axis=(1, 2))])
+        blamed, faulty = found.contradicted, subset[place]
         missed = blamed != place if len(subset) > 2 else ~found.disagree
-        rows.append(mean_row(MISSED, liar, subset, how, missed))
+        rows.append(mean_row(MISSED, faulty, subset, how, missed))
         if len(subset) > 2:
             other = (blamed >= 0) & (blamed != place)
-            rows.append(mean_row(BLAMED_ANOTHER, liar, subset, how, other))
+            rows.append(mean_row(BLAMED_ANOTHER, faulty, subset, how, other))
         scores.append(found.surprise.max(axis=1))
     if scores:
-        faulty, well = np.concatenate(scores), usual.surprise.max(axis=1)
-        value = auroc(faulty, well)
-        rows.append(Row(AUROC, 'latent', subset, how, value, len(faulty) + len(well)))
+        contradicted, well = np.concatenate(scores), usual.surprise.max(axis=1)
+        value = auroc(contradicted, well)
+        rows.append(Row(AUROC, 'latent', subset, how, value, len(contradicted) + len(well)))
     return rows
 
 
@@ -204,9 +202,9 @@ ROWS = 2000
 ABSENT, LYING, EXCLUDED = 'accuracy_absent', 'accuracy_lying', 'accuracy_excluded'
 
 
-def measure_lies(
+def measure_exclusion(
     engine: Engine,
-    agreement: ConsistencyCheck,
+    check: ConsistencyCheck,
     dataset: Dataset,
     labels: np.ndarray,
     classifiers: Classifiers,
@@ -215,48 +213,49 @@ def measure_lies(
     """
     See what a sensor that shows another label does to what is generated.
 
-    Generated is what no honest sensor shows: the modalities that are absent and the one that
-    lies.
+    Generated is what no honest sensor shows: the modalities that are absent and the faulty one.
 
     :param labels: true label indices, ``int64[N]``.
-    :returns: share read as the true label, per subset of three or more, modality that lies and
+    :returns: share read as the true label, per subset of three or more, faulty modality and
         target: with it left out (``accuracy_absent``), fused (``accuracy_lying``), and left out
         where it is blamed (``accuracy_excluded``).
     """
     generator = np.random.default_rng(seed)
     part = np.sort(generator.permutation(len(dataset))[:ROWS])
     dataset, labels = dataset.subset(part), labels[part]
-    names, codes = agreement.names, encode_all(engine, dataset)
-    evidence = evidence_alone(engine, agreement, codes)
-    events = make_events(dataset, agreement.spec)
+    names, codes = check.names, encode_all(engine, dataset)
+    evidence = evidence_alone(engine, check, codes)
+    events = make_events(dataset, check.spec)
     rows = []
-    cases = [(s, liar) for s in subsets(names) if len(s) > 2 for liar in s]
-    for subset, liar in tqdm(cases, desc='lies', unit='case', leave=False):
-        column = names.index(liar)
+    cases = [(s, faulty) for s in subsets(names) if len(s) > 2 for faulty in s]
+    for subset, faulty in tqdm(cases, desc='contradictions', unit='case', leave=False):
+        column = names.index(faulty)
         source = events.faulty(column, generator)
         usable = (source >= 0) & events.present[:, presence(names, subset)].all(axis=1)
-        lies = {**codes, liar: codes[liar][source]}
-        lies = {name: code[usable] for name, code in lies.items()}
+        contradicting = {**codes, faulty: codes[faulty][source]}
+        contradicting = {name: code[usable] for name, code in contradicting.items()}
         shown = evidence[usable]
         shown[:, column] = evidence[source[usable], column]
-        targets = [name for name in names if name not in subset or name == liar]
-        for metric, present in _masks(agreement, shown, subset, liar).items():
-            joint = _fuse_rows(engine, lies, present)
+        targets = [name for name in names if name not in subset or name == faulty]
+        for metric, present in _masks(check, shown, subset, faulty).items():
+            joint = _fuse_rows(engine, contradicting, present)
             for target in targets:
-                right = _read(engine, classifiers, target, joint) == labels[usable]
-                rows.append(mean_row(metric, target, subset, f'{liar} lies', right))
+                made = decode_all(engine, target, joint, 'mean', 0)
+                read = np.concatenate([classifiers.read(target, values) for _, values in made])
+                right = read == labels[usable]
+                rows.append(mean_row(metric, target, subset, f'{faulty} lies', right))
     return rows
 
 
 def _masks(
-    agreement: ConsistencyCheck, evidence: np.ndarray, subset: tuple[str, ...], liar: str
+    check: ConsistencyCheck, evidence: np.ndarray, subset: tuple[str, ...], faulty: str
 ) -> dict[str, np.ndarray]:
     """Which modalities are fused in each row, ``bool[N, M]``, by metric."""
-    columns = np.flatnonzero(presence(agreement.names, subset))
-    blamed = agreement.compare(evidence[:, columns]).contradicted
-    lying = np.repeat(presence(agreement.names, subset)[None], len(evidence), axis=0)
+    columns = np.flatnonzero(presence(check.names, subset))
+    blamed = check.compare(evidence[:, columns]).contradicted
+    lying = np.repeat(presence(check.names, subset)[None], len(evidence), axis=0)
     absent, excluded = lying.copy(), lying.copy()
-    absent[:, agreement.names.index(liar)] = False
+    absent[:, check.names.index(faulty)] = False
     excluded[blamed >= 0, columns[blamed[blamed >= 0]]] = False
     return {ABSENT: absent, LYING: lying, EXCLUDED: excluded}
 
@@ -267,8 +266,3 @@ def _fuse_rows(engine: Engine, codes: dict[str, Array], present: np.ndarray) -> 
         for rows in batches(len(present))
     ]
     return np.concatenate(parts)
-
-
-def _read(engine: Engine, classifiers: Classifiers, target: str, joint: Array) -> np.ndarray:
-    made = decode_all(engine, target, joint, 'mean', 0)
-    return np.concatenate([classifiers.read(target, arrays) for _, arrays in made])

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import base64
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from mm_perception.bundle import Health
 from mm_perception.engines.engine import Engine
 from mm_perception.errors import BundleError
 from mm_perception.modalities.base import Array
@@ -73,7 +72,7 @@ SLOPE = 0.01
 @dataclass(frozen=True)
 class ClassHead:
     """
-    Reads topics off what one modality alone says: a perceptron with one hidden layer.
+    Tells the shared class from what one modality alone says: one hidden layer.
 
     The more the published std exceeds the usual, the less its reading counts: unusual data are
     read wrong with confidence.
@@ -90,7 +89,7 @@ class ClassHead:
 
     def evidence(self, features: np.ndarray, std: np.ndarray) -> np.ndarray:
         """
-        Log p(topic | modality) / p(topic), all topics as likely beforehand.
+        Log p(class | modality) / p(class), all classes as likely beforehand.
 
         :param features: of the modality, ``float32[B, F]``.
         :param std: of the joint posterior given it alone, ``float32[B, D]``.
@@ -103,29 +102,38 @@ class ClassHead:
         evidence: np.ndarray = logits - log_sum(logits)[:, None] + np.log(logits.shape[1])
         return evidence
 
-    def to_plain(self) -> dict[str, Any]:
-        """Plain data, rounded to half precision."""
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Weights and biases by name, rounded to half precision."""
         layers = {'hidden': self.hidden, 'output': self.output}
-        plain = {name: [_packed(part) for part in layer] for name, layer in layers.items()}
-        return {**plain, 'usual': self.usual, 'spread': self.spread}
+        return {
+            f'{layer}.{name}': values.astype(np.float16)
+            for layer, pair in layers.items()
+            for name, values in zip(('weight', 'bias'), pair)
+        }
 
-    @classmethod
-    def from_plain(cls, plain: Mapping[str, Any], features: int) -> ClassHead:
-        """
-        Undo :meth:`to_plain`.
 
-        :raises ValueError: if it does not take so many features.
-        """
-        hidden, output = (
-            tuple(_unpacked(part) for part in plain[name]) for name in ('hidden', 'output')
+def read_class_head(health: Health, name: str, features: int) -> ClassHead:
+    """
+    Class head of a modality.
+
+    :raises KeyError: if there is none.
+    :raises ValueError: if it does not take so many features, or is not finite.
+    """
+
+    def layer(kind: str, inputs: int) -> tuple[np.ndarray, np.ndarray]:
+        weight, bias = (
+            np.asarray(health.class_heads[f'{name}.{kind}.{part}'], np.float32)
+            for part in ('weight', 'bias')
         )
-        width, topics = len(hidden[1]), len(output[1])
-        return cls(
-            (hidden[0].reshape(features, width), hidden[1]),
-            (output[0].reshape(width, topics), output[1]),
-            float(plain['usual']),
-            float(plain['spread']),
-        )
+        if weight.shape != (inputs, bias.size) or bias.ndim != 1:
+            raise ValueError(f'{name}.{kind} has shape {weight.shape}, {bias.shape}')
+        if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+            raise ValueError('weights that are not finite')
+        return weight, bias
+
+    hidden = layer('hidden', features)
+    output = layer('output', len(hidden[1]))
+    return ClassHead(hidden, output, health.usual[name], health.spread[name])
 
 
 def log_std(std: np.ndarray) -> np.ndarray:
@@ -138,12 +146,12 @@ def surprise_nats(evidence: np.ndarray) -> np.ndarray:
     """
     Negative log of p(modality | others) / p(modality), counted from its least value.
 
-    :param evidence: log p(topic | modality) / p(topic), ``float64[B, P, K]``, P at least 2.
+    :param evidence: log p(class | modality) / p(class), ``float64[B, P, K]``, P at least 2.
     :returns: ``float64[B, P]``, from 0 on.
     """
-    topics = evidence.shape[-1]
+    classes = evidence.shape[-1]
     total = evidence.sum(axis=1, keepdims=True)
-    surprise: np.ndarray = log_sum(total - evidence) - log_sum(total) + np.log(topics)
+    surprise: np.ndarray = log_sum(total - evidence) - log_sum(total) + np.log(classes)
     return surprise
 
 
@@ -151,22 +159,6 @@ def log_sum(values: np.ndarray) -> np.ndarray:
     largest = values.max(axis=-1)
     result: np.ndarray = largest + np.log(np.exp(values - largest[..., None]).sum(axis=-1))
     return result
-
-
-def _packed(values: np.ndarray) -> str:
-    return base64.b64encode(values.astype('<f2').tobytes()).decode('ascii')
-
-
-def _unpacked(text: str) -> np.ndarray:
-    raw = base64.b64decode(text, validate=True)
-    values: np.ndarray = np.frombuffer(raw, '<f2').astype(np.float32)
-    if not np.isfinite(values).all():
-        raise ValueError('weights that are not finite')
-    return values
-
-
-SECTION = 'agreement'
-"""Where a bundle's ``health`` keeps the calibration."""
 
 
 @dataclass(frozen=True)
@@ -204,39 +196,39 @@ class ConsistencyCheck:
     """
     A calibrated comparison of what each modality alone says about all of them.
 
-    Each modality alone says how likely each of K topics is; topics are what the modalities
-    were found to have in common. If data are independent given the topic,
+    Each modality alone says how likely each of K shared classes is, which the modalities were
+    found to have in common. If data are independent given the class,
     p(a | b) / p(a) = K sum_k p(k | a) p(k | b). The surprise of a modality is the negative
     logarithm of that, given all the others, counted from the smallest possible; thresholds are
     quantiles over data that agree.
 
     :param engine: any engine; of its networks only ``fuse`` is used, once per :meth:`read`.
     :param spec: the model that it runs.
-    :param calibration: as :mod:`mm_perception.training.consistency` makes it.
+    :param health: calibration, as :mod:`mm_perception.training.consistency` makes it.
     :raises BundleError: if the calibration is not of this model.
     """
 
-    def __init__(self, engine: Engine, spec: ModelSpec, calibration: Mapping[str, Any]) -> None:
+    def __init__(self, engine: Engine, spec: ModelSpec, health: Health) -> None:
         self.spec, self.names = spec, spec.names
         self._engine = engine
         try:
-            self._readers = {
-                m.name: ClassHead.from_plain(
-                    calibration['readers'][m.name], feature_count(engine, spec, m.name)
-                )
-                for m in spec.modalities
+            self._heads = {
+                name: read_class_head(health, name, feature_count(engine, spec, name))
+                for name in spec.names
             }
             counts = range(2, len(spec.names) + 1)
-            self._thresholds = {n: float(calibration['thresholds'][str(n)]) for n in counts}
-        except (KeyError, TypeError, ValueError) as error:
+            self._thresholds = {count: health.thresholds[str(count)] for count in counts}
+            if not np.isfinite(list(self._thresholds.values())).all():
+                raise ValueError('thresholds that are not finite')
+        except (KeyError, ValueError) as error:
             raise BundleError(
-                f'health.{SECTION} of the bundle does not fit its model ({error!r});'
+                f'health of the bundle does not fit its model ({error!r});'
                 ' make it again: mm-perception calibrate-health'
             ) from error
 
     def read(self, codes: Mapping[str, Array], names: Sequence[str]) -> list[np.ndarray]:
         """
-        What one modality alone says about the topics, in each of some rows.
+        What one modality alone says about the shared classes, in each of some rows.
 
         :param codes: ``float32[P, C_m]`` of every modality.
         :param names: the modality to read in each row, P of them.
@@ -273,12 +265,12 @@ class ConsistencyCheck:
 
     def evidence(self, name: str, code: Array, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
         """
-        What a modality alone says about the topics, see :meth:`ClassHead.evidence`.
+        What a modality alone says about the shared classes, see :meth:`ClassHead.evidence`.
 
         :param code: ``float32[B, C_m]``; ``mean``, ``std``: of the joint posterior given it
             alone, ``float32[B, D]``.
         """
-        return self._readers[name].evidence(
+        return self._heads[name].evidence(
             features_of(self._engine, self.spec, name, code, mean), std
         )
 
@@ -312,7 +304,7 @@ def features_of(
     engine: Engine, spec: ModelSpec, name: str, code: Array, mean: np.ndarray
 ) -> np.ndarray:
     """
-    What topics are read off: the joint posterior's mean, and the modality's own latent.
+    What class heads take: the joint posterior's mean, and the modality's own latent.
 
     :param code: ``float32[B, C_m]``; ``mean``: ``float32[B, D]``.
     """

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
+from mm_perception.bundle import Health
 from mm_perception.engines.engine import Engine
 from mm_perception.errors import InvalidInput, NothingObserved
-from mm_perception.fusion.consistency import SECTION, ConsistencyCheck, Judgement
+from mm_perception.fusion.consistency import ConsistencyCheck, Judgement
 from mm_perception.modalities import build_modality
 from mm_perception.modalities.base import Array
 from mm_perception.spec import ModelSpec
@@ -50,14 +50,13 @@ class InferenceSession:
         self,
         engine: Engine,
         spec: ModelSpec,
-        health: Mapping[str, Any] | None = None,
+        health: Health | None = None,
         streams: int = 1,
     ) -> None:
         self.engine = engine
         self.spec = spec
         self.streams = streams
-        calibration = (health or {}).get(SECTION)
-        self._check = ConsistencyCheck(engine, spec, calibration) if calibration else None
+        self._check = ConsistencyCheck(engine, spec, health) if health else None
         self._evidence: list[dict[str, Array]] = [{} for _ in range(streams)]
         self._judged: list[tuple[tuple[str, ...], Judgement] | None] = [None] * streams
         self._shapes = {m.name: build_modality(m).shape for m in spec.modalities}

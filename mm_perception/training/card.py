@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from mm_perception.bundle import Bundle
 from mm_perception.evaluation.coherence import coherence_table
-from mm_perception.fusion.consistency import SECTION
+from mm_perception.markdown import markdown_table
 
 DOES_NOT_FUSE = (
     'It does not fuse: of several observed modalities it uses the most certain one alone.'
@@ -43,7 +43,7 @@ def model_card(bundle: Bundle, fuses: bool) -> str:
         f'- Training time: {stages}; {total:.1f} min if run one after the other.',
         f'- Versions: {", ".join(f"{k} {v}" for k, v in how["versions"].items())}.',
         '',
-        *_table(('modality', 'kind', 'latent', 'network', 'likelihood'), modalities),
+        *markdown_table(('modality', 'kind', 'latent', 'network', 'likelihood'), modalities),
         '',
         _agreement(bundle),
     ]
@@ -53,7 +53,7 @@ def model_card(bundle: Bundle, fuses: bool) -> str:
 
 
 def _agreement(bundle: Bundle) -> str:
-    calibration = bundle.health.get(SECTION)
+    calibration = bundle.health
     if not calibration:
         return (
             'Nothing says whether its modalities agree: it was made with too few rows for that.'
@@ -61,8 +61,8 @@ def _agreement(bundle: Bundle) -> str:
         )
     return (
         'A modality that the others contradict is found; thresholds from'
-        f' {calibration["rows"]:,} held-out rows, at a false-alarm rate of'
-        f' {100 * calibration["false_alarm"]:g} %.'
+        f' {calibration.rows:,} held-out rows, at a false-alarm rate of'
+        f' {100 * calibration.false_alarm:g} %.'
     )
 
 
@@ -70,9 +70,3 @@ def _processes(how: Mapping[str, Any]) -> str:
     if how.get('processes', 1) > 1:
         return f'{how["processes"]} processes'
     return f'{how["jobs"]} stages at a time'
-
-
-def _table(heads: Sequence[str], rows: Iterable[Sequence[object]]) -> list[str]:
-    """Lines of a Markdown table."""
-    lines = ['| ' + ' | '.join(map(str, cells)) + ' |' for cells in (heads, *rows)]
-    return [lines[0], '|---' * len(heads) + '|', *lines[1:]]

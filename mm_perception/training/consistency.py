@@ -7,21 +7,19 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from mm_perception.bundle import Bundle
+from mm_perception.bundle import Bundle, Health
 from mm_perception.data.dataset import Dataset, load_dataset, splits
 from mm_perception.engines.build import reference_engine
 from mm_perception.engines.engine import Engine
 from mm_perception.evaluation.consistency import Events, alarms, alone, evidence_alone, make_events
 from mm_perception.evaluation.generation import encode_all
 from mm_perception.fusion.consistency import (
-    SECTION,
     SLOPE,
     ClassHead,
     ConsistencyCheck,
@@ -33,57 +31,46 @@ from mm_perception.spec import ModelSpec, TrainingSpec
 from mm_perception.training.calibration import SPLIT
 from mm_perception.training.stages import split_positions
 
-TOPICS = 16
-"""How many topics there are at least; twice the number of labels if that is more."""
+CLASSES = 16
+"""How many shared classes there are at least; twice the number of labels if that is more."""
 HIDDEN, DROPOUT, NOISE = 128, 0.3, 0.3
 STEPS, BATCH, LEARNING_RATE = 3000, 128, 5e-3
 
 
-def learn_readers(
+def learn_class_heads(
     engine: Engine, spec: ModelSpec, dataset: Dataset, seed: int
 ) -> dict[str, ClassHead]:
-    """Learn to read topics off each modality, such that modalities of one row share them."""
+    """Learn classes that modalities of one row share, and to tell them from each modality."""
     events = make_events(dataset, spec)
-    topics = max(TOPICS, 2 * max(len(build_modality(m).labels) for m in spec.modalities))
-    features, unsure = {}, {}
+    classes = max(CLASSES, 2 * max(len(build_modality(m).labels) for m in spec.modalities))
+    scaled, unsure, scales = [], [], []
     codes = encode_all(engine, dataset)
-    for name in spec.names:
+    for name, known in zip(spec.names, events.present.T):
         mean, std = alone(engine, codes, spec.names, name)
-        features[name] = features_of(engine, spec, name, codes[name], mean)
-        unsure[name] = log_std(std)
-    scales = {
-        name: _scale(values[events.present[:, column]])
-        for column, (name, values) in enumerate(features.items())
-    }
-    scaled = [
-        torch.from_numpy(((features[n] - centre) / scale).astype(np.float32))
-        for n, (centre, scale) in scales.items()
-    ]
-    networks = _learn(scaled, events, topics, seed)
-    readers = {}
-    for column, (name, network) in enumerate(zip(spec.names, networks)):
-        usual, common = np.quantile(unsure[name][events.present[:, column]], (0.5, 0.95))
-        spread = max(float(common - usual), 0.01)
-        readers[name] = _reader(network, *scales[name], float(usual), spread)
-    return readers
+        features = features_of(engine, spec, name, codes[name], mean)
+        centre, scale = features[known].mean(0), np.maximum(features[known].std(0), 0.1)
+        scaled.append(torch.from_numpy(((features - centre) / scale).astype(np.float32)))
+        unsure.append(np.quantile(log_std(std)[known], (0.5, 0.95)))
+        scales.append((centre, scale))
+    heads = {}
+    networks = _learn(scaled, events, classes, seed)
+    for name, network, (centre, scale), (usual, common) in zip(
+        spec.names, networks, scales, unsure
+    ):
+        weight, bias, output, output_bias = (p.detach().numpy() for p in network.parameters())
+        hidden = (weight / scale).T  # the scale of the features is in the first layer
+        heads[name] = ClassHead(
+            (hidden, bias - centre @ hidden),
+            (output.T, output_bias),
+            float(usual),
+            max(float(common - usual), 0.01),
+        )
+    return heads
 
 
-def _scale(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    return values.mean(0), np.maximum(values.std(0), 0.1)
-
-
-def _reader(
-    network: nn.Sequential, centre: np.ndarray, scale: np.ndarray, usual: float, spread: float
-) -> ClassHead:
-    """Fold the scale of the features into the first layer."""
-    weight, bias, output, output_bias = (p.detach().numpy() for p in network.parameters())
-    hidden = (weight / scale).T
-    return ClassHead((hidden, bias - centre @ hidden), (output.T, output_bias), usual, spread)
-
-
-def _learn(values: list[Tensor], events: Events, topics: int, seed: int) -> list[nn.Sequential]:
+def _learn(values: list[Tensor], events: Events, classes: int, seed: int) -> list[nn.Sequential]:
     """
-    Tell pairs of one row from pairs of two by topics that both have a share of.
+    Tell pairs of one row from pairs of two by classes that both have a share of.
 
     The odds of data a and b of two modalities, K sum_k p(k | a) p(k | b), estimate
     p(a, b) / (p(a) p(b)): logistic regression between the joint and the product density.
@@ -94,7 +81,7 @@ def _learn(values: list[Tensor], events: Events, topics: int, seed: int) -> list
             nn.Linear(part.shape[1], HIDDEN),
             nn.LeakyReLU(SLOPE),
             nn.Dropout(DROPOUT),
-            nn.Linear(HIDDEN, topics),
+            nn.Linear(HIDDEN, classes),
         )
         for part in values
     ]
@@ -121,7 +108,7 @@ def _loss(shares: Tensor, present: Tensor) -> Tensor:
     """
     Logistic loss of telling pairs of one row from pairs of two.
 
-    :param shares: p(topic | modality), ``float[M, B, K]``; ``present``: ``bool[M, B]``.
+    :param shares: p(class | modality), ``float[M, B, K]``; ``present``: ``bool[M, B]``.
     """
     first, second = torch.triu_indices(len(shares), len(shares), 1)
     odds = shares.shape[2] * shares[first] @ shares[second].transpose(1, 2)
@@ -151,7 +138,7 @@ MOST_SUBSETS = 20
 """Of the subsets of one size, so many are drawn to calibrate on."""
 
 
-def with_agreement(
+def with_health(
     bundle: Bundle,
     training: Dataset,
     held: Dataset,
@@ -159,14 +146,13 @@ def with_agreement(
     false_alarm: float = FALSE_ALARM,
 ) -> Bundle:
     """
-    Put the calibration of :func:`calibrate_agreement` into a bundle's ``health``.
+    Put the calibration of :func:`calibrate_consistency` into a bundle.
 
     :returns: the bundle without any if there is too little data.
     """
     engine = reference_engine(bundle, device)
-    calibration = calibrate_agreement(engine, bundle.spec, training, held, false_alarm)
-    health = {key: value for key, value in bundle.health.items() if key != SECTION}
-    return replace(bundle, health={**health, SECTION: calibration} if calibration else health)
+    health = calibrate_consistency(engine, bundle.spec, training, held, false_alarm)
+    return replace(bundle, health=health)
 
 
 def part_data(spec: TrainingSpec, dataset: Dataset) -> tuple[Dataset, Dataset]:
@@ -181,40 +167,41 @@ def part_data(spec: TrainingSpec, dataset: Dataset) -> tuple[Dataset, Dataset]:
     return dataset.subset(training), dataset.subset(held)
 
 
-def calibrate_agreement(
+def calibrate_consistency(
     engine: Engine,
     spec: ModelSpec,
     training: Dataset,
     held: Dataset,
     false_alarm: float = FALSE_ALARM,
     seed: int = 0,
-) -> dict[str, Any]:
+) -> Health | None:
     """
-    Learn readers and thresholds for :class:`~mm_perception.fusion.consistency.ConsistencyCheck`.
+    Learn what :class:`~mm_perception.fusion.consistency.ConsistencyCheck` needs.
 
-    Topics are learned from which data occur together. Where labels are known, all data of one
-    label count as occurring together, so that another hand or voice is no contradiction.
+    Shared classes are learned from which data occur together. Where labels are known, all data
+    of one label count as occurring together, so that another hand or voice is no contradiction.
 
-    :param training: what the model was trained on; the topics are learned from it.
+    :param training: what the model was trained on; the classes are learned from it.
     :param held: held out from the training; the thresholds are chosen on it.
     :param false_alarm: share of its agreeing events that raise an alarm, above 0 and below 1.
-    :returns: plain data; empty if either has too few rows of two modalities or more.
+    :returns: None if either has too few rows of two modalities or more.
     """
     parts = [_some_rows(part, seed) for part in (training, held)]
     if min((part.present.sum(1) > 1).sum() for part in parts) < LEAST_ROWS:
-        return {}
-    readers = learn_readers(engine, spec, parts[0], seed)
-    calibration: dict[str, Any] = {
-        'readers': {name: reader.to_plain() for name, reader in readers.items()},
-        'thresholds': {str(n): 1.0 for n in range(2, len(spec.names) + 1)},
-        'false_alarm': false_alarm,
-        'rows': len(parts[1]),
-    }
-    agreement = ConsistencyCheck(engine, spec, calibration)
-    evidence = evidence_alone(engine, agreement, encode_all(engine, parts[1]))
+        return None
+    heads = learn_class_heads(engine, spec, parts[0], seed)
+    health = Health(
+        {f'{name}.{key}': part for name, h in heads.items() for key, part in h.arrays().items()},
+        usual={name: head.usual for name, head in heads.items()},
+        spread={name: head.spread for name, head in heads.items()},
+        thresholds={str(n): 1.0 for n in range(2, len(spec.names) + 1)},
+        false_alarm=false_alarm,
+        rows=len(parts[1]),
+    )
+    check = ConsistencyCheck(engine, spec, health)
+    evidence = evidence_alone(engine, check, encode_all(engine, parts[1]))
     usual = _paired(evidence, make_events(parts[1], spec), seed)
-    _set_thresholds(engine, spec, calibration, usual)
-    return calibration
+    return _with_thresholds(engine, spec, health, usual)
 
 
 def _some_rows(dataset: Dataset, seed: int) -> Dataset:
@@ -233,29 +220,23 @@ def _paired(
     return [(evidence[part, modalities], events.present) for part in rows]
 
 
-def _set_thresholds(
-    engine: Engine,
-    spec: ModelSpec,
-    calibration: dict[str, Any],
-    usual: list[tuple[np.ndarray, np.ndarray]],
-) -> None:
+def _with_thresholds(
+    engine: Engine, spec: ModelSpec, health: Health, usual: list[tuple[np.ndarray, np.ndarray]]
+) -> Health:
     """By the number present, from two on, as an alarm among more needs that fewer agree."""
     generator = np.random.default_rng(0)
     for count in range(2, len(spec.names) + 1):
-        agreement = ConsistencyCheck(engine, spec, calibration)
+        check = ConsistencyCheck(engine, spec, health)
         subsets = _subsets(len(spec.names), count, generator)
         scores = [
-            alarms(agreement, evidence[present[:, columns].all(1)][:, columns])
+            alarms(check, evidence[present[:, columns].all(1)][:, columns])
             for evidence, present in usual
             for columns in subsets
         ]
-        values = np.concatenate(scores)
-        thresholds = calibration['thresholds']
-        thresholds[str(count)] = (
-            float(np.quantile(values, 1.0 - calibration['false_alarm']))
-            if len(values)
-            else thresholds.get(str(count - 1), 1.0)
-        )
+        values, before = np.concatenate(scores), health.thresholds.get(str(count - 1), 1.0)
+        chosen = float(np.quantile(values, 1.0 - health.false_alarm)) if len(values) else before
+        health = replace(health, thresholds={**health.thresholds, str(count): chosen})
+    return health
 
 
 def _subsets(total: int, count: int, generator: np.random.Generator) -> list[np.ndarray]:

@@ -32,7 +32,7 @@ from mm_perception.spec import TrainingSpec
 from mm_perception.training import distributed
 from mm_perception.training.calibration import calibration_stage, held_out
 from mm_perception.training.card import model_card
-from mm_perception.training.consistency import part_data, with_agreement
+from mm_perception.training.consistency import part_data, with_health
 from mm_perception.training.loop import Fitted, Logging, Stage, fit, read_checkpoint
 from mm_perception.training.stages import (
     Posteriors,
@@ -125,7 +125,7 @@ def train(run: Run, out: Path, command: str) -> Bundle:
     if not distributed.is_main():
         return bundle
     bundle = replace(bundle, metrics=evaluate_bundle(bundle, Path(run.spec.dataset), run.device))
-    bundle = with_agreement(bundle, *part_data(run.spec, dataset), run.device)
+    bundle = with_health(bundle, *part_data(run.spec, dataset), run.device)
     return save_bundle(with_graphs(bundle), out, model_card(bundle, model.fuses))
 
 

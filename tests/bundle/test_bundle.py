@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 from collections.abc import Callable
 from dataclasses import replace
@@ -12,11 +13,22 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from mm_perception.bundle import Bundle, find_bundle, load_bundle, save_additions, save_bundle
+from mm_perception.bundle import (
+    Bundle,
+    Graphs,
+    find_bundle,
+    load_bundle,
+    save_additions,
+    save_bundle,
+)
+from mm_perception.cli.main import main
+from mm_perception.engines.build import build_engine
 from mm_perception.engines.torch_engine import load_model
-from mm_perception.errors import BundleError
+from mm_perception.errors import BundleError, EngineUnavailable
 from mm_perception.model.build import build_model
+from tests.helpers.agreeing_world import exact_health, plain
 from tests.helpers.model_specs import arm_spec
+from tests.helpers.small_bundle import make_bundle
 
 
 @pytest.fixture
@@ -35,45 +47,114 @@ def test_a_bundle_comes_back_as_it_was_saved(bundle: Bundle) -> None:
         np.testing.assert_array_equal(loaded.weights[name], array)
 
 
+GRAPHS = Graphs({'fuse': b'\x08\x00graph', 'int8.fuse': b''}, True, False, True, {'a': 3}, {})
+ADDED = ('fuse.onnx', 'health.safetensors')
+
+
 def with_additions(bundle: Bundle) -> Bundle:
-    added = replace(bundle, graphs={'fuse': b'\x08\x00graph'}, health={'agreement': [1.5]})
+    added = replace(bundle, graphs=GRAPHS, health=exact_health())
     save_additions(added)
     return added
 
 
 def test_graphs_and_health_come_back_and_do_not_name_the_latent_space(bundle: Bundle) -> None:
-    assert load_bundle(bundle.path).graphs == {} == load_bundle(bundle.path).health
+    assert load_bundle(bundle.path).graphs is None is load_bundle(bundle.path).health
     weights = (bundle.path / 'model.safetensors').read_bytes()
     added = with_additions(bundle)
     loaded = load_bundle(bundle.path)
-    assert loaded.graphs == {'fuse': b'\x08\x00graph'} and loaded.health == {'agreement': [1.5]}
+    assert loaded.graphs == GRAPHS and plain(loaded.health) == plain(exact_health())
     assert loaded.hash == bundle.hash
     assert (bundle.path / 'model.safetensors').read_bytes() == weights
+    assert (bundle.path / 'fuse.onnx').read_bytes() == GRAPHS.content['fuse']
     save_bundle(added, bundle.path, 'again')
     assert load_bundle(bundle.path).graphs == added.graphs
+    save_additions(replace(bundle, graphs=None, health=None))
+    assert not {*ADDED, 'int8.fuse.onnx'} & {file.name for file in bundle.path.iterdir()}
+    assert load_bundle(bundle.path).graphs is None
 
 
-def test_altered_graphs_are_refused(bundle: Bundle) -> None:
+@pytest.mark.parametrize('name', ADDED)
+def test_every_added_file_is_hashed(bundle: Bundle, name: str) -> None:
     with_additions(bundle)
-    file = bundle.path / 'graphs.safetensors'
+    file = bundle.path / name
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(bytes(content))
-    with pytest.raises(BundleError, match=r'graphs\.safetensors: truncated or altered'):
+    with pytest.raises(BundleError, match=f'{name}: truncated or altered'):
         load_bundle(bundle.path)
-    file.write_bytes(b' ' * (17 << 20))
-    with pytest.raises(BundleError, match='larger than 16 MiB'):
+    file.write_bytes(b' ' * (65 << 20))
+    with pytest.raises(BundleError, match=r'larger than 6[34] MiB'):
+        load_bundle(bundle.path)
+    file.unlink()
+    with pytest.raises(BundleError, match=f'{name}: missing'):
         load_bundle(bundle.path)
 
 
-def test_the_list_of_graphs_cannot_replace_weights(bundle: Bundle) -> None:
-    edit('graphs', {'model.safetensors': ''})(bundle.path)
-    with pytest.raises(BundleError, match=r'graphs\.safetensors: missing'):
+@pytest.mark.parametrize(
+    ('key', 'value', 'message'),
+    [
+        ('additions', {'../fuse.onnx': ''}, 'strange file'),
+        ('additions', {'run.py': ''}, 'strange file'),
+        ('additions', {'more.safetensors': ''}, 'strange file'),
+        ('additions', ['fuse.onnx'], 'additions: expected keys and values'),
+        ('health', [1], 'health: expected keys and values'),
+        ('health', {'rows': 'many'}, 'health.rows: expected int'),
+        ('graphs', {'fuses': 1}, 'graphs.fuses: expected bool'),
+        ('graphs', {}, 'graphs.fuses: missing'),
+    ],
+)
+def test_strange_additions_are_refused(
+    bundle: Bundle, key: str, value: object, message: str
+) -> None:
+    with_additions(bundle)
+    edit(key, value)(bundle.path)
+    with pytest.raises(BundleError, match=message) as error:
         load_bundle(bundle.path)
-    edit('graphs', '')(bundle.path)
-    edit('health', [1])(bundle.path)
-    with pytest.raises(BundleError, match='health must be an object'):
-        load_bundle(bundle.path)
+    assert '\n' not in str(error.value)
+
+
+def in_format_1(bundle: Bundle) -> None:
+    """Turn a bundle with class heads into what the last version wrote."""
+    file, health = bundle.path / 'bundle.json', bundle.health
+    assert health is not None
+    heads = {
+        name: {
+            layer: [
+                base64.b64encode(health.class_heads[f'{name}.{layer}.{part}'].tobytes()).decode()
+                for part in ('weight', 'bias')
+            ]
+            for layer in ('hidden', 'output')
+        }
+        | {'usual': health.usual[name], 'spread': health.spread[name]}
+        for name in health.usual
+    }
+    agreement = {'readers': heads, 'thresholds': health.thresholds, 'false_alarm': 0.01, 'rows': 0}
+    save_file({'index': np.zeros(3, np.uint8)}, bundle.path / 'graphs.safetensors')
+    manifest = json.loads(file.read_text())
+    for name in manifest.pop('additions'):
+        (bundle.path / name).unlink()
+    manifest |= {'format': 1, 'graphs': 'a hash', 'health': {'agreement': agreement}}
+    file.write_text(json.dumps(manifest))
+
+
+def test_a_bundle_of_format_1_loads_without_graphs_and_export_converts_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bundle = save_bundle(replace(make_bundle(), health=exact_health()), tmp_path / 'small', '')
+    in_format_1(bundle)
+    old = load_bundle(bundle.path)
+    assert old.hash == bundle.hash and old.graphs is None
+    assert plain(old.health) == plain(bundle.health)
+    assert build_engine(old, 'cpu').name == 'torch'
+    with pytest.raises(EngineUnavailable, match=f'run mm-perception export {bundle.path}'):
+        build_engine(old, 'cpu', 'onnx')
+    assert main(['export', str(bundle.path)]) == 0
+    assert '9 graphs' in capsys.readouterr().out
+    new = load_bundle(bundle.path)
+    assert json.loads((bundle.path / 'bundle.json').read_text())['format'] == 2
+    assert not (bundle.path / 'graphs.safetensors').exists()
+    assert new.hash == bundle.hash and plain(new.health) == plain(bundle.health)
+    assert build_engine(new, 'cpu').name == 'onnx'
 
 
 def test_a_bundle_names_every_preprocessing_option(bundle: Bundle) -> None:
@@ -126,7 +207,7 @@ def edit(key: str, value: object) -> Callable[[Path], None]:
         (lambda path: (path / 'bundle.json').unlink(), 'no bundle'),
         (lambda path: (path / 'bundle.json').write_text('{"form'), 'cannot be read'),
         (lambda path: (path / 'bundle.json').write_text('[]'), 'no JSON object'),
-        (edit('format', 99), 'format 99, this version reads 1'),
+        (edit('format', 99), 'format 99, this version reads 2'),
         (edit('name', 'other'), 'altered'),
         (edit('files', {'../../etc/passwd': ''}), 'altered'),
         (lambda path: (path / 'bundle.json').write_text(' ' * (5 << 20)), 'larger than 4 MiB'),

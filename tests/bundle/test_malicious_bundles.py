@@ -17,7 +17,6 @@ from mm_perception.engines.torch_engine import load_model
 from mm_perception.errors import BundleError
 from tests.helpers.small_bundle import make_bundle
 
-UNHASHED = ('hash', 'metrics', 'training', 'graphs', 'health')
 MAX_MEMORY_BYTES = 64 << 20
 Damage = Callable[[Path], None]
 
@@ -34,8 +33,7 @@ def forge(folder: Path, change: Callable[[dict[str, Any]], object]) -> None:
     for name in manifest['files']:
         manifest['files'][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
     change(manifest)
-    hashed = {key: value for key, value in manifest.items() if key not in UNHASHED}
-    manifest['hash'] = _manifest_hash(hashed)
+    manifest['hash'] = _manifest_hash(manifest)
     file.write_text(json.dumps(manifest))
 
 
@@ -102,37 +100,43 @@ def nest_header(folder: Path) -> None:
 
 def many_arrays(header: dict[str, Any]) -> None:
     empty = {'dtype': 'F32', 'shape': [0], 'data_offsets': [0, 0]}
-    header.update({f'a{k}': empty for k in range(30_000)})
+    header.update({f'a{k}': empty for k in range(100_000)})
 
 
 CASES: dict[str, tuple[Damage, str]] = {
-    'header longer than the file': (weights_with(lambda h: None, 1 << 40), 'its header claims'),
-    'header of the largest length': (weights_with(lambda h: None, 2**64 - 1), 'its header claims'),
+    'header longer than the file': (weights_with(lambda h: None, 1 << 40), 'header claims more'),
+    'header of the largest length': (
+        weights_with(lambda h: None, 2**64 - 1),
+        'header claims more',
+    ),
     'header too short': (weights_with(lambda h: None, 20), 'not safetensors'),
     'huge shape': (
         weights_with(lambda h: first(h).update(shape=[1 << 40, 1 << 40])),
-        'does not lie where its shape says',
+        'overflow computing buffer size',
     ),
     'shape that overflows': (
         weights_with(lambda h: first(h).update(shape=[1 << 32, 1 << 32, 0])),
-        'does not lie where its shape says',
+        'overflow computing buffer size',
     ),
-    'negative shape': (weights_with(lambda h: first(h).update(shape=[-1, -4])), 'has no shape'),
-    'many dimensions': (weights_with(lambda h: first(h).update(shape=[1] * 999)), '999 dim'),
-    'wrong type': (weights_with(lambda h: first(h).update(dtype='F8_E5M2')), "type 'F8_E5M2'"),
+    'negative shape': (weights_with(lambda h: first(h).update(shape=[-1, -4])), 'expected usize'),
+    'many dimensions': (
+        weights_with(lambda h: first(h).update(shape=[1] * 999)),
+        'not safetensors',
+    ),
+    'wrong type': (weights_with(lambda h: first(h).update(dtype='F8_E5M2')), 'not safetensors'),
     'type that is no word': (
         weights_with(lambda h: first(h).update(dtype=[1])),
         'not safetensors',
     ),
     'arrays over each other': (
         weights_with(lambda h: [e.update(data_offsets=[0, 64]) for e in h.values()]),
-        'does not lie where',
+        'not safetensors',
     ),
     'offsets beyond the end': (
         weights_with(lambda h: first(h).update(data_offsets=[0, 1 << 60])),
         'not safetensors',
     ),
-    'too many arrays': (weights_with(many_arrays), 'at most 20000'),
+    'too many arrays': (weights_with(many_arrays), 'header claims more than 4 MiB'),
     'header nested deeply': (nest_header, 'not safetensors'),
     'manifest nested deeply': (nest, 'nested too deeply'),
     'file outside': (
@@ -147,7 +151,7 @@ CASES: dict[str, tuple[Damage, str]] = {
     'name of two lines': (manifest_with(lambda m: m.update(name='a\nb')), 'name must be'),
     'files that are no object': (
         manifest_with(lambda m: m.update(files={}) or m.update(statistics=[])),
-        'statistics must be an object',
+        'statistics: expected keys and values',
     ),
     'link to another file': (link_weights('/etc/passwd'), 'altered'),
     'link to a device': (link_weights('/dev/zero'), 'not a regular file'),

@@ -11,7 +11,6 @@ from itertools import product
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
 import torch
 
@@ -84,19 +83,6 @@ def test_onnx_equals_the_eager_reference(case: str) -> None:
     engine, reference = (build_engine(bundle, 'cpu', kind) for kind in ('onnx', 'torch'))
     for count in (1, 3):
         assert_equal(engine, reference, spec, count)
-
-
-@pytest.mark.parametrize(
-    ('case', 'layers'), [('nexus', 1), ('calibrated', 4), ('attention', 4), ('nexus_flat', 2)]
-)
-def test_exported_graphs_hold_no_layer_too_many(case: str, layers: int) -> None:
-    """Nexus' first layer after the mean of messages is in the messages; no normalisation is."""
-    bundle = with_graphs(make_bundle(case, spec=SPECS[case]))
-    graphs = {n: onnx.load_from_string(c).graph for n, c in bundle.graphs.items() if n != 'index'}
-    operators = {name: [node.op_type for node in graph.node] for name, graph in graphs.items()}
-    assert not any('BatchNormalization' in found for found in operators.values())
-    products = [kind for kind in operators['fuse'] if kind in ('Gemm', 'MatMul')]
-    assert len(products) == layers
 
 
 def test_engines_agree_on_the_shipped_bundle() -> None:
@@ -220,16 +206,17 @@ def test_weights_that_do_not_fit_the_graphs_are_refused() -> None:
         assert '\n' not in str(error.value)
 
 
-@pytest.mark.parametrize('damaged', ['fuse', 'index'])
-def test_a_broken_graph_is_refused_in_one_line(damaged: str) -> None:
+def test_a_broken_graph_is_refused_in_one_line() -> None:
     bundle = with_graphs(make_bundle())
-    broken = replace(bundle, graphs={**bundle.graphs, damaged: b'no graph'})
+    assert bundle.graphs is not None
+    content = {**bundle.graphs.content, 'fuse': b'no graph'}
+    broken = replace(bundle, graphs=replace(bundle.graphs, content=content))
     with pytest.raises(BundleError, match='graph') as error:
         build_engine(broken, 'cpu', 'onnx')
     assert '\n' not in str(error.value)
 
 
-def judged_bundle(path: Path) -> Bundle:
+def bundle_with_classifiers(path: Path) -> Bundle:
     """A bundle with graphs and classifiers, on disk."""
     bundle = make_bundle()
     readers = {m.name: Classifier(m, 10) for m in bundle.spec.modalities if m.kind != 'symbol'}
@@ -261,7 +248,7 @@ print(json.dumps({'engine': engine.name, 'mean': result.mean.tolist(), 'read': r
 
 def test_nothing_is_kept_on_the_machine_or_reported(tmp_path: Path) -> None:
     """ONNX Runtime from PyPI would keep an identifier, and upload what runs where."""
-    bundle = judged_bundle(tmp_path / 'small')
+    bundle = bundle_with_classifiers(tmp_path / 'small')
     code = (
         'import sys; from mm_perception.bundle import load_bundle\n'
         'from mm_perception.engines.build import build_engine\n'
@@ -281,7 +268,7 @@ def test_nothing_is_kept_on_the_machine_or_reported(tmp_path: Path) -> None:
 
 
 def test_everything_that_runs_does_without_torch(tmp_path: Path) -> None:
-    bundle = judged_bundle(tmp_path / 'small')
+    bundle = bundle_with_classifiers(tmp_path / 'small')
     data = arrays(bundle.spec, 5)
     np.savez(tmp_path / 'data.npz', **data)  # type: ignore[arg-type]
     done = subprocess.run(
@@ -297,6 +284,6 @@ def test_everything_that_runs_does_without_torch(tmp_path: Path) -> None:
     mean, _ = reference.fuse(codes, np.ones((1, len(codes)), bool))
     assert found['engine'] == 'onnx'
     np.testing.assert_allclose(found['mean'], mean[0], atol=TOLERANCE, rtol=TOLERANCE)
-    readers = load_classifiers(replace(bundle, graphs={}))
+    readers = load_classifiers(replace(bundle, graphs=None))
     for name, values in data.items():
         assert found['read'][name] == readers.read(name, values).tolist()

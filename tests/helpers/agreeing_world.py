@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
+from mm_perception.bundle import Health
 from mm_perception.data.dataset import Dataset
 from mm_perception.errors import NothingObserved
 from mm_perception.fusion.consistency import ClassHead
@@ -72,8 +74,8 @@ class AveragingEngine:
         return joint
 
 
-def exact_reader() -> ClassHead:
-    """Reads the three labels as the world's own Bayes rule does."""
+def exact_head() -> ClassHead:
+    """Tells the three labels as the world's own Bayes rule does."""
     slopes = CENTRES / NOISE**2
     positive = np.concatenate([np.eye(3), -np.eye(3)], axis=1).astype(np.float32)
     # x = leaky(x) - leaky(-x), but for the slope below 0.
@@ -81,11 +83,25 @@ def exact_reader() -> ClassHead:
     return ClassHead((positive, np.zeros(6)), (output, np.zeros(3)), np.log(0.1), 1.0)
 
 
-def exact_calibration(names: tuple[str, ...] = NAMES, threshold: float = 4.0) -> dict[str, object]:
+def exact_health(names: tuple[str, ...] = NAMES, threshold: float = 4.0) -> Health:
     """Calibration that knows the world."""
-    return {
-        'readers': {name: exact_reader().to_plain() for name in names},
-        'thresholds': {str(n): threshold for n in range(2, len(names) + 1)},
-        'false_alarm': 0.01,
-        'rows': 0,
-    }
+    return health_of(dict.fromkeys(names, exact_head()), threshold)
+
+
+def health_of(heads: Mapping[str, ClassHead], threshold: float) -> Health:
+    """Calibration of class heads, with one threshold."""
+    return Health(
+        {f'{name}.{key}': part for name, h in heads.items() for key, part in h.arrays().items()},
+        usual={name: float(head.usual) for name, head in heads.items()},
+        spread={name: float(head.spread) for name, head in heads.items()},
+        thresholds={str(n): threshold for n in range(2, len(heads) + 1)},
+        false_alarm=0.01,
+        rows=0,
+    )
+
+
+def plain(health: Health | None) -> object:
+    """All of a calibration, to compare."""
+    assert health is not None
+    heads = {name: (part.dtype, part.tolist()) for name, part in health.class_heads.items()}
+    return replace(health, class_heads={}), heads

@@ -169,7 +169,7 @@ def until_as_expected(stage: Stage, oracle: Oracle, cell: Cell) -> float:
 def test_fault_matrix(
     stage: Stage, oracle: Oracle, mhd: Bundle, cell: Cell, report: list[dict[str, Any]]
 ) -> None:
-    if cell.kind.name == LYING and 'agreement' not in mhd.health:
+    if cell.kind.name == LYING and mhd.health is None:
         pytest.skip('the bundle is not calibrated for the comparison of its modalities')
     line: dict[str, Any] = {'kind': cell.kind.name, 'sensors': cell.sensors, 'passed': False}
     report.append(line)

@@ -28,14 +28,14 @@ from mm_perception.evaluation.consistency import (
     MISSED,
     evidence_alone,
     make_events,
-    measure_agreement,
-    measure_lies,
+    measure_consistency,
+    measure_exclusion,
 )
 from mm_perception.evaluation.frechet import Encode, measure_frechet
 from mm_perception.evaluation.generation import Row, encode_all, label_indices, subsets
 from mm_perception.evaluation.probe import measure_probe
 from mm_perception.evaluation.reconstruction import measure_reconstruction
-from mm_perception.fusion.consistency import SECTION, ConsistencyCheck
+from mm_perception.fusion.consistency import ConsistencyCheck
 from mm_perception.lab.tables.data import take
 from mm_perception.lab.tables.features import train_features
 from mm_perception.markdown import markdown_table
@@ -118,16 +118,15 @@ def measure_contradictions(
     :returns: nothing for a bundle that is not calibrated for it; of what is generated only with
         classifiers and labels.
     """
-    calibration = bundle.health.get(SECTION)
-    if not calibration:
+    if bundle.health is None:
         return []
-    agreement = ConsistencyCheck(engine, bundle.spec, calibration)
-    evidence = evidence_alone(engine, agreement, encode_all(engine, dataset))
-    rows = measure_agreement(agreement, evidence, make_events(dataset, bundle.spec), seed=seed)
+    check = ConsistencyCheck(engine, bundle.spec, bundle.health)
+    evidence = evidence_alone(engine, check, encode_all(engine, dataset))
+    rows = measure_consistency(check, evidence, make_events(dataset, bundle.spec), seed=seed)
     labels = label_indices(dataset, bundle.spec)
     if labels is not None and bundle.classifiers:
         classifiers = load_classifiers(bundle)
-        rows += measure_lies(engine, agreement, dataset, labels, classifiers, seed)
+        rows += measure_exclusion(engine, check, dataset, labels, classifiers, seed)
     return rows
 
 

@@ -19,8 +19,8 @@ from mm_perception.evaluation.consistency import (
     Events,
     evidence_alone,
     make_events,
-    measure_agreement,
-    measure_lies,
+    measure_consistency,
+    measure_exclusion,
 )
 from mm_perception.evaluation.generation import Row, encode_all
 from mm_perception.fusion.consistency import ConsistencyCheck
@@ -29,7 +29,7 @@ from tests.helpers.agreeing_world import (
     LABELS,
     NAMES,
     AveragingEngine,
-    exact_calibration,
+    exact_health,
     world,
     world_spec,
 )
@@ -45,16 +45,14 @@ def labelled_world(seed: int = 0) -> tuple[np.ndarray, Events]:
     return labels, Events(labels, data.present, index)
 
 
-def agreement_of(threshold: float = 4.0) -> ConsistencyCheck:
-    return ConsistencyCheck(
-        AveragingEngine(), world_spec(), exact_calibration(threshold=threshold)
-    )
+def check_of(threshold: float = 4.0) -> ConsistencyCheck:
+    return ConsistencyCheck(AveragingEngine(), world_spec(), exact_health(threshold=threshold))
 
 
 def rows_of(threshold: float) -> list[Row]:
-    engine, agreement = AveragingEngine(), agreement_of(threshold)
-    evidence = evidence_alone(engine, agreement, encode_all(engine, world(ROWS)))
-    return measure_agreement(agreement, evidence, labelled_world()[1], pairings=2)
+    engine, check = AveragingEngine(), check_of(threshold)
+    evidence = evidence_alone(engine, check, encode_all(engine, world(ROWS)))
+    return measure_consistency(check, evidence, labelled_world()[1], pairings=2)
 
 
 def values(rows: list[Row], metric: str) -> set[float]:
@@ -102,7 +100,7 @@ def test_events_faults_show_another_label_and_another_value() -> None:
     assert (same.faulty(2, np.random.default_rng(0)) < 0).all()
 
 
-def test_agreement_metrics_of_a_right_judge() -> None:
+def test_consistency_metrics_of_a_right_judge() -> None:
     rows = rows_of(threshold=4.0)
     assert values(rows, MISSED) == values(rows, BLAMED_ANOTHER) == {0.0}
     assert values(rows, FALSE_ALARM) == {0.0} and values(rows, AUROC) == {1.0}
@@ -111,7 +109,7 @@ def test_agreement_metrics_of_a_right_judge() -> None:
     assert {row.n for row in faults} == {ROWS}
 
 
-def test_agreement_metrics_of_a_judge_that_sleeps() -> None:
+def test_consistency_metrics_of_a_judge_that_sleeps() -> None:
     rows = rows_of(threshold=1e9)
     assert values(rows, MISSED) == {1.0} and values(rows, FALSE_ALARM) == {0.0}
 
@@ -120,10 +118,10 @@ def test_agreement_metrics_of_a_judge_that_sleeps() -> None:
 def test_lies_cost_nothing_where_they_are_found(threshold: float, found: bool) -> None:
     engine, spec = AveragingEngine(), world_spec(labelled=True)
     data, labels = world(ROWS), labelled_world()[0]
-    agreement = ConsistencyCheck(engine, spec, exact_calibration(threshold=threshold))
+    check = ConsistencyCheck(engine, spec, exact_health(threshold=threshold))
     one_hot = 2.0 * np.eye(3, dtype=np.float32)[labels]
     data = replace(data, values={**data.values, 'd': one_hot})
-    rows = measure_lies(engine, agreement, data, labels, Classifiers({}))
+    rows = measure_exclusion(engine, check, data, labels, Classifiers({}))
     assert {(row.metric, row.n) for row in rows} == {
         (metric, ROWS) for metric in (ABSENT, LYING, EXCLUDED)
     }
@@ -133,7 +131,7 @@ def test_lies_cost_nothing_where_they_are_found(threshold: float, found: bool) -
     assert values(rows, EXCLUDED) == (values(rows, ABSENT) if found else values(rows, LYING))
 
 
-def test_agreement_table_has_a_line_per_figure() -> None:
+def test_consistency_table_has_a_line_per_figure() -> None:
     table = contradiction_tables('test', rows_of(4.0))
     assert '| missed_fault | a | 0.00 (0.00 to 0.00) | 0.00 (0.00 to 0.00) |' in '\n'.join(table)
     assert '| false_alarm, as recorded | latent | 0.00 | 0.00 | 0.00 |' in table
