@@ -17,7 +17,7 @@ from mm_perception.modalities import Modality
 from mm_perception.modalities.drawing import write_text
 from mm_perception.ros.cmi import mosaic
 
-CELL = 104
+CELL, FRAME = 104, 4
 PITCH = CELL + 10
 SIDE = 262
 HEAD = 46
@@ -67,12 +67,13 @@ def _array(modality: Modality[Any], entry: Received | None) -> np.ndarray | None
 
 
 def _cell(modality: Modality[Any], entry: Received, label: str, used: bool) -> np.ndarray:
+    cell = np.full((CELL, CELL, 3), PAPER, np.uint8)
     array = _array(modality, entry)
     if array is None:
-        return np.full((CELL, CELL, 3), PAPER, np.uint8)
-    cell = np.ascontiguousarray(modality.draw(array, CELL))
-    frame = OBSERVED if used else GENERATED
-    cv2.rectangle(cell, (0, 0), (CELL - 1, CELL - 1), frame, 1 if used else 5)
+        return cell
+    cell[FRAME:-FRAME, FRAME:-FRAME] = modality.draw(array, CELL - 2 * FRAME)
+    colour = OBSERVED if used else GENERATED
+    cv2.rectangle(cell, (0, 0), (CELL - 1, CELL - 1), colour, 1 if used else FRAME)
     if not used and entry.shows != label:
         cv2.rectangle(cell, (5, CELL - 24), (CELL - 6, CELL - 6), PAPER, -1)
         write_text(cell, f'reads {entry.shows}', (10, CELL - 10), WRONG, 0.45)
