@@ -1,4 +1,4 @@
-"""Independent classifiers: what a reader of one modality takes a value for. Needs no torch."""
+"""Evaluation classifiers: which label a value of one modality shows. Needs no torch."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Logits = Callable[[Array], Array]
 
 class Classifiers:
     """
-    One reader per modality; a modality with labels of its own is read directly.
+    One network per modality; a modality with labels of its own is read directly.
 
-    :param readers: logits ``float32[B, classes]`` of ``float32[B, *shape]``, by modality.
+    :param networks: logits ``float32[B, classes]`` of ``float32[B, *shape]``, by modality.
     """
 
-    def __init__(self, readers: Mapping[str, Logits]) -> None:
-        self._readers = dict(readers)
+    def __init__(self, networks: Mapping[str, Logits]) -> None:
+        self._networks = dict(networks)
 
     def read(self, name: str, arrays: Array) -> np.ndarray:
         """
@@ -32,9 +32,9 @@ class Classifiers:
         :param arrays: ``float32[B, *shape]``.
         :returns: ``int64[B]``.
         """
-        if name not in self._readers:
+        if name not in self._networks:
             return np.argmax(arrays, axis=1)
-        return np.argmax(self._readers[name](arrays), axis=1)
+        return np.argmax(self._networks[name](arrays), axis=1)
 
 
 def load_classifiers(bundle: Bundle) -> Classifiers:

@@ -53,7 +53,7 @@ def with_graphs(bundle: Bundle) -> Bundle:
     :raises BundleError: if weights do not fit the spec.
     """
     model = load_model(bundle)
-    readers = nn.ModuleDict(load_modules(bundle))
+    classifiers = nn.ModuleDict(load_modules(bundle))
     content = {}
     places = _places(bundle, WEIGHTS, bundle.weights)
     for eight_bits in (False, True):
@@ -65,11 +65,11 @@ def with_graphs(bundle: Bundle) -> Bundle:
                 content[part.name] = graph
             elif CONTRIBUTED.encode() in graph:
                 content[EIGHT_BITS + part.name] = graph
-    _prepare(readers)
+    _prepare(classifiers)
     places = _places(bundle, CLASSIFIERS, bundle.classifiers)
-    for name, reader in readers.items():
+    for name, classifier in classifiers.items():
         data = torch.zeros(2, *build_modality(bundle.spec.modality(name)).shape)
-        part = _Part(f'classify.{name}', readers, reader, {'data': data}, ('logits',))
+        part = _Part(f'classify.{name}', classifiers, classifier, {'data': data}, ('logits',))
         content[part.name] = _export(part, CLASSIFIERS, places)
     graphs = Graphs(
         content,

@@ -145,21 +145,22 @@ def _parse(
     while position < end:
         tag, position = _varint(content, position, end)
         name, expected = fields.get(tag >> 3, ('', None))
-        inner = expected if isinstance(expected, _Message) else None
+        inner = isinstance(expected, _Message)
         if expected is None or tag & 7 != (_BYTES if inner else expected):
             raise ValueError(f'{where} holds the strange field {tag >> 3} of kind {tag & 7}')
-        if expected == _NUMBER:
-            value, position = _varint(content, position, end)
+        if expected == _FLOAT:
+            number = 4
         else:
-            length = 4
-            if expected != _FLOAT:
-                length, position = _varint(content, position, end)
-            start, position = position, position + length
+            number, position = _varint(content, position, end)
+        if expected == _NUMBER:
+            value = number
+        else:
+            start, position = position, position + number
             if position > end:
                 raise ValueError(f'{where} is cut short')
-            value = (
-                _parse(content, start, position, inner, name) if inner else content[start:position]
-            )
+            value = content[start:position]
+            if inner:
+                value = _parse(content, start, position, expected, name)
         if name in repeated:
             found.setdefault(name, []).append(value)
         elif name in found:
@@ -170,6 +171,8 @@ def _parse(
 
 
 def _varint(content: bytes, position: int, end: int) -> tuple[int, int]:
+    if position < end and content[position] < 0x80:
+        return content[position], position + 1
     value = 0
     for shift in range(0, 70, 7):
         if position >= end:
