@@ -52,18 +52,16 @@ def build_engine(
     Any but float32 on the CPU is compared with that before it is given out.
 
     :param device: ``auto`` (CUDA where it is, else the CPU), ``cpu`` or ``cuda``.
-    :param engine: ``auto``, ``onnx``, ``torch``, or ``tensorrt``, which ``auto`` never takes:
-        it builds for minutes.
+    :param engine: ``auto``, ``onnx``, ``torch``, or ``tensorrt``: builds for minutes, never auto.
     :param threads: of the processor, for one call; 0 for what suits small models.
     :param precision: of matrix products and convolutions: ``float32``, ``float16`` or
         ``bfloat16``; or ``int8`` for large dense layers.
     :raises EngineUnavailable: if the device or the engine is not there, or not that precise.
     :raises BundleError: if the bundle's weights do not fit its spec.
     """
-    asked = {'device': (device, DEVICES), 'engine': (engine, ENGINES)}
-    for what, (value, known) in (asked | {'precision': (precision, PRECISIONS)}).items():
-        if value not in known:
-            raise EngineUnavailable(f'unknown {what} "{value}"; known: {", ".join(known)}')
+    _check('device', device, DEVICES)
+    _check('engine', engine, ENGINES)
+    _check('precision', precision, PRECISIONS)
     reasons: list[str] = []
     for kind, where in _OFFERED:
         chosen = kind != TENSORRT if engine == AUTO else kind == engine
@@ -81,6 +79,11 @@ def build_engine(
         reasons.append(reason)
     why = '; '.join(dict.fromkeys(reasons)) or 'it does not run there'
     raise EngineUnavailable(f'engine {engine} on device {device}: {why}')
+
+
+def _check(what: str, asked: str, known: tuple[str, ...]) -> None:
+    if asked not in known:
+        raise EngineUnavailable(f'unknown {what} "{asked}"; known: {", ".join(known)}')
 
 
 def reference_engine(bundle: Bundle, device: str = AUTO) -> Engine:

@@ -224,27 +224,30 @@ def measure_exclusion(
     part = np.sort(generator.permutation(len(dataset))[:ROWS])
     dataset, labels = dataset.subset(part), labels[part]
     names, codes = check.names, encode_all(engine, dataset)
-    evidence = evidence_alone(engine, check, codes)
-    events = make_events(dataset, check.spec)
+    evidence, events = evidence_alone(engine, check, codes), make_events(dataset, check.spec)
     rows = []
     cases = [(s, faulty) for s in subsets(names) if len(s) > 2 for faulty in s]
     for subset, faulty in tqdm(cases, desc='contradictions', unit='case', leave=False):
         column = names.index(faulty)
         source = events.faulty(column, generator)
         usable = (source >= 0) & events.present[:, presence(names, subset)].all(axis=1)
-        contradicting = {**codes, faulty: codes[faulty][source]}
-        contradicting = {name: code[usable] for name, code in contradicting.items()}
+        contradicting = {name: code[usable] for name, code in codes.items()}
+        contradicting[faulty] = codes[faulty][source[usable]]
         shown = evidence[usable]
         shown[:, column] = evidence[source[usable], column]
         targets = [name for name in names if name not in subset or name == faulty]
         for metric, present in _masks(check, shown, subset, faulty).items():
             joint = _fuse_rows(engine, contradicting, present)
             for target in targets:
-                made = decode_all(engine, target, joint, 'mean', 0)
-                read = np.concatenate([classifiers.read(target, values) for _, values in made])
-                right = read == labels[usable]
+                right = _read(engine, classifiers, target, joint) == labels[usable]
                 rows.append(mean_row(metric, target, subset, f'{faulty} lies', right))
     return rows
+
+
+def _read(engine: Engine, classifiers: Classifiers, target: str, joint: np.ndarray) -> np.ndarray:
+    """Label indices that a classifier reads in what is generated, ``int64[N]``."""
+    made = decode_all(engine, target, joint, 'mean', 0)
+    return np.concatenate([classifiers.read(target, values) for _, values in made])
 
 
 def _masks(

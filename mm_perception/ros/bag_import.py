@@ -260,16 +260,20 @@ def import_bags(
     topics = {m.name: resolve(m.topic or m.name, namespace) for m in spec.modalities}
     accounts = {name: Account() for name in spec.names}
     rows = _Rows(spec.names)
-    for number, path in enumerate(bags):
+    for number, path in enumerate(bags):  # each begins without a past
         player = _Player(spec, kinds, codecs, topics, rows, accounts)
         player.play(path, number, round(1e9 / rate_hz), say)
     for name, account in accounts.items():
         if not account.messages:
             account.reason = f'no messages on {topics[name]}'
     if not rows.shown:
-        reasons = '; '.join(f'{name}: {account.reason}' for name, account in accounts.items())
-        raise DataError(f'{", ".join(map(str, bags))}: nothing in it can be used ({reasons})')
+        raise DataError(_nothing_usable(bags, accounts))
     dataset = rows.dataset(kinds, bags)
     for name, account in accounts.items():
         account.values = len(dataset.values[name]) if account.rows else 0
     return dataset, accounts
+
+
+def _nothing_usable(bags: Sequence[Path], accounts: Mapping[str, Account]) -> str:
+    reasons = '; '.join(f'{name}: {account.reason}' for name, account in accounts.items())
+    return f'{", ".join(map(str, bags))}: nothing in it can be used ({reasons})'

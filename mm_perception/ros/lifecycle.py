@@ -263,13 +263,17 @@ def run_node(
             raise
         # A signal came while the node was busy: without its context rclpy can only fail.
     finally:
-        # A Ctrl-C often arrives twice, from the terminal and from launch.
-        _on_signals(signal.SIG_IGN)
-        if node is not None:
-            node.release()
-            node.destroy_node()
-        rclpy.try_shutdown()
+        _end(node)
     return 0
+
+
+def _end(node: Any) -> None:
+    # A Ctrl-C often arrives twice, from the terminal and from launch.
+    _on_signals(signal.SIG_IGN)
+    if node is not None:
+        node.release()
+        node.destroy_node()
+    rclpy.try_shutdown()
 
 
 def _on_signals(handler: Any) -> None:

@@ -69,5 +69,5 @@ def test_launch_transport_is_found_without_a_library() -> None:
 
 def test_choices_are_those_of_the_engines() -> None:
     assert set(PRECISIONS) == set(engine.BOUNDS)
-    assert {device for _, device in build._PRECISIONS} == set(DEVICES) - {build.AUTO}
-    assert {kind for kind, _ in build._PRECISIONS} == set(ENGINES) - {build.AUTO}
+    assert {device for _, device in build._OFFERED} == set(DEVICES) - {build.AUTO}
+    assert {kind for kind, _ in build._OFFERED} == set(ENGINES) - {build.AUTO}
