@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mm_perception.bundle import Bundle
 from mm_perception.engines.onnx_engine import Graph, has_onnxruntime
@@ -25,16 +27,15 @@ class Classifiers:
     def __init__(self, networks: Mapping[str, Logits]) -> None:
         self._networks = dict(networks)
 
-    def read(self, name: str, arrays: Array) -> np.ndarray:
+    def read(self, name: str, arrays: Array) -> NDArray[Any]:
         """
         Index of the label that each array shows.
 
         :param arrays: ``float32[B, *shape]``.
         :returns: ``int64[B]``.
         """
-        if name not in self._networks:
-            return np.argmax(arrays, axis=1)
-        return np.argmax(self._networks[name](arrays), axis=1)
+        scores = self._networks[name](arrays) if name in self._networks else arrays
+        return np.asarray(np.argmax(scores, axis=1))
 
 
 def load_classifiers(bundle: Bundle) -> Classifiers:

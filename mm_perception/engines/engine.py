@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
-import numpy as np
+from numpy.typing import NDArray
 
 from mm_perception.modalities.base import Array
 
@@ -47,7 +47,7 @@ class Engine(Protocol):
         """What :meth:`fuse` needs to know of ``float32[B, *shape]``: ``float32[B, C_m]``."""
         ...
 
-    def fuse(self, codes: Mapping[str, Array], present: np.ndarray) -> tuple[Array, Array]:
+    def fuse(self, codes: Mapping[str, Array], present: NDArray[Any]) -> tuple[Array, Array]:
         """
         Joint posterior of the present modalities.
 
@@ -58,7 +58,7 @@ class Engine(Protocol):
         """
         ...
 
-    def fuse_sample(self, codes: Mapping[str, Array], present: np.ndarray, seed: int) -> Array:
+    def fuse_sample(self, codes: Mapping[str, Array], present: NDArray[Any], seed: int) -> Array:
         """Like :meth:`fuse`, but a sample of the joint posterior: ``float32[B, D]``."""
         ...
 

@@ -11,9 +11,9 @@ from functools import partial
 from itertools import pairwise
 from typing import Any, cast
 
-import numpy as np
 import onnx
 import torch
+from numpy.typing import NDArray
 from onnx import helper
 from torch import Tensor, nn
 from torch.nn import functional
@@ -83,7 +83,7 @@ def with_graphs(bundle: Bundle) -> Bundle:
     return replace(bundle, graphs=graphs)
 
 
-def _places(bundle: Bundle, file: str, arrays: Mapping[str, np.ndarray]) -> Places:
+def _places(bundle: Bundle, file: str, arrays: Mapping[str, NDArray[Any]]) -> Places:
     """Where arrays lie in a file of the bundle, or will when it is saved."""
     if not arrays:
         return {}
@@ -336,4 +336,5 @@ def _placed(model: onnx.ModelProto, file: str, places: Places) -> bytes:
     if not any(node.domain for node in kept):
         del model.opset_import[:]
         model.opset_import.append(helper.make_opsetid('', OPSET))
-    return model.SerializeToString()
+    content: bytes = model.SerializeToString()
+    return content

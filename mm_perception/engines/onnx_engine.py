@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mm_perception.bundle import CLASSIFIERS, WEIGHTS, Bundle, Graphs
 from mm_perception.engines.engine import BFLOAT16, FLOAT16, FLOAT32, INT8
@@ -59,7 +60,7 @@ def remedy(provider: str) -> str:
 
 
 def with_options(
-    provider: str, precision: str, content: bytes, weights: Iterable[np.ndarray]
+    provider: str, precision: str, content: bytes, weights: Iterable[NDArray[Any]]
 ) -> list[tuple[str, dict[str, str]]]:
     """
     Providers that run one graph, the wanted one first, with their options.
@@ -85,7 +86,7 @@ def with_options(
 
 
 def _tensorrt_options(
-    precision: str, content: bytes, weights: Iterable[np.ndarray]
+    precision: str, content: bytes, weights: Iterable[NDArray[Any]]
 ) -> dict[str, str]:
     options: dict[str, str] = {
         'trt_engine_cache_enable': '1',
@@ -96,7 +97,7 @@ def _tensorrt_options(
     return options
 
 
-def _cache_folder(precision: str, content: bytes, weights: Iterable[np.ndarray]) -> Path:
+def _cache_folder(precision: str, content: bytes, weights: Iterable[NDArray[Any]]) -> Path:
     """One per graph, weights, precision and versions: files in it are named by nodes alone."""
     digest = hashlib.sha256(content)
     digest.update(' '.join(map(_version, ('onnxruntime-gpu', 'tensorrt'))).encode())
@@ -210,7 +211,7 @@ class Graph:
             raise EngineUnavailable(remedy(provider))
         self._outputs = [output.name for output in self._session.get_outputs()]
 
-    def __call__(self, inputs: Mapping[str, np.ndarray]) -> list[Array]:
+    def __call__(self, inputs: Mapping[str, NDArray[Any]]) -> list[Array]:
         """Outputs for a batch of inputs."""
         outputs: list[Array] = self._session.run(self._outputs, inputs)
         return outputs
@@ -296,14 +297,14 @@ class OnnxEngine:
         """Code of a modality, see :class:`Engine`."""
         return self._graphs[f'encode.{name}']({'data': np.asarray(data, np.float32)})[0]
 
-    def fuse(self, codes: Mapping[str, Array], present: np.ndarray) -> tuple[Array, Array]:
+    def fuse(self, codes: Mapping[str, Array], present: NDArray[Any]) -> tuple[Array, Array]:
         """Mean and standard deviation of the joint posterior, see :class:`Engine`."""
         if not present.any(axis=1).all():
             raise NothingObserved('no modality is present; at least one is needed to fuse')
         mean, std = self._graphs['fuse']({'present': present, **codes})
         return mean, std
 
-    def fuse_sample(self, codes: Mapping[str, Array], present: np.ndarray, seed: int) -> Array:
+    def fuse_sample(self, codes: Mapping[str, Array], present: NDArray[Any], seed: int) -> Array:
         """
         Not offered.
 

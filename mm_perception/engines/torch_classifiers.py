@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import nn
 
 from mm_perception.bundle import Bundle
@@ -57,7 +59,7 @@ class TorchClassifiers(Classifiers):
         self._modules = {name: module.eval() for name, module in modules.items()}
         super().__init__({name: partial(run_batched, m) for name, m in self._modules.items()})
 
-    def state(self) -> dict[str, np.ndarray]:
+    def state(self) -> dict[str, NDArray[Any]]:
         """All weights, named as in a bundle's ``classifiers.safetensors``."""
         return {
             f'{name}.{key}': value.cpu().numpy()

@@ -7,9 +7,11 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from mm_perception.bundle import Bundle
@@ -62,7 +64,9 @@ class CudaGraphs:
         self._device = device
         self._captured: dict[tuple[object, ...], _Captured] = {}
 
-    def __call__(self, key: str, function: Function, inputs: Sequence[np.ndarray]) -> list[Array]:
+    def __call__(
+        self, key: str, function: Function, inputs: Sequence[NDArray[Any]]
+    ) -> list[Array]:
         """
         Run a function of tensors.
 
@@ -85,7 +89,7 @@ class _Captured:
     """One function for inputs of one shape."""
 
     def __init__(
-        self, function: Function, inputs: Sequence[np.ndarray], device: torch.device
+        self, function: Function, inputs: Sequence[NDArray[Any]], device: torch.device
     ) -> None:
         self._given = [torch.from_numpy(np.array(array)).pin_memory() for array in inputs]
         # A graph keeps addresses, not tensors.
@@ -111,7 +115,7 @@ class _Captured:
         for made, output in zip(self._made, outputs):
             made.copy_(output, non_blocking=True)
 
-    def __call__(self, inputs: Sequence[np.ndarray]) -> list[Array]:
+    def __call__(self, inputs: Sequence[NDArray[Any]]) -> list[Array]:
         for given, array in zip(self._given, inputs):
             np.copyto(given.numpy(), array)
         self._graph.replay()
@@ -182,7 +186,7 @@ class TorchEngine:
         return self._run(f'encode.{name}', lambda x: (self._model.encode(name, x),), data)[0]
 
     @torch.inference_mode()
-    def fuse(self, codes: Mapping[str, Array], present: np.ndarray) -> tuple[Array, Array]:
+    def fuse(self, codes: Mapping[str, Array], present: NDArray[Any]) -> tuple[Array, Array]:
         """Mean and standard deviation of the joint posterior, see :class:`Engine`."""
         _check_present(present)
         inputs = (codes[name] for name in self._model.spec.names)
@@ -190,7 +194,7 @@ class TorchEngine:
         return mean, std
 
     @torch.inference_mode()
-    def fuse_sample(self, codes: Mapping[str, Array], present: np.ndarray, seed: int) -> Array:
+    def fuse_sample(self, codes: Mapping[str, Array], present: NDArray[Any], seed: int) -> Array:
         """Sample of the joint posterior, see :class:`Engine`."""
         generator = torch.Generator(self._device).manual_seed(seed)
         with self._autocast():
@@ -208,12 +212,12 @@ class TorchEngine:
         with self._autocast():
             return _numpy(self._model.decode_sample(name, self._tensor(joint), generator))
 
-    def _posterior(self, codes: Mapping[str, Array], present: np.ndarray) -> Posterior:
+    def _posterior(self, codes: Mapping[str, Array], present: NDArray[Any]) -> Posterior:
         _check_present(present)
         tensors = {name: self._tensor(code) for name, code in codes.items()}
         return self._model.fuse(tensors, self._tensor(present))
 
-    def _run(self, key: str, function: Function, *inputs: np.ndarray) -> list[Array]:
+    def _run(self, key: str, function: Function, *inputs: NDArray[Any]) -> list[Array]:
         with self._autocast():
             return self._run_in_type(key, function, *inputs)
 
@@ -223,12 +227,12 @@ class TorchEngine:
         # Weights are narrow already: nothing of them to keep between calls, or in a graph.
         return torch.autocast(self.device, self._type, cache_enabled=False)
 
-    def _run_in_type(self, key: str, function: Function, *inputs: np.ndarray) -> list[Array]:
+    def _run_in_type(self, key: str, function: Function, *inputs: NDArray[Any]) -> list[Array]:
         if self._graphs is not None and len(inputs[0]) <= CAPTURED_ROWS:
             return self._graphs(key, function, [_plain(array) for array in inputs])
         return [_numpy(output) for output in function(*map(self._tensor, inputs))]
 
-    def _tensor(self, array: np.ndarray) -> torch.Tensor:
+    def _tensor(self, array: NDArray[Any]) -> torch.Tensor:
         return torch.from_numpy(_plain(array)).to(self._device)
 
 
@@ -253,7 +257,7 @@ def load_model(bundle: Bundle) -> MultimodalModel:
     return model.eval()
 
 
-def _plain(array: np.ndarray) -> np.ndarray:
+def _plain(array: NDArray[Any]) -> NDArray[Any]:
     kind = np.bool_ if array.dtype == np.bool_ else np.float32
     return np.ascontiguousarray(array, kind)
 
@@ -274,7 +278,7 @@ def _check_gpu(device: torch.device) -> None:
         raise EngineUnavailable(f'device cuda: PyTorch cannot use this GPU: {reason}') from error
 
 
-def _check_present(present: np.ndarray) -> None:
+def _check_present(present: NDArray[Any]) -> None:
     if not present.any(axis=1).all():
         raise NothingObserved('no modality is present; at least one is needed to fuse')
 

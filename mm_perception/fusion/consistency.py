@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mm_perception.bundle import Health
 from mm_perception.engines.engine import Engine
@@ -82,12 +84,12 @@ class ClassHead:
     :param usual: mean log std of usual data; ``spread``: how far above it still is common.
     """
 
-    hidden: tuple[np.ndarray, np.ndarray]
-    output: tuple[np.ndarray, np.ndarray]
+    hidden: tuple[NDArray[Any], NDArray[Any]]
+    output: tuple[NDArray[Any], NDArray[Any]]
     usual: float
     spread: float
 
-    def evidence(self, features: np.ndarray, std: np.ndarray) -> np.ndarray:
+    def evidence(self, features: NDArray[Any], std: NDArray[Any]) -> NDArray[Any]:
         """
         Log p(class | modality) / p(class), all classes as likely beforehand.
 
@@ -99,10 +101,10 @@ class ClassHead:
         logits = np.maximum(state, SLOPE * state) @ self.output[0] + self.output[1]
         excess = np.maximum(0.0, log_std(std) - self.usual) / self.spread
         logits = logits.astype(np.float64) / (1.0 + excess[:, None])
-        evidence: np.ndarray = logits - log_sum(logits)[:, None] + np.log(logits.shape[1])
+        evidence: NDArray[Any] = logits - log_sum(logits)[:, None] + np.log(logits.shape[1])
         return evidence
 
-    def arrays(self) -> dict[str, np.ndarray]:
+    def arrays(self) -> dict[str, NDArray[Any]]:
         """Weights and biases by name, rounded to half precision."""
         layers = {'hidden': self.hidden, 'output': self.output}
         return {
@@ -120,7 +122,7 @@ def read_class_head(health: Health, name: str, features: int) -> ClassHead:
     :raises ValueError: if it does not take so many features, or is not finite.
     """
 
-    def layer(kind: str, inputs: int) -> tuple[np.ndarray, np.ndarray]:
+    def layer(kind: str, inputs: int) -> tuple[NDArray[Any], NDArray[Any]]:
         weight, bias = (
             np.asarray(health.class_heads[f'{name}.{kind}.{part}'], np.float32)
             for part in ('weight', 'bias')
@@ -136,13 +138,13 @@ def read_class_head(health: Health, name: str, features: int) -> ClassHead:
     return ClassHead(hidden, output, health.usual[name], health.spread[name])
 
 
-def log_std(std: np.ndarray) -> np.ndarray:
+def log_std(std: NDArray[Any]) -> NDArray[Any]:
     """Mean log of ``float[B, D]``: how unsure a posterior is, ``float[B]``."""
-    mean: np.ndarray = np.log(np.maximum(std, 1e-6)).mean(axis=1)
+    mean: NDArray[Any] = np.log(np.maximum(std, 1e-6)).mean(axis=1)
     return mean
 
 
-def surprise_nats(evidence: np.ndarray) -> np.ndarray:
+def surprise_nats(evidence: NDArray[Any]) -> NDArray[Any]:
     """
     Negative log of p(modality | others) / p(modality), counted from its least value.
 
@@ -151,13 +153,13 @@ def surprise_nats(evidence: np.ndarray) -> np.ndarray:
     """
     classes = evidence.shape[-1]
     total = evidence.sum(axis=1, keepdims=True)
-    surprise: np.ndarray = log_sum(total - evidence) - log_sum(total) + np.log(classes)
+    surprise: NDArray[Any] = log_sum(total - evidence) - log_sum(total) + np.log(classes)
     return surprise
 
 
-def log_sum(values: np.ndarray) -> np.ndarray:
+def log_sum(values: NDArray[Any]) -> NDArray[Any]:
     largest = values.max(axis=-1)
-    result: np.ndarray = largest + np.log(np.exp(values - largest[..., None]).sum(axis=-1))
+    result: NDArray[Any] = largest + np.log(np.exp(values - largest[..., None]).sum(axis=-1))
     return result
 
 
@@ -187,9 +189,9 @@ class Comparison:
     :param disagree: ``bool[B]``.
     """
 
-    surprise: np.ndarray
-    contradicted: np.ndarray
-    disagree: np.ndarray
+    surprise: NDArray[Any]
+    contradicted: NDArray[Any]
+    disagree: NDArray[Any]
 
 
 class ConsistencyCheck:
@@ -226,7 +228,7 @@ class ConsistencyCheck:
                 ' make it again: mm-perception calibrate-health'
             ) from error
 
-    def read(self, codes: Mapping[str, Array], names: Sequence[str]) -> list[np.ndarray]:
+    def read(self, codes: Mapping[str, Array], names: Sequence[str]) -> list[NDArray[Any]]:
         """
         What one modality alone says about the shared classes, in each of some rows.
 
@@ -236,7 +238,7 @@ class ConsistencyCheck:
         """
         read = np.array(names)
         means, stds = self._engine.fuse(codes, read[:, None] == np.array(self.names))
-        found: list[np.ndarray] = [read] * len(names)
+        found: list[NDArray[Any]] = [read] * len(names)
         for name in dict.fromkeys(names):
             rows = np.flatnonzero(read == name)
             evidence = self.evidence(name, codes[name][rows], means[rows], stds[rows])
@@ -244,7 +246,7 @@ class ConsistencyCheck:
                 found[k] = each
         return found
 
-    def judge(self, names: Sequence[str], evidence: np.ndarray) -> list[Judgement]:
+    def judge(self, names: Sequence[str], evidence: NDArray[Any]) -> list[Judgement]:
         """
         Judge rows in which the same modalities are present.
 
@@ -263,7 +265,9 @@ class ConsistencyCheck:
             )
         ]
 
-    def evidence(self, name: str, code: Array, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    def evidence(
+        self, name: str, code: Array, mean: NDArray[Any], std: NDArray[Any]
+    ) -> NDArray[Any]:
         """
         What a modality alone says about the shared classes, see :meth:`ClassHead.evidence`.
 
@@ -274,7 +278,7 @@ class ConsistencyCheck:
             features_of(self._engine, self.spec, name, code, mean), std
         )
 
-    def compare(self, evidence: np.ndarray) -> Comparison:
+    def compare(self, evidence: NDArray[Any]) -> Comparison:
         """
         Judge many rows at once.
 
@@ -292,7 +296,7 @@ class ConsistencyCheck:
             contradicted[alarm] = np.where(agree, worst, -1)
         return Comparison(surprise, contradicted, alarm & (contradicted < 0))
 
-    def surprise(self, evidence: np.ndarray) -> np.ndarray:
+    def surprise(self, evidence: NDArray[Any]) -> NDArray[Any]:
         """Surprise of each modality given the others, ``float64[B, P]``; 1.0 is the threshold."""
         count = evidence.shape[1]
         if count < 2:
@@ -301,8 +305,8 @@ class ConsistencyCheck:
 
 
 def features_of(
-    engine: Engine, spec: ModelSpec, name: str, code: Array, mean: np.ndarray
-) -> np.ndarray:
+    engine: Engine, spec: ModelSpec, name: str, code: Array, mean: NDArray[Any]
+) -> NDArray[Any]:
     """
     What class heads take: the joint posterior's mean, and the modality's own latent.
 

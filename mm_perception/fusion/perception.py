@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mm_perception.bundle import Bundle
 from mm_perception.engines.engine import Engine
@@ -86,7 +87,7 @@ class Result:
 
     latent: Array
     std: Array
-    mask: np.ndarray
+    mask: NDArray[Any]
     reconstructions: dict[str, Array]
     health: Any
 
@@ -295,7 +296,7 @@ class Perception:
         ]
 
     def _infer(
-        self, mask: np.ndarray, demand: Demand, otherwise: tuple[Array, Array]
+        self, mask: NDArray[Any], demand: Demand, otherwise: tuple[Array, Array]
     ) -> Inference:
         lacking = {name for name, used in zip(self.names, mask.T) if not used.all()}
         wanted = demand.always | (demand.missing & lacking)
@@ -340,6 +341,6 @@ def _prior(streams: int, latent_dim: int) -> tuple[Array, Array]:
     return np.zeros(shape, np.float32), np.ones(shape, np.float32)
 
 
-def _mask(assessments: Sequence[Assessment], names: Sequence[str]) -> np.ndarray:
+def _mask(assessments: Sequence[Assessment], names: Sequence[str]) -> NDArray[Any]:
     """Which modalities can be used, ``bool[N, M]``."""
     return np.array([[name in each.observed for name in names] for each in assessments])

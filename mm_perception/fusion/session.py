@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mm_perception.bundle import Health
 from mm_perception.engines.engine import Engine
@@ -84,7 +86,7 @@ class InferenceSession:
 
     def infer(
         self,
-        present: Collection[str] | np.ndarray,
+        present: Collection[str] | NDArray[Any],
         wanted: Collection[str],
         sample: bool = False,
         otherwise: tuple[Array, Array] | None = None,
@@ -105,7 +107,7 @@ class InferenceSession:
         joint = self._sample(1)[:, 0] if sample else mean
         return Inference(mean, std, {name: self.engine.decode(name, joint) for name in wanted})
 
-    def judge(self, present: Collection[str] | np.ndarray) -> list[Judgement | None]:
+    def judge(self, present: Collection[str] | NDArray[Any]) -> list[Judgement | None]:
         """
         Say of each stream whether its modalities agree; worked out again only for other data.
 
@@ -156,13 +158,13 @@ class InferenceSession:
         shape = (self.streams, samples)
         return {n: array.reshape(*shape, *array.shape[1:]).std(1) for n, array in made.items()}
 
-    def _mask(self, present: Collection[str] | np.ndarray) -> np.ndarray:
+    def _mask(self, present: Collection[str] | NDArray[Any]) -> NDArray[Any]:
         if isinstance(present, np.ndarray):
             return present
         row = [name in present for name in self.spec.names]
         return np.array([row] * self.streams)
 
-    def _encode(self, mask: np.ndarray) -> None:
+    def _encode(self, mask: NDArray[Any]) -> None:
         unknown = (mask & ~self._known).any(0)
         if unknown.any():
             missing = ', '.join(sorted(np.array(self.spec.names)[unknown]))
@@ -180,7 +182,7 @@ class InferenceSession:
                 self._judged[k] = None
 
     def _fuse(
-        self, mask: np.ndarray, otherwise: tuple[Array, Array] | None
+        self, mask: NDArray[Any], otherwise: tuple[Array, Array] | None
     ) -> tuple[Array, Array]:
         rows = mask.any(1)
         if rows.all() or otherwise is None:

@@ -123,13 +123,13 @@ class Thresholds:
     usual_std: float = 0.25
 
 
-def sampled_rows(values: np.ndarray) -> np.ndarray:
+def sampled_rows(values: NDArray[Any]) -> NDArray[Any]:
     """View of some 60 whole rows, evenly spread."""
     return values[:: max(1, len(values) // SAMPLED_ROWS)]
 
 
 def beyond_range(
-    values: np.ndarray, low: np.ndarray, high: np.ndarray, thresholds: Thresholds
+    values: NDArray[Any], low: NDArray[Any], high: NDArray[Any], thresholds: Thresholds
 ) -> Fault | None:
     """
     Find values far outside of the range that is configured for them.
@@ -241,7 +241,7 @@ class Modality(ABC, Generic[Options]):
         """Labels of which the array is one, one-hot; empty where the data are no label."""
         return ()
 
-    def draw(self, array: Array, side: int) -> np.ndarray:
+    def draw(self, array: Array, side: int) -> NDArray[Any]:
         """
         Draw a model array as a person can judge it; by default its values as bars.
 
@@ -273,7 +273,8 @@ class Modality(ABC, Generic[Options]):
 
     def plain_options(self) -> dict[str, Any]:
         """All options, defaults filled in, as plain data."""
-        return dataclasses.asdict(self.options)  # type: ignore[call-overload]
+        plain: dict[str, Any] = dataclasses.asdict(self.options)  # type: ignore[call-overload]
+        return plain
 
 
 _KINDS: dict[str, type[Modality[Any]]] = {}
@@ -307,7 +308,7 @@ def build_modality(spec: ModalitySpec) -> Modality[Any]:
     return _KINDS[spec.kind](spec)
 
 
-def require_finite(values: np.ndarray, what: str) -> Array:
+def require_finite(values: NDArray[Any], what: str) -> Array:
     """
     Check that a value has elements, all of them finite.
 

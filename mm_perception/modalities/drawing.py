@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 PAPER, INK, FAINT = (250, 250, 250), (40, 40, 40), (205, 205, 205)
 MARK = (30, 90, 200)
@@ -14,19 +16,19 @@ MAX_BARS = 32
 Colour = tuple[int, int, int]
 
 
-def blank(side: int) -> np.ndarray:
+def blank(side: int) -> NDArray[Any]:
     """Empty square: ``uint8[side, side, 3]``."""
     return np.full((side, side, 3), PAPER, np.uint8)
 
 
 def write_text(
-    canvas: np.ndarray, text: str, origin: tuple[int, int], colour: Colour, size: float = 0.48
+    canvas: NDArray[Any], text: str, origin: tuple[int, int], colour: Colour, size: float = 0.48
 ) -> None:
     """Write a line of text; ``origin`` is where its baseline begins, in pixels."""
     cv2.putText(canvas, text, origin, cv2.FONT_HERSHEY_SIMPLEX, size, colour, 1, cv2.LINE_AA)
 
 
-def draw_bars(array: np.ndarray, labels: Sequence[str], side: int) -> np.ndarray:
+def draw_bars(array: NDArray[Any], labels: Sequence[str], side: int) -> NDArray[Any]:
     """
     Draw values in 0..1 as bars, beside their labels where there are any.
 
@@ -48,7 +50,7 @@ def draw_bars(array: np.ndarray, labels: Sequence[str], side: int) -> np.ndarray
     return picture
 
 
-def draw_path(points: np.ndarray, side: int) -> np.ndarray:
+def draw_path(points: NDArray[Any], side: int) -> NDArray[Any]:
     """
     Draw a path in the plane, its first point marked.
 
@@ -65,7 +67,7 @@ def draw_path(points: np.ndarray, side: int) -> np.ndarray:
     return picture
 
 
-def draw_curves(curves: np.ndarray, side: int) -> np.ndarray:
+def draw_curves(curves: NDArray[Any], side: int) -> NDArray[Any]:
     """
     Draw curves over each other, each in a colour of its own.
 
@@ -82,6 +84,6 @@ def draw_curves(curves: np.ndarray, side: int) -> np.ndarray:
     return picture
 
 
-def _polyline(picture: np.ndarray, pixels: np.ndarray, colour: Colour, width: int) -> None:
+def _polyline(picture: NDArray[Any], pixels: NDArray[Any], colour: Colour, width: int) -> None:
     fixed = np.rint(pixels * 16).astype(np.int32)  # 4 fractional bits
     cv2.polylines(picture, [fixed], False, colour, width, cv2.LINE_AA, 4)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fractions import Fraction
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -176,7 +177,7 @@ def _overlap_add(
         total[k * hop : k * hop + window_length] += frame
         weight[k * hop : k * hop + window_length] += window**2
     half = window_length // 2
-    return (total / np.maximum(weight, 1e-3))[half : half + length]
+    return np.asarray((total / np.maximum(weight, 1e-3))[half : half + length])
 
 
 LOBES = 10  # zero crossings of the filter on either side
@@ -231,12 +232,12 @@ class StreamResampler:
         self._rest, self._first = known[keep:], self._first + keep
         return np.concatenate(blocks) if blocks else np.zeros(0, np.float32)
 
-    def _outputs(self, known: Array, positions: np.ndarray) -> Array:
+    def _outputs(self, known: Array, positions: NDArray[Any]) -> Array:
         last, phase = np.divmod(positions * self.down + self._half, self.up)
         taps = self._filters.shape[1]
         windows = np.lib.stride_tricks.sliding_window_view(known, taps)
         inputs = windows[last - taps + 1 - self._first]
-        return np.einsum('nt,nt->n', inputs, self._filters[phase])
+        return np.asarray(np.einsum('nt,nt->n', inputs, self._filters[phase]))
 
 
 def resample(samples: Array, rate_hz: int, target_hz: int) -> Array:

@@ -8,6 +8,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from mm_perception.errors import InvalidInput
 from mm_perception.modalities.base import (
@@ -58,7 +59,7 @@ class ImageModality(Modality[ImageOptions]):
         """``(channels, height, width)``."""
         return self.options.channels, self.options.height, self.options.width
 
-    def to_model(self, raw: np.ndarray) -> Array:
+    def to_model(self, raw: NDArray[Any]) -> Array:
         """Grey or colour, square, area-resized, scaled to 0..1: ``float32[C, H, W]``."""
         if raw.ndim not in (2, 3) or raw.shape[2:] not in ((), (1,), (3,)) or raw.size == 0:
             raise InvalidInput(f'image has shape {raw.shape}; expected [H, W] or [H, W, 3]')
@@ -74,27 +75,27 @@ class ImageModality(Modality[ImageOptions]):
             array = 1.0 - array
         return np.ascontiguousarray(array.reshape(*size[::-1], -1).transpose(2, 0, 1))
 
-    def from_model(self, array: Array) -> np.ndarray:
+    def from_model(self, array: Array) -> NDArray[Any]:
         """``uint8[H, W]`` or ``uint8[H, W, 3]`` with the sensor's polarity."""
         values = 1.0 - array if self.options.invert else array
         pixels = np.clip(values * 255.0 + 0.5, 0, 255).astype(np.uint8).transpose(1, 2, 0)
         return np.ascontiguousarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
 
-    def draw(self, array: Array, side: int) -> np.ndarray:
+    def draw(self, array: Array, side: int) -> NDArray[Any]:
         """The pixels, enlarged."""
         pixels = self.from_model(array)
         code = cv2.COLOR_GRAY2BGR if pixels.ndim == 2 else cv2.COLOR_RGB2BGR
         bgr = cv2.cvtColor(pixels, code)
-        return cv2.resize(bgr, (side, side), interpolation=cv2.INTER_NEAREST)
+        return np.asarray(cv2.resize(bgr, (side, side), interpolation=cv2.INTER_NEAREST))
 
-    def trace(self, raw: np.ndarray) -> Trace:
+    def trace(self, raw: NDArray[Any]) -> Trace:
         """Some rows: a camera that works has noise in them, whatever it looks at."""
         rows = sampled_rows(raw)
         if rows.strides[-1] < 0:  # BGR seen as RGB: copied much faster as it lies in memory
             rows = rows[..., ::-1]
         return Trace(np.ascontiguousarray(rows).tobytes(), FROZEN)
 
-    def find_fault(self, raw: np.ndarray, array: Array, thresholds: Thresholds) -> Fault | None:
+    def find_fault(self, raw: NDArray[Any], array: Array, thresholds: Thresholds) -> Fault | None:
         """Find too many holes, or no contrast at all."""
         if raw.dtype.kind == 'f':
             invalid = 1.0 - float(np.isfinite(sampled_rows(raw)).mean())
@@ -108,20 +109,20 @@ class ImageModality(Modality[ImageOptions]):
         name = BLACK if level < 0.5 else SATURATED
         return Fault(name, f'{name}: all of it has a brightness of {level:.2f}')
 
-    def _match_channels(self, image: np.ndarray) -> np.ndarray:
+    def _match_channels(self, image: NDArray[Any]) -> NDArray[Any]:
         colour = image.shape[2:] == (3,)
         grey = image.reshape(image.shape[:2]) if not colour else image
         if self.options.channels == 1:
             return cv2.cvtColor(image, cv2.COLOR_RGB2GRAY) if colour else grey
         return image if colour else cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
 
-    def _scale(self, image: np.ndarray, dtype: Any) -> Array:
+    def _scale(self, image: NDArray[Any], dtype: Any) -> Array:
         integer = np.issubdtype(dtype, np.integer)
         full = float(np.iinfo(dtype).max) if integer else self.options.full_scale
         return np.clip(image.astype(np.float32) / full, 0.0, 1.0)
 
 
-def _fill_holes(image: np.ndarray) -> np.ndarray:
+def _fill_holes(image: NDArray[Any]) -> NDArray[Any]:
     """Set what is not finite to 0, as depth cameras mark what returned nothing."""
     finite = np.isfinite(image)
     if not finite.any():
@@ -129,7 +130,7 @@ def _fill_holes(image: np.ndarray) -> np.ndarray:
     return np.where(finite, image, image.dtype.type(0))
 
 
-def _shrink(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def _shrink(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
     """
     Mean over areas; first over blocks of whole pixels, which is several times as fast.
 
@@ -142,10 +143,10 @@ def _shrink(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     if block > 1:
         blocks = width // block, height // block
         image = cv2.resize(image, blocks, interpolation=cv2.INTER_AREA)
-    return cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+    return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
 
 
-def _centre_square(image: np.ndarray) -> np.ndarray:
+def _centre_square(image: NDArray[Any]) -> NDArray[Any]:
     height, width = image.shape[:2]
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from mm_perception.errors import ConfigError, InvalidInput
 from mm_perception.modalities.base import (
@@ -46,7 +48,7 @@ def frame_levels(samples: Array, rate_hz: int) -> Array:
     """
     length = max(int(rate_hz * FRAME_S), 1)
     padded = np.pad(samples, (0, -len(samples) % length))
-    return np.sqrt((padded.reshape(-1, length) ** 2).mean(axis=1))
+    return np.asarray(np.sqrt((padded.reshape(-1, length) ** 2).mean(axis=1)))
 
 
 def trim_silence(samples: Array, rate_hz: int, silence_db: float) -> Array:
@@ -305,7 +307,7 @@ class SoundModality(Modality[SoundOptions]):
         power = self._spectrum.power(samples, raw.stream, raw.start)
         decibel = 10.0 * np.log10(np.maximum(power, 1e-12))
         scaled = 1.0 + (decibel - decibel.max()) / options.range_db
-        return np.clip(scaled, 0.0, 1.0).astype(np.float32)
+        return np.asarray(np.clip(scaled, 0.0, 1.0), np.float32)
 
     def from_model(self, array: Array) -> Waveform:
         """Waveform whose mel spectrogram is the array (Griffin-Lim), peak 0.8."""
@@ -319,11 +321,11 @@ class SoundModality(Modality[SoundOptions]):
         samples *= 0.8 / max(float(np.abs(samples).max()), 1e-9)
         return Waveform(samples.astype(np.float32), options.rate_hz)
 
-    def draw(self, array: Array, side: int) -> np.ndarray:
+    def draw(self, array: Array, side: int) -> NDArray[Any]:
         """The spectrogram, low tones below."""
         levels = np.clip(array[::-1] * 255.0, 0, 255).astype(np.uint8)
         enlarged = cv2.resize(levels, (side, side), interpolation=cv2.INTER_LINEAR)
-        return cv2.applyColorMap(enlarged, cv2.COLORMAP_VIRIDIS)
+        return np.asarray(cv2.applyColorMap(enlarged, cv2.COLORMAP_VIRIDIS))
 
     def trace(self, raw: Waveform) -> Trace:
         """All samples; digital zeros are a fault whatever the other sensors do."""

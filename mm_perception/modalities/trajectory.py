@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mm_perception.errors import ConfigError, InvalidInput
 from mm_perception.modalities.base import (
@@ -99,7 +101,7 @@ class TrajectoryModality(Modality[TrajectoryOptions]):
             points = low + points * (np.asarray(self.options.high, np.float32) - low)
         return Motion(points, np.linspace(0.0, 1.0, len(points), dtype=np.float32))
 
-    def draw(self, array: Array, side: int) -> np.ndarray:
+    def draw(self, array: Array, side: int) -> NDArray[Any]:
         """The path in the plane; in other than two dimensions a curve per coordinate."""
         points = np.asarray(array, np.float64).reshape(-1, self.options.dimensions)
         draw = draw_path if self.options.dimensions == 2 else draw_curves
@@ -123,7 +125,7 @@ class TrajectoryModality(Modality[TrajectoryOptions]):
             return SlidingWindow(self.options.seconds)
         return StrokeWindow(self.options.pause_s)
 
-    def _position(self, points: Array, raw: Motion) -> np.ndarray:
+    def _position(self, points: Array, raw: Motion) -> NDArray[Any]:
         if self.options.spacing == 'time':
             times = require_finite(raw.times_s, 'trajectory times')
             if times.shape != (len(points),) or (np.diff(times) < 0).any():
@@ -136,12 +138,14 @@ class TrajectoryModality(Modality[TrajectoryOptions]):
             raise InvalidInput('trajectory does not move', STILL)
         return position
 
-    def _scale(self, points: np.ndarray) -> np.ndarray:
+    def _scale(self, points: NDArray[Any]) -> NDArray[Any]:
         if self.options.low:
             low, high = np.asarray(self.options.low), np.asarray(self.options.high)
-            return np.clip((points - low) / (high - low), 0.0, 1.0)
-        low, high = points.min(axis=0), points.max(axis=0)
-        return np.clip((points - (low + high) / 2) / (high - low).max() + 0.5, 0.0, 1.0)
+            scaled = (points - low) / (high - low)
+        else:
+            low, high = points.min(axis=0), points.max(axis=0)
+            scaled = (points - (low + high) / 2) / (high - low).max() + 0.5
+        return np.asarray(np.clip(scaled, 0.0, 1.0))
 
 
 class _PointsWindow(Window):
@@ -150,7 +154,7 @@ class _PointsWindow(Window):
     def __init__(self, span_s: float) -> None:
         super().__init__()
         self._span_ns = int(span_s * 1e9)
-        self._points: list[np.ndarray] = []
+        self._points: list[NDArray[Any]] = []
         self._stamps: list[int] = []
 
     def push(self, raw: Motion, stamp_ns: int) -> None:

@@ -205,9 +205,8 @@ def test_graphs_of_every_family_are_taken_and_name_where_their_weights_lie(
 ) -> None:
     """Also weights that are equal, as many of a new model are."""
     bundle = make_bundle(case, spec=SPECS[case])
-    labels = len(bundle.labels)
-    read = [m for m in bundle.spec.modalities if m.kind != 'symbol' and labels]
-    modules = {m.name: Classifier(m, labels) for m in read}
+    labelled = [m for m in bundle.spec.modalities if m.kind != 'symbol' and bundle.labels]
+    modules = {m.name: Classifier(m, len(bundle.labels)) for m in labelled}
     bundle = replace(bundle, classifiers=TorchClassifiers(modules).state())
     bundle = save_bundle(with_graphs(bundle), tmp_path / 'small', '')
     for graph, content in graphs_of(bundle).content.items():

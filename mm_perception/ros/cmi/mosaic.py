@@ -8,6 +8,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from mm_perception.modalities import Modality
 from mm_perception.modalities.drawing import FAINT, INK, PAPER, Colour, blank, write_text
@@ -30,12 +31,12 @@ class MosaicColumn:
     """
 
     modality: Modality[Any]
-    observed: np.ndarray | None
-    generated: np.ndarray | None
+    observed: NDArray[Any] | None
+    generated: NDArray[Any] | None
     caption: str = ''
 
 
-def render_mosaic(columns: Sequence[MosaicColumn], cell: int = CELL) -> np.ndarray:
+def render_mosaic(columns: Sequence[MosaicColumn], cell: int = CELL) -> NDArray[Any]:
     """
     Draw the observed values in one row, the generated ones below.
 
@@ -63,8 +64,8 @@ def render_mosaic(columns: Sequence[MosaicColumn], cell: int = CELL) -> np.ndarr
 
 
 def _draw(
-    modality: Modality[Any], array: np.ndarray | None, frame: Colour, side: int
-) -> np.ndarray:
+    modality: Modality[Any], array: NDArray[Any] | None, frame: Colour, side: int
+) -> NDArray[Any]:
     if array is None:
         picture, frame = blank(side), FAINT
         cv2.line(picture, (side // 3, side // 2), (2 * side // 3, side // 2), FAINT, 2)

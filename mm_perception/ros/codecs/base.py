@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 from builtin_interfaces.msg import Time
+from numpy.typing import NDArray
 from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 
@@ -16,8 +17,8 @@ from mm_perception.errors import ConfigError, InvalidInput
 from mm_perception.modalities import Modality
 
 Decode = Callable[[Any, int, Modality[Any]], tuple[Any, int]]
-Encode = Callable[[Modality[Any], np.ndarray, Header], Any]
-ReadBack = Callable[[Modality[Any], Any], np.ndarray]
+Encode = Callable[[Modality[Any], NDArray[Any], Header], Any]
+ReadBack = Callable[[Modality[Any], Any], NDArray[Any]]
 
 
 @dataclass(frozen=True)
@@ -136,7 +137,7 @@ def stamp_of(header: Header, receipt_ns: int) -> int:
     return stamp.sec * 1_000_000_000 + stamp.nanosec or receipt_ns
 
 
-def as_bytes(values: np.ndarray) -> array[int]:
+def as_bytes(values: NDArray[Any]) -> array[int]:
     """Bytes of an array in the form that ``uint8[]`` fields take without a copy per element."""
     data = array('B')
     data.frombytes(np.ascontiguousarray(values).reshape(-1).view(np.uint8).data)
@@ -147,7 +148,7 @@ def as_bytes(values: np.ndarray) -> array[int]:
 MAX_FIELDS = 64
 
 
-def table_message(columns: dict[str, np.ndarray], header: Header) -> PointCloud2:
+def table_message(columns: dict[str, NDArray[Any]], header: Header) -> PointCloud2:
     """
     Build a point cloud of height 1 with one FLOAT32 field per column.
 
@@ -172,7 +173,7 @@ def table_message(columns: dict[str, np.ndarray], header: Header) -> PointCloud2
     )
 
 
-def read_table(message: PointCloud2) -> dict[str, np.ndarray]:
+def read_table(message: PointCloud2) -> dict[str, NDArray[Any]]:
     """
     View the FLOAT32 columns of a point cloud of height 1, without a copy.
 
@@ -192,7 +193,7 @@ def read_table(message: PointCloud2) -> dict[str, np.ndarray]:
             f' = {width * step}'
         )
     dtype = '>f4' if message.is_bigendian else '<f4'
-    columns: dict[str, np.ndarray] = {}
+    columns: dict[str, NDArray[Any]] = {}
     for field in message.fields:
         if field.datatype != PointField.FLOAT32 or field.count != 1:
             raise InvalidInput(f'field {field.name[:32]!r} is not one FLOAT32')

@@ -8,6 +8,7 @@ from typing import Any
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 from sensor_msgs.msg import CompressedImage, Image
 from std_msgs.msg import Header
 
@@ -123,7 +124,7 @@ def decode_image(message: Image, receipt_ns: int, modality: Modality[Any]) -> tu
         )
     strides = (step, layout.channels * dtype.itemsize, dtype.itemsize)
     shape = (height, width, layout.channels)
-    pixels: np.ndarray = np.ndarray(shape, dtype, memoryview(message.data), 0, strides)
+    pixels: NDArray[Any] = np.ndarray(shape, dtype, memoryview(message.data), 0, strides)
     image = pixels[:, :, 0] if layout.channels == 1 else pixels
     if layout.to_rgb is not None:
         image = cv2.cvtColor(image, layout.to_rgb)
@@ -162,7 +163,7 @@ def decode_compressed(
     return image, stamp_of(message.header, receipt_ns)
 
 
-def image_message(pixels: np.ndarray, stamp_ns: int, frame_id: str = 'camera') -> Image:
+def image_message(pixels: NDArray[Any], stamp_ns: int, frame_id: str = 'camera') -> Image:
     """
     Build an image message.
 
@@ -172,7 +173,7 @@ def image_message(pixels: np.ndarray, stamp_ns: int, frame_id: str = 'camera') -
     return _image(pixels, make_header(stamp_ns, frame_id))
 
 
-def picture_message(picture: np.ndarray, header: Header) -> Image:
+def picture_message(picture: NDArray[Any], header: Header) -> Image:
     """
     Build an image message of something that was drawn.
 
@@ -183,17 +184,17 @@ def picture_message(picture: np.ndarray, header: Header) -> Image:
     return message
 
 
-def encode_float_image(modality: Modality[Any], array: np.ndarray, header: Header) -> Image:
+def encode_float_image(modality: Modality[Any], array: NDArray[Any], header: Header) -> Image:
     """Encode model values as they are: 32FC1, channels beside each other if several."""
     planes = np.asarray(array, '<f4').reshape(-1, *array.shape[-2:])
     return _image(np.concatenate(list(planes), axis=1), header)
 
 
-def _encode_image(modality: Modality[Any], array: np.ndarray, header: Header) -> Image:
+def _encode_image(modality: Modality[Any], array: NDArray[Any], header: Header) -> Image:
     return _image(modality.from_model(array), header)
 
 
-def _image(pixels: np.ndarray, header: Header) -> Image:
+def _image(pixels: NDArray[Any], header: Header) -> Image:
     channels = pixels.shape[2] if pixels.ndim == 3 else 1
     return Image(
         header=header,

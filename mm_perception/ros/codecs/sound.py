@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import Header
 
@@ -53,7 +54,7 @@ def decode_sound(
     return Waveform(samples, _rate(times_s)), start_ns + int(times_s[0] * 1e9)
 
 
-def _rate(times_s: np.ndarray) -> int:
+def _rate(times_s: NDArray[Any]) -> int:
     if len(times_s) < 2:
         raise InvalidInput('one sample only: the sample rate cannot be read from t')
     span_s = times_s[-1] - times_s[0]
@@ -71,7 +72,7 @@ def _rate(times_s: np.ndarray) -> int:
 
 
 def audio_message(
-    samples: np.ndarray, rate_hz: int, stamp_ns: int, frame_id: str = 'microphone'
+    samples: NDArray[Any], rate_hz: int, stamp_ns: int, frame_id: str = 'microphone'
 ) -> PointCloud2:
     """
     Build a sound message.
@@ -87,13 +88,13 @@ def audio_message(
     return table_message(columns, make_header(stamp_ns, frame_id))
 
 
-def _encode_waveform(modality: Modality[Any], array: np.ndarray, header: Header) -> PointCloud2:
+def _encode_waveform(modality: Modality[Any], array: NDArray[Any], header: Header) -> PointCloud2:
     waveform = modality.from_model(array)
     times_s = np.arange(len(waveform.samples)) / waveform.rate_hz
     return table_message({'t': times_s, 'ch0': waveform.samples}, header)
 
 
-def _decode_mel(modality: Modality[Any], message: Image) -> np.ndarray:
+def _decode_mel(modality: Modality[Any], message: Image) -> NDArray[Any]:
     pixels, _ = decode_image(message, 0, modality)
     return np.asarray(pixels, np.float32).reshape(modality.shape)
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from builtin_interfaces.msg import Duration
 from geometry_msgs.msg import PointStamped
+from numpy.typing import NDArray
 from sensor_msgs.msg import JointState
 from std_msgs.msg import Header
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
@@ -86,7 +87,7 @@ def _single(position: Any) -> Motion:
     return Motion(_finite([position]), np.zeros(1, np.float32))
 
 
-def _finite(positions: Any) -> np.ndarray:
+def _finite(positions: Any) -> NDArray[Any]:
     with np.errstate(over='ignore'):
         points = np.asarray(positions, np.float32)
     if not np.isfinite(points).all():
@@ -111,11 +112,11 @@ def _trajectory(motion: Motion, header: Header) -> JointTrajectory:
     return message
 
 
-def _encode(modality: Modality[Any], array: np.ndarray, header: Header) -> JointTrajectory:
+def _encode(modality: Modality[Any], array: NDArray[Any], header: Header) -> JointTrajectory:
     return _trajectory(modality.from_model(array), header)
 
 
-def _encode_std(modality: Modality[Any], std: np.ndarray, header: Header) -> JointTrajectory:
+def _encode_std(modality: Modality[Any], std: NDArray[Any], header: Header) -> JointTrajectory:
     points = np.asarray(std, np.float32).reshape(-1, modality.options.dimensions)
     times_s = np.linspace(0.0, 1.0, len(points), dtype=np.float32)
     return _trajectory(Motion(points, times_s), header)

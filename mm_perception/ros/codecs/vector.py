@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import WrenchStamped
+from numpy.typing import NDArray
 from sensor_msgs.msg import Imu, JointState, PointCloud2
 from std_msgs.msg import Float32MultiArray, Header, MultiArrayDimension, String
 
@@ -36,7 +37,7 @@ def decode_symbol(message: String, receipt_ns: int, modality: Modality[Any]) -> 
 @register_input('vector', JointState)
 def decode_joint_state(
     message: JointState, receipt_ns: int, modality: Modality[Any]
-) -> tuple[np.ndarray, int]:
+) -> tuple[NDArray[Any], int]:
     """Read joint positions: those that the modality names, in its order, or all."""
     positions = message.position
     if modality.labels:
@@ -51,7 +52,7 @@ def decode_joint_state(
 @register_input('vector', Float32MultiArray)
 def decode_array(
     message: Float32MultiArray, receipt_ns: int, modality: Modality[Any]
-) -> tuple[np.ndarray, int]:
+) -> tuple[NDArray[Any], int]:
     """Read all numbers; their time is that of receipt."""
     start = message.layout.data_offset
     return _vector(message.data[start:]), receipt_ns
@@ -60,7 +61,7 @@ def decode_array(
 @register_input('vector', WrenchStamped)
 def decode_wrench(
     message: WrenchStamped, receipt_ns: int, modality: Modality[Any]
-) -> tuple[np.ndarray, int]:
+) -> tuple[NDArray[Any], int]:
     """Read force then torque: 6 numbers."""
     force, torque = message.wrench.force, message.wrench.torque
     values = (force.x, force.y, force.z, torque.x, torque.y, torque.z)
@@ -68,14 +69,14 @@ def decode_wrench(
 
 
 @register_input('vector', Imu)
-def decode_imu(message: Imu, receipt_ns: int, modality: Modality[Any]) -> tuple[np.ndarray, int]:
+def decode_imu(message: Imu, receipt_ns: int, modality: Modality[Any]) -> tuple[NDArray[Any], int]:
     """Read angular velocity then linear acceleration: 6 numbers."""
     turn, push = message.angular_velocity, message.linear_acceleration
     values = (turn.x, turn.y, turn.z, push.x, push.y, push.z)
     return _vector(values), stamp_of(message.header, receipt_ns)
 
 
-def array_message(values: np.ndarray, labels: Sequence[str]) -> Float32MultiArray:
+def array_message(values: NDArray[Any], labels: Sequence[str]) -> Float32MultiArray:
     """
     Build an array message.
 
@@ -91,7 +92,7 @@ def array_message(values: np.ndarray, labels: Sequence[str]) -> Float32MultiArra
     return message
 
 
-def _vector(values: Any) -> np.ndarray:
+def _vector(values: Any) -> NDArray[Any]:
     with np.errstate(over='ignore'):
         vector = np.asarray(values, np.float32)
     if vector.size == 0:
@@ -102,12 +103,14 @@ def _vector(values: Any) -> np.ndarray:
 
 
 def _encode_vector(
-    modality: Modality[Any], array: np.ndarray, header: Header
+    modality: Modality[Any], array: NDArray[Any], header: Header
 ) -> Float32MultiArray:
     return array_message(modality.from_model(array), [_label(modality)])
 
 
-def _encode_plain(modality: Modality[Any], array: np.ndarray, header: Header) -> Float32MultiArray:
+def _encode_plain(
+    modality: Modality[Any], array: NDArray[Any], header: Header
+) -> Float32MultiArray:
     return array_message(array, [_label(modality)])
 
 
@@ -115,7 +118,7 @@ def _label(modality: Modality[Any]) -> str:
     return ','.join(modality.labels) or modality.spec.name
 
 
-def _decode_plain(modality: Modality[Any], message: Float32MultiArray) -> np.ndarray:
+def _decode_plain(modality: Modality[Any], message: Float32MultiArray) -> NDArray[Any]:
     return np.asarray(message.data, np.float32).reshape(modality.shape)
 
 
@@ -135,7 +138,7 @@ register_output(
 )
 
 
-def latent_message(mean: np.ndarray, std: np.ndarray, header: Header) -> PointCloud2:
+def latent_message(mean: NDArray[Any], std: NDArray[Any], header: Header) -> PointCloud2:
     """
     Build the message of a joint posterior.
 
@@ -145,6 +148,6 @@ def latent_message(mean: np.ndarray, std: np.ndarray, header: Header) -> PointCl
     return table_message({'mean': mean, 'std': std}, header)
 
 
-def latent_vector_message(mean: np.ndarray, std: np.ndarray) -> Float32MultiArray:
+def latent_vector_message(mean: NDArray[Any], std: NDArray[Any]) -> Float32MultiArray:
     """Build the same as a bare array, ``float32[2, D]``: means, then standard deviations."""
     return array_message(np.stack((mean, std)), ['statistic', 'latent'])
