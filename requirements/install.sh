@@ -48,8 +48,9 @@ else
     wheel_files=(-r "requirements/ros-$wheels.txt")
 fi
 
-# The base decides about a new environment, the state about what is installed in it.
-base="$("$python" -VV | tr -d '\n') $("$python" -c 'import sys; print(sys.prefix)') $source_of_ros"
+# The base decides about a new environment, the state about what is installed in it. It is the
+# same where .venv itself is activated, which would otherwise delete its own interpreter.
+base="$("$python" -VV | tr -d '\n') $("$python" -c 'import sys; print(sys.base_prefix)') $source_of_ros"
 state="$base $(cat requirements/*.txt requirements/install.sh setup.py setup.cfg | sha256sum)"
 if [[ -f $venv/.base && $(<$venv/.base) != "$base" ]]; then
     say "Python or ROS 2 changed: making $venv anew"
