@@ -130,7 +130,7 @@ class TrainingSpec:
     :param top: the top level's stage.
     :param unimodal: a stage per modality; a model that is trained in one step takes only the
         augmentations from them.
-    :param classifiers: the stage of each independent classifier, which judge coherence.
+    :param classifiers: the stage of each evaluation classifier, which measures coherence.
     :param refinement: the stage that trains top decoders on through those below, for modalities
         with a data_weight.
     :param calibration: the stage that corrects the published std, if the model asks for it.

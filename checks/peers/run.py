@@ -61,7 +61,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument('--seeds', type=int, default=1, help='(%(default)s)')
     parser.add_argument('--threads', type=int, default=1, help='of the CPU (%(default)s)')
     parser.add_argument('--models', nargs='+', choices=CASES, default=list(CASES))
-    parser.add_argument('--judges', default='mhd', help='bundle with classifiers (%(default)s)')
+    parser.add_argument('--bundle', default='mhd', help='whose classifiers read (%(default)s)')
     parser.add_argument('--work', type=Path, default=Path('runs/peers'), help='(%(default)s)')
     parser.add_argument('--json', type=Path, help='write all figures to this file')
     parser.add_argument('--markdown', type=Path, help='write the tables to this file')
@@ -78,7 +78,7 @@ def parse() -> argparse.Namespace:
 
 def compare(args: argparse.Namespace) -> dict[str, Any]:
     """Results of all cases, the seeds one after the other."""
-    evaluation = Evaluation(args.dataset, args.judges, args.work / 'features')
+    evaluation = Evaluation(args.dataset, args.bundle, args.work / 'features')
     rows = first_rows(load_dataset(args.dataset, 'train'), args.rows)
     budget = Budget(len(rows), args.epochs, args.batch_size)
     kept = args.work / fingerprint(args)
@@ -98,7 +98,7 @@ def compare(args: argparse.Namespace) -> dict[str, Any]:
 
 def fingerprint(args: argparse.Namespace) -> str:
     """Name of the folder of results with the same settings, data and classifiers."""
-    parts = [args.rows, args.epochs, args.batch_size, args.threads, load_bundle(args.judges).hash]
+    parts = [args.rows, args.epochs, args.batch_size, args.threads, load_bundle(args.bundle).hash]
     parts += [file.read_text() for file in (CONFIG, PAPER, args.dataset / 'dataset.json')]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]
 
@@ -115,7 +115,7 @@ def measured(
         work.mkdir(parents=True)
         print(f'{case.title}, seed {seed}', flush=True)
         trained = train_case(case, budget, seed, rows, work)
-        result = {'contestant': key, 'title': case.title, 'seed': seed}
+        result = {'title': case.title, 'seed': seed}
         result |= {
             'load_average': os.getloadavg()[0],
             **vars(budget),
@@ -125,8 +125,7 @@ def measured(
         partial.write_text(json.dumps(result))
         partial.replace(file)
         shutil.rmtree(work)
-    kept_result: dict[str, Any] = json.loads(file.read_text())
-    return kept_result
+    return {'case': key, **json.loads(file.read_text())}
 
 
 if __name__ == '__main__':

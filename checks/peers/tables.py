@@ -23,8 +23,8 @@ def spread(values: Iterable[float], form: str) -> str:
 def markdown(report: Mapping[str, Any]) -> str:
     """Two tables: what each model costs, and how well it generates."""
     results: Sequence[Result] = report['results']
-    keys = list(dict.fromkeys(result['contestant'] for result in results))
-    groups = {key: [r for r in results if r['contestant'] == key] for key in keys}
+    keys = list(dict.fromkeys(result['case'] for result in results))
+    groups = {key: [r for r in results if r['case'] == key] for key in keys}
     return '\n'.join([*_head(report), '', *_costs(groups), '', *_quality(groups), ''])
 
 

@@ -100,7 +100,7 @@ def _run_bundle(args: argparse.Namespace) -> dict[str, Any]:
     for split, result in figures.items():
         print('\n'.join(coherence_table(split, result)), end='\n\n')
     if not figures:
-        print(f'{dataset}: no test split has rows with all modalities, or nothing judges labels')
+        print(f'{dataset}: no test split has complete rows, or no classifier reads labels')
     rows = json_rows(bundle, figures, args.seed)
     if args.full:
         rows += json_rows(bundle, _other_metrics(args, bundle, dataset), args.seed)

@@ -55,15 +55,15 @@ COMMANDS = {
 }
 """Command -> the module that runs it, and its line in the help."""
 REMEDIES = {
-    'sounddevice': 'pip install "mm_perception[microphone]"',
-    **dict.fromkeys(('psutil', 'rich'), 'pip install "mm_perception[demo]"'),
+    'sounddevice': 'run pip install ".[microphone]" in the repository',
+    **dict.fromkeys(('psutil', 'rich'), 'run pip install ".[demo]" in the repository'),
     **dict.fromkeys(
         ('onnx', 'rosbags', 'tensorboard', 'torch'),
-        'run "make train-environment", or pip install "mm_perception[train]"',
+        'run "make train-environment", or pip install ".[train]", in the repository',
     ),
     **dict.fromkeys(
         ('matplotlib', 'scipy', 'tqdm'),
-        'run "make train-environment", or pip install "mm_perception[train,lab]"',
+        'run "make train-environment", or pip install ".[train,lab]", in the repository',
     ),
 }
 FAILED = 2
@@ -114,7 +114,7 @@ def _build_parser(name: str) -> argparse.ArgumentParser:
 def _missing(error: ModuleNotFoundError, command: str) -> str:
     """Say in one line which library is missing and how to get it."""
     library = (error.name or str(error)).split('.')[0]
-    remedy = REMEDIES.get(library, 'pip install mm_perception')
+    remedy = REMEDIES.get(library, 'run pip install . in the repository')
     if library == 'rclpy' or library.endswith('_msgs'):
         remedy = 'source a ROS 2 installation, or use the .venv that "make demo" makes'
     return f'{command} needs the Python package {library}: {remedy}'

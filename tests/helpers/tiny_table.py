@@ -88,8 +88,8 @@ TABLE = {
             'seeds': 2,
             'rows': 80,
             'test_rows': 30,
-            'judge_rows': 90,
-            'judge_epochs': 2,
+            'evaluator_rows': 90,
+            'evaluator_epochs': 2,
             'changes': {'top': {'epochs': 1}},
         }
     },

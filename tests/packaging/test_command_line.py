@@ -60,9 +60,9 @@ def test_user_error_is_one_line(capsys):
 @pytest.mark.parametrize(
     ('library', 'command', 'remedy'),
     [
-        ('torch', ['evaluate', 'small'], 'pip install "mm_perception[train]"'),
-        ('safetensors', ['info', 'mhd'], 'pip install mm_perception'),
-        ('rich', ['demo'], 'pip install "mm_perception[demo]"'),
+        ('torch', ['evaluate', 'small'], 'pip install ".[train]"'),
+        ('safetensors', ['info', 'mhd'], 'pip install . in the repository'),
+        ('rich', ['demo'], 'pip install ".[demo]"'),
         ('rclpy', ['demo'], 'source a ROS 2'),
     ],
 )

@@ -11,10 +11,10 @@ from typing import Any
 FOLDER = Path(__file__).parents[2] / 'checks' / 'peers'
 
 
-def result(contestant: str, seed: int, seconds: float, right: float) -> dict[str, Any]:
+def result(case: str, seed: int, seconds: float, right: float) -> dict[str, Any]:
     return {
-        'contestant': contestant,
-        'title': contestant.title(),
+        'case': case,
+        'title': case.title(),
         'seed': seed,
         'rows': 100,
         'epochs': 2,

@@ -39,7 +39,7 @@ def add_parser(subparsers: Any) -> None:
         'benchmark',
         help='measure latency, throughput, loss, memory and training speed',
         description='Measure engines, the node over topics, growth with the number of modalities,'
-        ' training, and MultiVae where it is installed; things that are compared take turns.',
+        ' training, and MultiVae where it is installed; what is compared is measured in turn.',
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -62,7 +62,7 @@ class Demo:
     """
     Runs the nodes, observes them, and counts.
 
-    :param bundle: what the node runs; carries the classifiers that judge it.
+    :param bundle: what the node runs; carries the classifiers that evaluate it.
     """
 
     def __init__(self, bundle: Bundle, options: DemoOptions, console: Console) -> None:

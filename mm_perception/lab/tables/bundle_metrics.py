@@ -228,12 +228,12 @@ def _coherence_table(rows: Sequence[Row]) -> list[str]:
         )
         figures = (f'{x:.1f}' for x in (absent, fused, excluded, absent - excluded))
         lines.append([size, case.removesuffix(' lies') or 'mean', *figures])
-    heads = ['present', 'lies', 'absent', 'lying, fused', 'lying, excluded', 'below absent']
+    heads = ['present', 'contradictory', 'absent', 'fused', 'excluded', 'below absent']
     return [
         '',
-        'Coherence in % of what is generated for sensors that are absent or lie, by which lies:'
-        f' left out, fused, and left out where it is blamed ({max(row.n for row in rows):,}'
-        ' events per case).',
+        'Coherence in % of what no agreeing sensor shows, by the contradictory sensor: with it'
+        ' left out (absent), fused, and left out where it is blamed (excluded;'
+        f' {max(row.n for row in rows):,} events per case).',
         '',
         *markdown_table(heads, lines),
     ]

@@ -25,9 +25,9 @@ class Scale:
     :param minutes: how long it takes on two CPU cores; 0 where that was not measured.
     :param rows: training rows, drawn at random; 0 for all.
     :param test_rows: rows to measure on, drawn at random; 0 for all.
-    :param judge_rows: rows that the evaluators (classifiers, feature encoders) learn from; 0 for
-        all.
-    :param judge_epochs: how long they learn.
+    :param evaluator_rows: rows that the evaluators (classifiers, feature encoders) learn from; 0
+        for all.
+    :param evaluator_epochs: how long they learn.
     :param samples: importance samples per test row.
     :param changes: to every training configuration.
     """
@@ -36,8 +36,8 @@ class Scale:
     minutes: float = 0.0
     rows: int = 0
     test_rows: int = 0
-    judge_rows: int = 0
-    judge_epochs: int = 10
+    evaluator_rows: int = 0
+    evaluator_epochs: int = 10
     samples: int = 100
     changes: Mapping[str, Any] = field(default_factory=dict)
 
@@ -250,7 +250,7 @@ def variant_training(
 def evaluator_training(table: Table, options: TableOptions, dataset: str) -> TrainingSpec:
     """Training of the classifiers and feature encoders that evaluate the models of a dataset."""
     spec = variant_training(table, options, dataset, Variant('evaluators'))
-    epochs = table.scale(options.scale).judge_epochs
+    epochs = table.scale(options.scale).evaluator_epochs
     epochs = min(epochs, options.epochs or epochs)
     return replace(spec, seed=0, classifiers=replace(spec.classifiers, epochs=epochs))
 

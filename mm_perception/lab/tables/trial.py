@@ -112,7 +112,7 @@ class Trial:
     @cached_property
     def evaluator_data(self) -> Path:
         """The rows that its evaluators learn from, written if they are not there yet."""
-        return self._prepare(self.scale.judge_rows)
+        return self._prepare(self.scale.evaluator_rows)
 
     def _prepare(self, rows: int) -> Path:
         source, names = Path(self.evaluators.dataset), self.evaluators.model.names
@@ -147,7 +147,7 @@ class Trial:
         spec = self.evaluators
         parts = to_plain([spec.model.modalities, spec.unimodal, spec.classifiers])
         key = digest([parts, spec.validation_fraction, key_of(self.evaluator_data)])
-        return self.shared / 'judges' / f'{self.dataset}-{key}'
+        return self.shared / 'evaluators' / f'{self.dataset}-{key}'
 
     @property
     def unimodal(self) -> dict[str, Path]:
