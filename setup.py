@@ -63,7 +63,13 @@ EXTRAS = {
     'rl': ['gymnasium>=0.29'],
     # With train, all of the laboratory: data of digits, tables, benchmarks.
     'lab': ['matplotlib>=3.6', 'psutil>=5.9', 'rich>=13.7', 'scipy>=1.11', 'tqdm>=4.66'],
-    'test': ['colcon-common-extensions', 'hypothesis', 'pytest>=7.4', 'pytest-timeout'],
+    'test': [
+        'colcon-common-extensions',
+        'hypothesis',
+        'pytest>=7.4',
+        'pytest-timeout',
+        'pytest-xdist',
+    ],
     'lint': ['flake8', 'mypy', 'pydocstyle', 'pylint', 'ruff'],
 }
 

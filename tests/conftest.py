@@ -39,18 +39,28 @@ SLOW = (
     'training/test_training.py',
 )
 """Files whose tests carry the marker ``slow``: ``make test-fast`` leaves them out."""
+ALONE = (
+    'lab/test_benchmark_command.py',
+    'lab/test_demo_command.py',
+    'lab/test_everything.py',
+    'lab/test_observer.py',
+    'lab/test_processes.py',
+    'launch',
+    'ros',
+)
+"""Files and folders whose tests carry the marker ``alone``: they time what runs on live topics."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what is slow, by file."""
     here = Path(__file__).parent
-    slow = {here / name for name in SLOW}
-    missing = [str(file) for file in sorted(slow) if not file.is_file()]
+    missing = [name for name in (*SLOW, *ALONE) if not (here / name).exists()]
     if missing:
-        raise pytest.UsageError(f'{__file__}: SLOW names what does not exist: {missing}')
+        raise pytest.UsageError(f'{__file__}: SLOW or ALONE names what does not exist: {missing}')
     for item in items:
-        if item.path in slow:
-            item.add_marker(pytest.mark.slow)
+        for marker, names in (('slow', SLOW), ('alone', ALONE)):
+            if any(item.path.is_relative_to(here / name) for name in names):
+                item.add_marker(marker)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

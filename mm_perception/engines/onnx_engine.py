@@ -228,6 +228,7 @@ def _options(threads: int) -> Any:
     options.add_session_config_entry('session.load_model_format', 'ONNX')
     if threads > 1:
         _share_pool(threads)
+    if _pool_threads is not None:  # then no session may have threads of its own, not even one
         options.use_per_session_threads = False
     else:
         options.intra_op_num_threads = options.inter_op_num_threads = 1

@@ -287,3 +287,31 @@ def test_everything_that_runs_does_without_torch(tmp_path: Path) -> None:
     readers = load_classifiers(replace(bundle, graphs=None))
     for name, values in data.items():
         assert found['read'][name] == readers.read(name, values).tolist()
+
+
+THREADS_IN_TURN = """
+import sys
+from mm_perception.bundle import load_bundle
+from mm_perception.engines.build import build_engine
+from mm_perception.errors import EngineUnavailable
+
+bundle = load_bundle(sys.argv[1])
+for threads in (1, 2, 1):
+    build_engine(bundle, 'cpu', 'onnx', threads)
+try:
+    build_engine(bundle, 'cpu', 'onnx', 3)
+except EngineUnavailable as error:
+    print(error)
+"""
+
+
+def test_engines_of_one_process_may_ask_for_one_thread_after_several(tmp_path: Path) -> None:
+    bundle = bundle_with_classifiers(tmp_path / 'small')
+    done = subprocess.run(
+        [sys.executable, '-c', THREADS_IN_TURN, str(bundle.path)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    assert 'this process began with 2' in done.stdout
