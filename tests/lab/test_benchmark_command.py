@@ -98,6 +98,10 @@ def test_benchmark_engine_measures_ticks_stages_and_throughput(
         f'stage:{s}' for s in stages
     }
     assert {'throughput_batch_1', 'throughput_batch_2'} <= set(present)
+    assert {f'throughput_streams_in_{s}_64' for s in ('one_session', 'own_sessions')} <= set(
+        present
+    )
+    assert '| streams in one session 64 |' in page.read_text()
     assert '| full tick, 4 present |' in page.read_text()
     assert '![Distribution of latencies](pictures/benchmark_latency.png)' in page.read_text()
     assert (pictures / 'benchmark_latency.png').read_bytes().startswith(b'\x89PNG')

@@ -228,7 +228,11 @@ def _stages(rows: Rows) -> list[str]:
 
 def _throughput(rows: Rows) -> list[str]:
     chosen = [row for row in rows if row.case.startswith('throughput')]
-    return pivot(chosen, 'samples/s', lambda r: f'batch {r.case.split("_")[-1]}', _engine, _plain)
+    return pivot(chosen, 'samples/s', _of_batch, _engine, _plain)
+
+
+def _of_batch(row: Measurement) -> str:
+    return row.case.removeprefix('throughput_').replace('_', ' ')
 
 
 def _plain(row: Measurement) -> str:

@@ -68,6 +68,8 @@ ENGINES = (
     ('tensorrt', 'cuda', FLOAT32),  # last: it turns TF32 off for good
 )
 GPU_GRAPH = 'torch-cuda-graph'
+STREAMS = 64
+"""Of one session, beside as many sessions."""
 Made = tuple[Cases, dict[str, Any]]
 
 
@@ -163,10 +165,27 @@ def throughput_cases(
 
         return run
 
+    calls = {f'batch_{batch}': whole(batch) for batch in batches}
+    calls[f'streams_in_one_session_{STREAMS}'] = streaming(engine, spec, 1, STREAMS)
+    calls[f'streams_in_own_sessions_{STREAMS}'] = streaming(engine, spec, STREAMS, 1)
     return {
-        Case(f'throughput_batch_{batch}', label, threads, count): clocked(whole(batch))
-        for batch in batches
+        Case(f'throughput_{name}', label, threads, count): clocked(call)
+        for name, call in calls.items()
     }
+
+
+def streaming(engine: Engine, spec: ModelSpec, count: int, streams: int) -> Callable[[], object]:
+    """Whole ticks of so many sessions, each of so many streams."""
+    sessions = [InferenceSession(engine, spec, streams=streams) for _ in range(count)]
+    data = random_data(spec, 1)
+
+    def run() -> object:
+        for session in sessions:
+            for name, stream in itertools.product(spec.names, range(streams)):
+                session.update(name, data[name][0], stream)
+        return [session.infer(spec.names, spec.names) for session in sessions]
+
+    return run
 
 
 def random_data(spec: ModelSpec, batch: int) -> dict[str, Array]:
