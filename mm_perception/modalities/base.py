@@ -201,7 +201,6 @@ class Modality(ABC, Generic[Options]):
     """
 
     options_type: ClassVar[type]
-    legend: ClassVar[str] = 'bars from 0 to 1'  # how to read what draw() gives
 
     def __init__(self, spec: ModalitySpec) -> None:
         self.spec = spec

@@ -52,7 +52,6 @@ class ImageModality(Modality[ImageOptions]):
     """Raw: ``uint8 | uint16 | float32 [H, W]`` or ``uint8[H, W, 3]`` RGB."""
 
     options_type = ImageOptions
-    legend = 'as the camera shows it'
 
     @property
     def shape(self) -> tuple[int, int, int]:

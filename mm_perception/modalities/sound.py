@@ -271,7 +271,6 @@ class SoundModality(Modality[SoundOptions]):
     """Raw: a :class:`Waveform`."""
 
     options_type = SoundOptions
-    legend = 'spectrograms: time from left to right, mel bands upwards, level 0 to 1'
 
     def __init__(self, spec: ModalitySpec) -> None:
         super().__init__(spec)

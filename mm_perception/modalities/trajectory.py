@@ -60,7 +60,6 @@ class TrajectoryModality(Modality[TrajectoryOptions]):
     """Raw: a :class:`Motion` of ``float32[T, dimensions]``."""
 
     options_type = TrajectoryOptions
-    legend = 'strokes from the dot on, or each coordinate over time; 0 to 1'
 
     def __init__(self, spec: ModalitySpec) -> None:
         super().__init__(spec)

@@ -241,4 +241,3 @@ def test_draw_shows_different_values_differently(spec: ModalitySpec, side: int) 
     assert picture.shape == (side, side, 3) and picture.dtype == np.uint8
     other = modality.draw(np.roll(array, array.shape[-1] // 2, axis=-1), side)
     assert np.abs(picture.astype(int) - other).mean() > 0.1
-    assert modality.legend
