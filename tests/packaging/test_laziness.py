@@ -24,9 +24,13 @@ HELP_S = 0.5
 
 def run_without(code: str) -> str:
     """Run code where nothing heavy can be imported; gives what it prints."""
+    # As in a new shell: other tests of this process may have chosen a transport.
+    kept = {
+        name: v for name, v in os.environ.items() if not name.startswith(('FASTDDS', 'FASTRTPS'))
+    }
     done = subprocess.run(
         [sys.executable, '-c', WITHOUT + code],
-        capture_output=True, text=True, timeout=60, cwd=ROOT,
+        capture_output=True, text=True, timeout=60, cwd=ROOT, env=kept,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     return done.stdout
