@@ -29,7 +29,7 @@ bench: train-environment
 	$(BIN)/mm-perception benchmark --json docs/performance.json --markdown docs/performance.md \
 		--pictures docs/images $(BENCH)
 
-# Sensors that fail and recover at random; SOAK_SECONDS=180 is what the tests run of it.
+# Sensors that fail and recover at random; the tests run SOAK_SECONDS=60.
 soak: train-environment
 	$(BIN)/python -m checks.soak --seconds $(SOAK_SECONDS) --json docs/soak.json
 

@@ -122,6 +122,7 @@ def test_demo_of_the_shipped_bundle_meets_its_targets(tmp_path):
 
 @pytest.mark.skipif(not DATA.is_dir(), reason='the raw recordings (../shared/data) are not here')
 def test_demo_with_real_recordings_meets_the_same_targets(tmp_path):
-    done = demo('--out', tmp_path, '--recordings', 'real', '--data', DATA)
+    real = '--recordings', 'real', '--data', DATA
+    done = demo('--out', tmp_path, '--seconds-scale', 0.5, *real)
     summary = json.loads((tmp_path / 'summary.json').read_text())
     assert done.returncode == 0, (failures(summary), done.stderr)

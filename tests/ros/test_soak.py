@@ -13,7 +13,7 @@ import pytest
 from checks.soak import FAULTS, TOGETHER, plan
 
 ROOT = Path(__file__).parents[2]
-SECONDS = int(os.environ.get('SOAK_SECONDS', '180'))
+SECONDS = int(os.environ.get('SOAK_SECONDS', '60'))
 MAX_AGE_S = {'image': 0.5, 'trajectory': 1.2, 'sound': 2.0, 'symbol': 1.2}
 
 
