@@ -51,28 +51,33 @@ SLOW = (
     'training/test_training.py',
 )
 """Files whose tests carry the marker ``slow``: ``make test-fast`` leaves them out."""
-ALONE = (
-    'lab/test_benchmark_command.py',
-    'lab/test_demo_command.py',
-    'lab/test_everything.py',
-    'lab/test_observer.py',
-    'lab/test_processes.py',
-    'launch',
-    'ros',
-)
+ALONE = ('lab/test_benchmark_command.py', 'lab/test_demo_command.py', 'launch', 'ros')
 """Files and folders whose tests carry the marker ``alone``: they time what runs on live topics."""
+IN_COMPANY = (
+    'ros/test_bags.py',
+    'ros/test_codecs.py',
+    'ros/test_fuzz.py',
+    'ros/test_live_equals_training.py',
+)
+"""Those of them that do not."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark what is slow, by file."""
     here = Path(__file__).parent
-    missing = [name for name in (*SLOW, *ALONE) if not (here / name).exists()]
+    missing = [n for n in (*SLOW, *ALONE, *IN_COMPANY) if not (here / n).exists()]
     if missing:
-        raise pytest.UsageError(f'{__file__}: SLOW or ALONE names what does not exist: {missing}')
+        raise pytest.UsageError(f'{__file__}: names what does not exist: {missing}')
     for item in items:
-        for marker, names in (('slow', SLOW), ('alone', ALONE)):
-            if any(item.path.is_relative_to(here / name) for name in names):
-                item.add_marker(marker)
+        if under(SLOW, item):
+            item.add_marker('slow')
+        if under(ALONE, item) and not under(IN_COMPANY, item):
+            item.add_marker('alone')
+
+
+def under(names: tuple[str, ...], item: pytest.Item) -> bool:
+    """Whether a test is in one of some files or folders of tests."""
+    return any(item.path.is_relative_to(Path(__file__).parent / name) for name in names)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
