@@ -8,9 +8,7 @@ import importlib
 import io
 import os
 from collections.abc import Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import redirect_stdout
-from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
@@ -140,8 +138,6 @@ EIGHT_BITS = 'int8.'
 """Begins the names of graphs whose large layers are in 8 bits."""
 EXPORT = 'run mm-perception export'
 SMALL_MODEL_THREADS = 2
-LOADERS = 2
-"""Graphs that are loaded at a time."""
 _ONLY_ERRORS = 3
 _pool_threads: int | None = None
 
@@ -291,11 +287,10 @@ class OnnxEngine:
         self.device = CPU if provider == CPU else CUDA
         self.precision = precision
         self.reason = reason
-        make = partial(Graph, bundle, threads=threads, provider=provider, precision=precision)
-        _options(threads)  # the shared pool, before several threads ask for it
-        # ONNX Runtime lets others work while it loads a graph; on a GPU, one at a time.
-        with ThreadPoolExecutor(LOADERS if provider == CPU else 1) as pool:
-            self._graphs = dict(zip(names, pool.map(make, names.values())))
+        self._graphs = {
+            name: Graph(bundle, graph, threads, provider, precision)
+            for name, graph in names.items()
+        }
         self.fuses, self.draws, self.own_latents = graphs.fuses, graphs.draws, graphs.own_latents
         self.noise_dims, self.code_dims = dict(graphs.noise_dims), dict(graphs.code_dims)
 
