@@ -58,6 +58,24 @@ MANIFEST = 'dataset.json'
 BUILD_FILE = 'build.json'
 
 
+RECORDING = 'recording'
+"""Attribute that tells of which recording a row is."""
+
+
+@dataclass(frozen=True)
+class Recording:
+    """
+    One recording of a dataset.
+
+    :param rows: of the dataset, in the order of time, ``int[T]``.
+    :param time_s: when they were, ``float64[T]``.
+    """
+
+    name: str
+    rows: np.ndarray
+    time_s: np.ndarray
+
+
 @dataclass(frozen=True)
 class Dataset:
     """
@@ -68,6 +86,8 @@ class Dataset:
     :param index: which unique value each row shows, ``int[N]``.
     :param present: which modalities were recorded, ``bool[N, M]``.
     :param attributes: per row, such as writer or speaker: names and ``int[N]`` into them.
+    :param time_s: when each row was, on its recording's clock, ``float64[N]``; None for data
+        without time.
     """
 
     names: tuple[str, ...]
@@ -75,6 +95,7 @@ class Dataset:
     index: Mapping[str, np.ndarray]
     present: np.ndarray
     attributes: Mapping[str, tuple[Sequence[str], np.ndarray]] = field(default_factory=dict)
+    time_s: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.present)
@@ -96,7 +117,25 @@ class Dataset:
             index={name: index[rows] for name, index in self.index.items()},
             present=self.present[rows],
             attributes={k: (names, i[rows]) for k, (names, i) in self.attributes.items()},
+            time_s=None if self.time_s is None else self.time_s[rows],
         )
+
+    def recordings(self) -> list[Recording]:
+        """
+        Rows of each recording, in the order of time.
+
+        :raises DataError: if the rows do not tell their recording and time.
+        """
+        if self.time_s is None or RECORDING not in self.attributes:
+            raise DataError('the dataset tells no time of its rows; import its recordings again')
+        names, number = self.attributes[RECORDING]
+        found = []
+        for k, name in enumerate(names):
+            rows = np.flatnonzero(number == k)
+            rows = rows[np.argsort(self.time_s[rows], kind='stable')]
+            if len(rows):
+                found.append(Recording(name, rows, self.time_s[rows]))
+        return found
 
     def shown(self) -> Dataset:
         """Only the values that a row shows; one stays where a modality was never recorded."""
@@ -138,6 +177,8 @@ def save_dataset(path: Path, split: str, dataset: Dataset) -> None:
         arrays[f'index.{name}'] = dataset.index[name].astype(np.int32)
     for name, (_, index) in dataset.attributes.items():
         arrays[f'attribute.{name}'] = index.astype(np.int32)
+    if dataset.time_s is not None:
+        arrays['time_s'] = dataset.time_s.astype(np.float64)
     save_file(arrays, path / f'{split}.safetensors')
     file = path / MANIFEST
     manifest: dict[str, Any] = {'format': FORMAT, 'splits': {}}
@@ -201,6 +242,7 @@ def load_dataset(path: Path, split: str) -> Dataset:
                 name: (names, arrays[f'attribute.{name}'])
                 for name, names in about['attributes'].items()
             },
+            time_s=arrays.get('time_s'),
         )
     except (OSError, SafetensorError, KeyError) as error:
         raise DataError(f'{file}: missing or broken ({error}); build the dataset again') from error
