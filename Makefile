@@ -15,15 +15,17 @@ SOAK_SECONDS ?= 1800
 demo: environment
 	$(BIN)/mm-perception demo $(DEMO)
 
-# First what shares the cores, then what times itself on live topics. Exit code 5: none was chosen.
+# Three lanes: what only computes, what waits for live nodes (a file's tests stay together), and what
+# needs the machine to itself. Exit code 5: none was chosen.
 test: test-environment
-	$(BIN)/python -m pytest -n 2 -m 'not alone' $(PYTEST) || test $$? = 5
+	$(BIN)/python -m pytest -n 2 -m 'not live and not alone' $(PYTEST) || test $$? = 5
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m live $(PYTEST) || test $$? = 5
 	$(BIN)/python -m pytest -m alone $(PYTEST) || test $$? = 5
 
 # Without what trains, soaks or injects faults: at most three minutes on two cores.
 test-fast: test-environment
-	$(BIN)/python -m pytest -n 2 -m 'not slow and not alone' $(PYTEST) || test $$? = 5
-	$(BIN)/python -m pytest -m 'alone and not slow' $(PYTEST) || test $$? = 5
+	$(BIN)/python -m pytest -n 2 -m 'not slow and not live and not alone' $(PYTEST) || test $$? = 5
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'live and not slow' $(PYTEST) || test $$? = 5
 
 bench: train-environment
 	$(BIN)/mm-perception benchmark --json docs/performance.json --markdown docs/performance.md \

@@ -51,28 +51,41 @@ SLOW = (
     'training/test_training.py',
 )
 """Files whose tests carry the marker ``slow``: ``make test-fast`` leaves them out."""
-ALONE = ('lab/test_benchmark_command.py', 'lab/test_demo_command.py', 'launch', 'ros')
-"""Files and folders whose tests carry the marker ``alone``: they time what runs on live topics."""
+LIVE = ('lab/test_demo_command.py', 'launch', 'ros')
+"""
+Files and folders whose tests carry the marker ``live``: nodes run in real time, and the tests wait
+for them; two at a time, each worker in a domain of its own.
+"""
+ALONE = (
+    'lab/test_benchmark_command.py',
+    'ros/test_endurance.py',
+    'ros/test_slow_engine.py',
+    'ros/test_transport.py',
+    'ros/test_two_hosts.py',
+)
+"""Files whose tests carry the marker ``alone``: what they measure needs the machine to itself."""
 IN_COMPANY = (
     'ros/test_bags.py',
     'ros/test_codecs.py',
     'ros/test_fuzz.py',
     'ros/test_live_equals_training.py',
 )
-"""Those of them that do not."""
+"""Files in those folders that need no clock."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what is slow, by file."""
+    """Mark what is slow, and what runs on live topics, by file."""
     here = Path(__file__).parent
-    missing = [n for n in (*SLOW, *ALONE, *IN_COMPANY) if not (here / n).exists()]
+    missing = [n for n in (*SLOW, *LIVE, *ALONE, *IN_COMPANY) if not (here / n).exists()]
     if missing:
         raise pytest.UsageError(f'{__file__}: names what does not exist: {missing}')
     for item in items:
         if under(SLOW, item):
             item.add_marker('slow')
-        if under(ALONE, item) and not under(IN_COMPANY, item):
+        if under(ALONE, item):
             item.add_marker('alone')
+        elif under(LIVE, item) and not under(IN_COMPANY, item):
+            item.add_marker('live')
 
 
 def under(names: tuple[str, ...], item: pytest.Item) -> bool:
