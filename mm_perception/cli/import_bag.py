@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import argparse
-import json
-from dataclasses import asdict
+import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+from mm_perception.cli.importing import add_options, check_rate, import_split
 from mm_perception.errors import DataError
 
 EXAMPLES = """examples:
   mm-perception import-bag --config my_robot.yaml bags/monday bags/tuesday
   mm-perception import-bag --config my_robot.yaml --split test bags/friday
+  mm-perception import-bag --config my_robot.yaml --end 60 bags/the_only_one
+  mm-perception import-bag --config my_robot.yaml --split test --start 61 bags/the_only_one
 
 Bags are recorded with ros2 bag record -o bags/monday TOPIC ...; every topic of the configuration.
 """
@@ -24,48 +27,46 @@ def add_parser(subparsers: Any) -> None:
         'import-bag',
         help='build a dataset from bags of your own robot',
         description='Read bags as the node would have heard them: at every tick, what it would'
-        ' have used of each modality makes a row of the dataset, if anything in it is new. A'
-        ' sensor that was silent, stale, frozen or refused is absent in that row.',
+        ' have used of each modality makes a row of the dataset. A sensor that was silent, stale,'
+        ' frozen or refused is absent in that row.',
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument('bags', nargs='+', type=Path, help='folders that ros2 bag record wrote')
     parser.add_argument(
-        '--config', type=Path, required=True, help='training configuration: modalities, topics'
+        '--start', type=float, default=0.0, help="seconds after each bag's first tick (default: 0)"
     )
-    parser.add_argument('--split', default='train', help='to write (default: %(default)s)')
-    parser.add_argument('--out', type=Path, help='dataset folder (default: that of the config)')
     parser.add_argument(
-        '--rate', type=float, default=10.0, help='ticks per recorded second (default: 10)'
+        '--end', type=float, default=math.inf, help='the same (default: the end of the bag)'
     )
     parser.add_argument('--namespace', default='', help='that relative topics were recorded in')
-    parser.add_argument('--json', type=Path, help='write the counts to this file')
+    add_options(parser)
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Import; returns the exit code."""
-    from rich.console import Console
-    from rich.table import Table
     from tqdm import tqdm
 
     from mm_perception.config import load_training
-    from mm_perception.data.dataset import save_dataset
-    from mm_perception.ros.bag_import import import_bags
+    from mm_perception.ros.bag_import import Bags, import_bags, raw_values
 
-    if args.rate <= 0:
-        raise DataError(f'--rate is {args.rate:g}; give ticks per second, more than 0')
+    check_rate(args.rate)
+    if not 0.0 <= args.start < args.end:
+        raise DataError(
+            f'--start {args.start:g} --end {args.end:g}: leave no time; give seconds since the'
+            " bag's first tick"
+        )
     spec = load_training(args.config)
-    dataset, accounts = import_bags(spec.model, args.bags, args.rate, args.namespace, tqdm.write)
-    out = args.out or Path(spec.dataset)
-    save_dataset(out, args.split, dataset)
-    table = Table('modality', 'messages', 'refused', 'values', 'rows', 'last reason not to use it')
-    for name, account in accounts.items():
-        table.add_row(name, *(str(value) for value in asdict(account).values()))
-    Console().print(table)
-    if args.json is not None:
-        counts = {name: asdict(account) for name, account in accounts.items()}
-        summary = {'rows': len(dataset), 'modalities': counts}
-        args.json.write_text(json.dumps(summary, indent=1) + '\n')
-    print(f'{out}: {len(dataset)} rows in split {args.split}')
-    return 0
+    bags = Bags(args.bags, args.rate, args.namespace, (args.start, args.end))
+    facts: dict[str, Any] = {'bags': bags.recordings()}
+    if (args.start, args.end) != (0.0, math.inf):
+        facts |= {'start_s': args.start, 'end_s': args.end}
+    return import_split(
+        args,
+        spec.model,
+        args.out or Path(spec.dataset),
+        partial(raw_values, spec.model, bags),
+        partial(import_bags, bags=bags, say=tqdm.write),
+        facts,
+    )

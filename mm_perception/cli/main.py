@@ -24,6 +24,10 @@ COMMANDS = {
         'mm_perception.cli.import_bag',
         'build a dataset from bags of your own robot',
     ),
+    'import-lerobot': (
+        'mm_perception.cli.import_lerobot',
+        'build a dataset from a LeRobot dataset',
+    ),
     'build-data': (
         'mm_perception.lab.digits.command',
         'build a dataset from the recordings of the papers',
@@ -57,6 +61,7 @@ COMMANDS = {
 REMEDIES = {
     'sounddevice': 'run pip install ".[microphone]" in the repository',
     **dict.fromkeys(('psutil', 'rich'), 'run pip install ".[demo]" in the repository'),
+    **dict.fromkeys(('av', 'pyarrow'), 'run pip install ".[train,lerobot]" in the repository'),
     **dict.fromkeys(
         ('onnx', 'rosbags', 'tensorboard', 'torch'),
         'run "make train-environment", or pip install ".[train]", in the repository',

@@ -56,6 +56,7 @@ def complete_folder(path: Path, marker: str) -> Iterator[Path]:
 FORMAT = 1
 MANIFEST = 'dataset.json'
 BUILD_FILE = 'build.json'
+PREPROCESSING = 'preprocessing'
 
 
 RECORDING = 'recording'
@@ -80,6 +81,9 @@ class Recording:
 class Dataset:
     """
     Rows of several modalities, any of which may be missing in any row.
+
+    Where rows have a time, a split as it is saved holds the rows of one recording one after the
+    other, in the order of time.
 
     :param names: the modalities, in the order of ``present``.
     :param values: unique values, ``uint8`` (a 255th each) or ``float[U_m, *shape]``.
@@ -169,7 +173,15 @@ def save_dataset(path: Path, split: str, dataset: Dataset) -> None:
     Write one split into a dataset's folder (``SPLIT.safetensors``) and list it.
 
     :param path: the folder; made if it does not exist.
+    :raises DataError: if rows have a time, but are not in its order, recording by recording.
     """
+    if dataset.time_s is not None:
+        rows = [recording.rows for recording in dataset.recordings()]
+        if not np.array_equal(np.concatenate([[], *rows]), np.arange(len(dataset))):
+            raise DataError(
+                f'{path}: rows of split {split} are not in the order of time; sort them, one'
+                ' recording after the other'
+            )
     path.mkdir(parents=True, exist_ok=True)
     arrays = {'present': dataset.present}
     for name in dataset.names:
@@ -180,16 +192,54 @@ def save_dataset(path: Path, split: str, dataset: Dataset) -> None:
     if dataset.time_s is not None:
         arrays['time_s'] = dataset.time_s.astype(np.float64)
     save_file(arrays, path / f'{split}.safetensors')
-    file = path / MANIFEST
-    manifest: dict[str, Any] = {'format': FORMAT, 'splits': {}}
-    if file.is_file():
-        manifest = _manifest(path)
+    manifest = _manifest_or_new(path)
     manifest['splits'][split] = {
         'rows': len(dataset),
         'modalities': list(dataset.names),
         'attributes': {name: list(names) for name, (names, _) in dataset.attributes.items()},
     }
-    file.write_text(json.dumps(manifest, indent=1) + '\n')
+    _write_json(path / MANIFEST, manifest)
+
+
+def save_preprocessing(path: Path, decided: Mapping[str, Mapping[str, Any]]) -> tuple[str, ...]:
+    """
+    Note in a dataset's folder which options of preprocessing its training data decided.
+
+    :param decided: option by option, per modality.
+    :returns: splits that were made with other options: they are no longer listed.
+    """
+    path.mkdir(parents=True, exist_ok=True)
+    manifest = _manifest_or_new(path)
+    plain = json.loads(json.dumps(decided))
+    outdated: tuple[str, ...] = ()
+    if manifest.get(PREPROCESSING, {}) != plain:
+        outdated, manifest['splits'] = tuple(manifest['splits']), {}
+    manifest[PREPROCESSING] = plain
+    _write_json(path / MANIFEST, manifest)
+    return outdated
+
+
+def load_preprocessing(path: Path) -> dict[str, dict[str, Any]]:
+    """
+    Options of preprocessing that a dataset's training data decided, per modality.
+
+    :raises DataError: if it is no dataset.
+    """
+    decided: dict[str, dict[str, Any]] = _manifest(path).get(PREPROCESSING, {})
+    return decided
+
+
+def add_build(path: Path, split: str, **facts: Any) -> None:
+    """
+    Write into a dataset's folder how one of its splits was made; what others say stays.
+
+    :param facts: such as its sources; size and SHA-256 are added.
+    """
+    file = path / BUILD_FILE
+    known = json.loads(file.read_text()).get('splits', {}) if file.is_file() else {}
+    listed = _manifest(path)['splits']
+    facts['rows'] = listed[split]['rows']
+    save_build(path, {k: v for k, v in {**known, split: facts}.items() if k in listed})
 
 
 def save_build(
@@ -207,7 +257,7 @@ def save_build(
         content = (path / f'{split}.safetensors').read_bytes()
         about[split] = {**known, 'sha256': hashlib.sha256(content).hexdigest()}
     summary = {**facts, 'splits': about}
-    (path / BUILD_FILE).write_text(json.dumps(summary, indent=1) + '\n')
+    _write_json(path / BUILD_FILE, summary)
     return summary
 
 
@@ -246,6 +296,20 @@ def load_dataset(path: Path, split: str) -> Dataset:
         )
     except (OSError, SafetensorError, KeyError) as error:
         raise DataError(f'{file}: missing or broken ({error}); build the dataset again') from error
+
+
+def to_bytes(array: np.ndarray) -> np.ndarray:
+    """Levels from 0 to 1 as bytes, ``uint8``; what lies beyond is cut off."""
+    return np.rint(np.clip(array, 0.0, 1.0) * 255.0).astype(np.uint8)
+
+
+def _write_json(file: Path, content: Any) -> None:
+    file.write_text(json.dumps(content, indent=1) + '\n')
+
+
+def _manifest_or_new(path: Path) -> dict[str, Any]:
+    new = {'format': FORMAT, 'splits': {}}
+    return _manifest(path) if (path / MANIFEST).is_file() else new
 
 
 def _manifest(path: Path) -> dict[str, Any]:

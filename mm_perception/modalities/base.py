@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -249,6 +249,20 @@ class Modality(ABC, Generic[Options]):
         :returns: ``uint8[side, side, 3]``, BGR.
         """
         return draw_bars(array, self.labels, side)
+
+    @property
+    def undecided(self) -> tuple[str, ...]:
+        """Options that the configuration leaves to the training data; none of most kinds."""
+        return ()
+
+    def decide(self, raws: Sequence[Any]) -> dict[str, Any]:
+        """
+        Choose the :attr:`undecided` options.
+
+        :param raws: raw values of the training data, at least one.
+        :raises InvalidInput: if nothing can be chosen from them; says why.
+        """
+        return {}
 
     def new_window(self) -> Window:
         """Make the window through which live data of this modality arrives."""

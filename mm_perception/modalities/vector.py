@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from mm_perception.errors import ConfigError, InvalidInput
 from mm_perception.modalities.base import (
@@ -18,19 +21,23 @@ from mm_perception.modalities.base import (
 )
 from mm_perception.spec import ModalitySpec
 
+RARE = 0.001
+MARGIN = 0.5
+
 
 @dataclass(frozen=True)
 class VectorOptions:
     """
     Range of each element in the sensor's unit, mapped to 0..1.
 
-    :param low: value that becomes 0, one per element.
+    :param low: value that becomes 0, one per element; empty, like high: the import of the
+        training data chooses.
     :param high: value that becomes 1, one per element.
     :param names: of the elements, as in ``JointState.name``; may be empty.
     """
 
-    low: tuple[float, ...]
-    high: tuple[float, ...]
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
     names: tuple[str, ...] = ()
 
 
@@ -43,19 +50,49 @@ class VectorModality(Modality[VectorOptions]):
     def __init__(self, spec: ModalitySpec) -> None:
         super().__init__(spec)
         self._low = np.asarray(self.options.low, np.float32)
-        self._span = np.asarray(self.options.high, np.float32) - self._low
-        if self._span.shape != self._low.shape or not (self._span > 0).all():
+        high = np.asarray(self.options.high, np.float32)
+        if high.shape != self._low.shape or not (high > self._low).all():
             raise ConfigError(f'{spec.name}: low and high need one pair low < high per element')
+        self._span = high - self._low
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """One element per number."""
+        """
+        One element per number.
+
+        :raises ConfigError: while the range is undecided.
+        """
+        if self.undecided:
+            raise ConfigError(
+                f'{self.spec.name}: low and high are not known; import the split train, which'
+                ' chooses them, or set them in preprocessing'
+            )
         return self._low.shape
 
     @property
     def labels(self) -> tuple[str, ...]:
         """Names of the elements, where given."""
         return self.options.names
+
+    @property
+    def undecided(self) -> tuple[str, ...]:
+        """The range, where none is configured."""
+        return () if self._low.size else ('low', 'high')
+
+    def decide(self, raws: Sequence[Any]) -> dict[str, Any]:
+        """Choose the range that the training data need: :func:`usual_range`."""
+        sizes = {np.size(raw) for raw in raws}
+        if len(sizes) > 1:
+            raise InvalidInput(
+                f'vectors have {" or ".join(map(str, sorted(sizes)))} elements; pick some with'
+                ' names in preprocessing'
+            )
+        values = np.stack([np.asarray(raw, np.float64) for raw in raws])
+        low, high = usual_range(values[np.isfinite(values).all(axis=1)])
+        return {
+            'low': tuple(float(f'{x:.6g}') for x in low),
+            'high': tuple(float(f'{x:.6g}') for x in high),
+        }
 
     def to_model(self, raw: Array) -> Array:
         """Scaled to 0..1 over the range, clipped: ``float32[n]``."""
@@ -71,3 +108,27 @@ class VectorModality(Modality[VectorOptions]):
     def from_model(self, array: Array) -> Array:
         """Back in the sensor's unit, ``float32[n]``."""
         return np.asarray(array, np.float32) * self._span + self._low
+
+
+def usual_range(values: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """
+    Range of each element with a margin of half of it on either side.
+
+    What lies farther from the middle 99.8 % than these are wide is taken for a glitch. An
+    element that never changes gets the widest range of the others, so that noise on it stays
+    small.
+
+    :param values: ``float[N, n]``, finite.
+    :returns: low and high, ``float[n]``.
+    :raises InvalidInput: if there are no values.
+    """
+    if not len(values):
+        raise InvalidInput('no finite vector to choose the range from')
+    least, most = np.quantile(values, (RARE, 1.0 - RARE), axis=0)
+    low = np.maximum(values.min(axis=0), least - (most - least))
+    high = np.minimum(values.max(axis=0), most + (most - least))
+    span = high - low
+    constant = span <= 1e-6 * np.maximum(1.0, np.abs(high))
+    widest = 1.0 if constant.all() else span[~constant].max()
+    margin = np.where(constant, widest / 2.0, MARGIN * span)
+    return low - margin, high + margin

@@ -2,24 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from rclpy.serialization import deserialize_message
 from rosbags.interfaces import Connection
 from rosbags.rosbag2 import Reader, ReaderError
 from tqdm import tqdm
 
 from mm_perception.data.dataset import Dataset
+from mm_perception.data.rows import Account, Rows
 from mm_perception.errors import DataError
 from mm_perception.fusion.assessment import Assessor
 from mm_perception.fusion.health import Checks, Limits
-from mm_perception.fusion.streams import Stream
-from mm_perception.modalities import Modality, build_modality
-from mm_perception.modalities.base import Array
+from mm_perception.fusion.streams import Reading, Stream
+from mm_perception.modalities import build_modality
 from mm_perception.ros.codecs import InputCodec, input_codec, stamp_of
 from mm_perception.spec import ModelSpec
 
@@ -89,99 +89,66 @@ def _find(
 SAME_CLOCK_S = 10.0
 GAP_NS = 60_000_000_000
 CHECKS = Checks(agreement=False)
+WHOLE = (0.0, math.inf)
+Say = Callable[[str], None]
 
 
-@dataclass
-class Account:
+def _silent(text: str) -> None:
+    pass
+
+
+@dataclass(frozen=True)
+class Tick:
     """
-    What became of one modality's messages.
+    What the node would look at once.
 
-    :param messages: in the bags, and how many of these were ``refused``.
-    :param values: different ones that rows show.
-    :param rows: that have it.
-    :param reason: why it was not used last, empty if it always was.
+    :param now_ns: on the bag's clock.
+    :param time_s: since the bag's first tick.
+    :param readings: of every modality.
     """
 
-    messages: int = 0
-    refused: int = 0
-    values: int = 0
-    rows: int = 0
-    reason: str = ''
-
-
-@dataclass
-class _Rows:
-    """Gathers values and the rows that show them."""
-
-    names: tuple[str, ...]
-    values: dict[str, list[Array]] = field(default_factory=dict)
-    shown: list[dict[str, int]] = field(default_factory=list)
-    bag: list[int] = field(default_factory=list)
-
-    def add(self, observed: Mapping[str, Array], bag: int) -> bool:
-        """Add a row if it shows anything new; the same array is the same value."""
-        for name, array in observed.items():
-            known = self.values.setdefault(name, [])
-            if not known or known[-1] is not array:
-                known.append(array)
-        row = {name: len(self.values[name]) - 1 for name in self.names if name in observed}
-        if not row or (self.shown and self.bag[-1] == bag and row == self.shown[-1]):
-            return False
-        self.shown.append(row)
-        self.bag.append(bag)
-        return True
-
-    def dataset(self, kinds: Mapping[str, Modality[Any]], bags: Sequence[Path]) -> Dataset:
-        """All rows, with the values that any of them shows."""
-        nothing = {name: [np.zeros(kinds[name].shape, np.float32)] for name in self.names}
-        values = {name: np.stack(v) for name, v in (nothing | self.values).items()}
-        index = {n: np.array([row.get(n, 0) for row in self.shown]) for n in self.names}
-        present = np.array([[name in row for name in self.names] for row in self.shown])
-        recording = ([bag.name for bag in bags], np.array(self.bag))
-        return Dataset(self.names, values, index, present, {'recording': recording}).shown()
+    now_ns: int
+    time_s: float
+    readings: dict[str, Reading]
 
 
 class _Player:
     """
-    One bag, played to the input side of the node.
+    Bags, played to the input side of the node.
 
-    :param topics: per modality, as they are in bags.
+    :param namespace: that relative topics were recorded in.
     """
 
-    def __init__(
-        self,
-        spec: ModelSpec,
-        kinds: Mapping[str, Modality[Any]],
-        codecs: Mapping[str, InputCodec],
-        topics: Mapping[str, str],
-        rows: _Rows,
-        accounts: Mapping[str, Account],
-    ) -> None:
-        self._kinds, self._codecs, self._topics = kinds, codecs, topics
-        self._rows, self._accounts = rows, accounts
-        self._streams = {name: Stream(kinds[name]) for name in spec.names}
-        self._limits = {m.name: Limits(max_age_s=m.max_age_s) for m in spec.modalities}
-        self._assessor = Assessor(kinds, {})
+    def __init__(self, spec: ModelSpec, namespace: str) -> None:
+        self.kinds = {m.name: build_modality(m) for m in spec.modalities}
+        self.topics = {m.name: resolve(m.topic or m.name, namespace) for m in spec.modalities}
+        self.limits = {m.name: Limits(max_age_s=m.max_age_s) for m in spec.modalities}
+        self.accounts = {name: Account() for name in spec.names}
+        self._codecs = {m.name: input_codec(m.kind, m.message) for m in spec.modalities}
+        self._streams: dict[str, Stream] = {}
 
-    def play(self, path: Path, number: int, period_ns: int, say: Callable[[str], None]) -> None:
-        """Take every message in its order, and a row at every tick."""
+    def play(self, path: Path, rate_hz: float, say: Say) -> Iterator[Tick]:
+        """Take every message of a bag in its order; yields the ticks in between."""
+        self._streams = {name: Stream(kind) for name, kind in self.kinds.items()}  # no past
+        period_ns = round(1e9 / rate_hz)
         own_ns = self._own_time_ns(path, say)
-        now_ns, tick_ns = own_ns, None
+        now_ns, first_ns, tick_ns = own_ns, None, 0
         for name, receipt_ns, message in self._read(path):
             now_ns = max(now_ns, stamp_ns_of(message)) if own_ns else receipt_ns
-            tick_ns = now_ns + period_ns if tick_ns is None else tick_ns
+            if first_ns is None:
+                first_ns = tick_ns = now_ns + period_ns
             if now_ns - tick_ns > GAP_NS:
-                self._tick(tick_ns, number)
+                yield self._tick(tick_ns, first_ns)
                 tick_ns = now_ns
             while tick_ns <= now_ns:
-                self._tick(tick_ns, number)
+                yield self._tick(tick_ns, first_ns)
                 tick_ns += period_ns
-            self._accounts[name].messages += 1
+            self.accounts[name].messages += 1
             self._take(name, message, now_ns)
-        if tick_ns is not None:
-            self._tick(tick_ns, number)
+        if first_ns is not None:
+            yield self._tick(tick_ns, first_ns)
 
-    def _own_time_ns(self, path: Path, say: Callable[[str], None]) -> int:
+    def _own_time_ns(self, path: Path, say: Say) -> int:
         """First stamp of a bag whose stamps are of another clock than its recorder; else 0."""
         for _, receipt_ns, message in self._read(path):
             stamp_ns = stamp_ns_of(message)
@@ -198,82 +165,122 @@ class _Player:
 
     def _read(self, path: Path) -> Iterator[tuple[str, int, Any]]:
         """Modality, time of receipt (ns) and message, of all that can be read."""
-        for name, receipt_ns, data in read_messages(path, self._topics, self._codecs):
+        for name, receipt_ns, data in read_messages(path, self.topics, self._codecs):
             try:
                 message = deserialize_message(data, self._codecs[name].message_type)
             except RuntimeError as error:
-                self._refuse(name, str(error))
+                self.accounts[name].refuse(str(error))
             else:
                 yield name, receipt_ns, message
 
     def _take(self, name: str, message: Any, now_ns: int) -> None:
         stream = self._streams[name]
         try:
-            raw, stamp_ns = self._codecs[name].decode(message, now_ns, self._kinds[name])
+            raw, stamp_ns = self._codecs[name].decode(message, now_ns, self.kinds[name])
         except Exception as error:  # noqa: BLE001 - what cannot be read is counted
             taken = stream.refuse(error, now_ns)
         else:
-            taken = stream.take(raw, stamp_ns, now_ns, self._limits[name])
+            taken = stream.take(raw, stamp_ns, now_ns, self.limits[name])
         if taken.refused:
-            self._refuse(name, taken.refused)
+            self.accounts[name].refuse(taken.refused)
 
-    def _tick(self, now_ns: int, bag: int) -> None:
+    def _tick(self, now_ns: int, first_ns: int) -> Tick:
         for stream in self._streams.values():
             stream.advance(now_ns)
         readings = {name: stream.snapshot() for name, stream in self._streams.items()}
-        found = self._assessor.assess(readings, self._limits, CHECKS, now_ns)
-        added = self._rows.add(found.observed, bag)
-        for name, verdict in found.verdicts.items():
-            self._accounts[name].rows += added and name in found.observed
-            self._accounts[name].reason = verdict.reason or self._accounts[name].reason
+        return Tick(now_ns, (now_ns - first_ns) * 1e-9, readings)
 
-    def _refuse(self, name: str, reason: str) -> None:
-        self._accounts[name].refused += 1
-        self._accounts[name].reason = reason
+
+@dataclass(frozen=True)
+class Bags:
+    """
+    Bags to read, and how.
+
+    :param paths: folders that ``ros2 bag record`` wrote.
+    :param rate_hz: ticks per second of recorded time.
+    :param namespace: that relative topics were recorded in.
+    :param span_s: from when to when each bag is used, in seconds since its first tick.
+    """
+
+    paths: Sequence[Path]
+    rate_hz: float = 10.0
+    namespace: str = ''
+    span_s: tuple[float, float] = WHOLE
+
+    def ticks(self, player: _Player, say: Say) -> Iterator[tuple[int, Tick]]:
+        """Number of the bag, and tick, of all in the span."""
+        begin_s, end_s = self.span_s
+        for number, path in enumerate(self.paths):
+            for tick in player.play(path, self.rate_hz, say):
+                if begin_s <= tick.time_s < end_s:
+                    yield number, tick
+
+    def recordings(self) -> list[str]:
+        """Names of the recordings: those of the bags' folders, the whole path if two agree."""
+        names = [path.name for path in self.paths]
+        return [p.name if names.count(p.name) == 1 else p.as_posix() for p in self.paths]
+
+
+def raw_values(spec: ModelSpec, bags: Bags, names: Sequence[str]) -> dict[str, list[Any]]:
+    """
+    Raw values of some modalities that bags show at their ticks.
+
+    :raises DataError: as :func:`import_bags`.
+    """
+    chosen = replace(spec, modalities=tuple(m for m in spec.modalities if m.name in names))
+    player = _Player(chosen, bags.namespace)
+    found: dict[str, list[Any]] = {name: [] for name in names}
+    for _, tick in bags.ticks(player, _silent):
+        for name, reading in tick.readings.items():
+            raw = None if reading.value is None else reading.value.raw
+            if raw is not None and (not found[name] or found[name][-1] is not raw):
+                found[name].append(raw)
+    for name in names:
+        if not found[name]:
+            raise DataError(_nothing_usable(bags.paths, player, [name]))
+    return found
 
 
 def import_bags(
-    spec: ModelSpec,
-    bags: Sequence[Path],
-    rate_hz: float = 10.0,
-    namespace: str = '',
-    say: Callable[[str], None] = lambda text: None,
+    spec: ModelSpec, bags: Bags, say: Say = _silent
 ) -> tuple[Dataset, dict[str, Account]]:
     """
     Read bags as the node would have heard them.
 
     At every tick the modalities are judged by the rules of the node; what it would have used
-    makes a row, if anything in it is new. Values pass through the transforms of the node.
+    makes a row. A tick at which nothing can be used makes none. Values pass through the
+    transforms of the node.
 
     :param spec: modalities with their topics, message types and ``max_age_s``.
-    :param bags: folders that ``ros2 bag record`` wrote; rows tell theirs by the attribute
-        ``recording``.
-    :param rate_hz: ticks per second of recorded time.
-    :param namespace: that relative topics were recorded in.
     :param say: takes what is worth a line.
-    :returns: the rows, and per modality what became of its messages.
+    :returns: the rows, which tell their bag by the attribute ``recording`` and their time since
+        its first tick; and per modality what became of its messages.
     :raises DataError: if a bag cannot be read, a topic is of another type, or no row results.
     :raises ConfigError: if no such modality can come in such a message.
     """
-    kinds = {m.name: build_modality(m) for m in spec.modalities}
-    codecs = {m.name: input_codec(m.kind, m.message) for m in spec.modalities}
-    topics = {m.name: resolve(m.topic or m.name, namespace) for m in spec.modalities}
-    accounts = {name: Account() for name in spec.names}
-    rows = _Rows(spec.names)
-    for number, path in enumerate(bags):  # each begins without a past
-        player = _Player(spec, kinds, codecs, topics, rows, accounts)
-        player.play(path, number, round(1e9 / rate_hz), say)
-    for name, account in accounts.items():
-        if not account.messages:
-            account.reason = f'no messages on {topics[name]}'
+    player = _Player(spec, bags.namespace)
+    assessors = [Assessor(player.kinds, {}) for _ in bags.paths]  # each begins without a past
+    rows = Rows(spec.names)
+    for number, tick in bags.ticks(player, say):
+        found = assessors[number].assess(tick.readings, player.limits, CHECKS, tick.now_ns)
+        rows.add(found.observed, number, tick.time_s)
+        for name, verdict in found.verdicts.items():
+            account = player.accounts[name]
+            account.reason = verdict.reason or account.reason
     if not rows.shown:
-        raise DataError(_nothing_usable(bags, accounts))
-    dataset = rows.dataset(kinds, bags)
-    for name, account in accounts.items():
-        account.values = len(dataset.values[name]) if account.rows else 0
-    return dataset, accounts
+        raise DataError(_nothing_usable(bags.paths, player, spec.names))
+    for name, account in player.accounts.items():
+        if not account.messages:
+            account.reason = _no_messages(player, name)
+    return rows.dataset(player.kinds, bags.recordings(), player.accounts), player.accounts
 
 
-def _nothing_usable(bags: Sequence[Path], accounts: Mapping[str, Account]) -> str:
-    reasons = '; '.join(f'{name}: {account.reason}' for name, account in accounts.items())
+def _no_messages(player: _Player, name: str) -> str:
+    return f'no messages on {player.topics[name]}'
+
+
+def _nothing_usable(bags: Sequence[Path], player: _Player, names: Sequence[str]) -> str:
+    reasons = '; '.join(
+        f'{name}: {player.accounts[name].reason or _no_messages(player, name)}' for name in names
+    )
     return f'{", ".join(map(str, bags))}: nothing in it can be used ({reasons})'

@@ -18,6 +18,7 @@ from torch import nn
 
 from mm_perception.bundle import Bundle, save_bundle
 from mm_perception.data.dataset import Dataset
+from mm_perception.data.preprocessing import decided
 from mm_perception.engines.export import with_graphs
 from mm_perception.engines.torch_classifiers import TorchClassifiers
 from mm_perception.errors import ConfigError, EngineUnavailable
@@ -106,7 +107,10 @@ def train(run: Run, out: Path, command: str) -> Bundle:
     :param out: the bundle's folder.
     :param command: as typed, for the model card.
     :raises ConfigError: if dataset and configuration do not fit.
+    :raises DataError: if the configuration leaves to the dataset what it does not know.
     """
+    model_spec = decided(run.spec.model, Path(run.spec.dataset))
+    run = replace(run, spec=replace(run.spec, model=model_spec))
     train_model = _train_apart if trains_apart(run.spec) else _train_jointly
     dataset = load_split(run.spec, 'train')
     source = run.source(dataset)

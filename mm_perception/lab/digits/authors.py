@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from mm_perception.data.dataset import MANIFEST, Dataset, complete_folder, save_dataset
+from mm_perception.data.dataset import MANIFEST, Dataset, complete_folder, save_dataset, to_bytes
 from mm_perception.errors import DataError
-from mm_perception.lab.digits.mhd import NAMES, to_bytes
+from mm_perception.lab.digits.mhd import NAMES
 from mm_perception.lab.digits.pen import DIGITS
 
 SPLITS = ('train', 'test')

@@ -12,7 +12,14 @@ import numpy as np
 from tqdm import tqdm
 
 from mm_perception.config import load_training
-from mm_perception.data.dataset import MANIFEST, Dataset, complete_folder, save_build, save_dataset
+from mm_perception.data.dataset import (
+    MANIFEST,
+    Dataset,
+    complete_folder,
+    save_build,
+    save_dataset,
+    to_bytes,
+)
 from mm_perception.errors import DataError
 from mm_perception.lab.digits.handwriting import StrokeSampler, fit_handwriting, in_turn
 from mm_perception.lab.digits.pen import DIGITS, PenDigit, load_pen_digits, render_stroke
@@ -143,11 +150,6 @@ def pair_by_label(strokes: Part, sounds: Part, rng: np.random.Generator) -> Data
             'speaker': (speakers.tolist(), speaker[chosen[order]]),
         },
     )
-
-
-def to_bytes(array: np.ndarray) -> np.ndarray:
-    """Levels from 0 to 1 as bytes, ``uint8``; what lies beyond is cut off."""
-    return np.rint(np.clip(array, 0.0, 1.0) * 255.0).astype(np.uint8)
 
 
 VALIDATION_SPEAKER_SIZE = 500

@@ -1,0 +1,401 @@
+"""LeRobot datasets (versions 2.0, 2.1 and 3.0) to rows of a dataset, without lerobot itself."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pyarrow.parquet as parquet
+from numpy.typing import NDArray
+from pyarrow import ArrowException, Table
+from tqdm import tqdm
+
+from mm_perception.data.dataset import Dataset, to_bytes
+from mm_perception.data.frames import read_frames
+from mm_perception.data.rows import Account, Rows
+from mm_perception.errors import ConfigError, DataError, InvalidInput
+from mm_perception.modalities import Modality, build_modality
+from mm_perception.spec import ModelSpec
+
+VERSIONS = ('v2.0', 'v2.1', 'v3.0')
+NUMBERS = ('float', 'int', 'uint', 'bool')
+PICTURES = ('video', 'image')
+READABLE = {'image': PICTURES, 'vector': NUMBERS, 'symbol': ('string',)}
+Say = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Feature:
+    """
+    What a LeRobot dataset recorded, and how a modality takes it.
+
+    :param dtype: such as ``float32``, ``video``, ``image``, ``string``.
+    :param elements: of a vector that the modality takes; empty for all.
+    """
+
+    name: str
+    dtype: str
+    elements: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class LeRobot:
+    """
+    A LeRobot dataset: what ``meta`` says of it.
+
+    :param info: ``meta/info.json``.
+    :param episodes: by number, what ``meta`` says of each.
+    """
+
+    path: Path
+    info: Mapping[str, Any]
+    episodes: Mapping[int, Mapping[str, Any]] = field(repr=False)
+
+    @property
+    def fps(self) -> float:
+        """Frames per second."""
+        return float(self.info['fps'])
+
+    def data_file(self, episode: int) -> Path:
+        """Parquet file that holds an episode's numbers."""
+        return self._file('data_path', 'data', episode)
+
+    def video_file(self, feature: str, episode: int) -> Path:
+        """Video that holds an episode's frames of a camera."""
+        return self._file('video_path', f'videos/{feature}', episode, video_key=feature)
+
+    def video_begin_s(self, feature: str, episode: int) -> float:
+        """When an episode begins in its video."""
+        return float(self.episodes[episode].get(f'videos/{feature}/from_timestamp') or 0.0)
+
+    def _file(self, template: str, prefix: str, episode: int, **more: str) -> Path:
+        about = self.episodes[episode]
+        try:
+            return self.path / str(self.info[template]).format(
+                episode_index=episode,
+                episode_chunk=episode // int(self.info.get('chunks_size', 1000)),
+                chunk_index=about.get(f'{prefix}/chunk_index'),
+                file_index=about.get(f'{prefix}/file_index'),
+                **more,
+            )
+        except (KeyError, TypeError, ValueError) as error:
+            raise DataError(
+                f'{self.path}: meta does not tell the files of episode {episode} ({template}:'
+                f' {error}); load it with lerobot once, or convert it anew'
+            ) from error
+
+
+def open_lerobot(path: Path) -> LeRobot:
+    """
+    Read what ``meta`` says of a LeRobot dataset.
+
+    :raises DataError: if it is none, is broken, or of another version.
+    """
+    file = path / 'meta' / 'info.json'
+    try:
+        info = json.loads(file.read_text())
+        version, _ = str(info['codebase_version']), float(info['fps'])
+        info['features'].items()
+    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        raise DataError(
+            f'{file}: missing or broken ({error}); give the folder of a LeRobot dataset'
+        ) from error
+    if version not in VERSIONS:
+        raise DataError(
+            f'{path}: is of version {version}; {", ".join(VERSIONS)} can be read: convert it with'
+            ' lerobot'
+        )
+    return LeRobot(path, info, _episodes(path, version))
+
+
+def _episodes(path: Path, version: str) -> dict[int, dict[str, Any]]:
+    if version == 'v3.0':
+        found = []
+        for file in sorted((path / 'meta' / 'episodes').glob('*/*.parquet')):
+            columns = [c for c in _schema(file) if not c.startswith('stats/')]
+            found += _table(file, tuple(columns)).to_pylist()
+    else:
+        file = path / 'meta' / 'episodes.jsonl'
+        try:
+            found = [json.loads(line) for line in file.read_text().splitlines() if line.strip()]
+        except (OSError, ValueError) as error:
+            raise DataError(f'{file}: missing or broken ({error}); copy it again') from error
+    try:
+        episodes = {int(about['episode_index']): about for about in found}
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f'{path}: meta lists an episode without its number ({error})') from error
+    if not episodes:
+        raise DataError(f'{path}: meta lists no episodes; copy meta/episodes again')
+    return dict(sorted(episodes.items()))
+
+
+def _schema(file: Path) -> list[str]:
+    try:
+        return list(parquet.read_schema(file).names)
+    except (OSError, ArrowException) as error:
+        raise DataError(f'{file}: not readable parquet ({_line(error)}); copy it again') from error
+
+
+@lru_cache(maxsize=1)
+def _table(file: Path, columns: tuple[str, ...]) -> Table:
+    """Columns of a file; the last one is kept, since an episode may share it with the next."""
+    missing = [column for column in columns if column not in _schema(file)]
+    if missing:
+        raise DataError(f'{file}: has no column {missing[0]}; copy it again')
+    try:
+        return parquet.read_table(file, columns=list(columns))
+    except (OSError, ArrowException) as error:
+        raise DataError(f'{file}: not readable parquet ({_line(error)}); copy it again') from error
+
+
+def _line(error: Exception) -> str:
+    return ' '.join(str(error).split())[:200]
+
+
+def find_features(spec: ModelSpec, source: LeRobot) -> dict[str, Feature]:
+    """
+    Find the feature of every modality: the one that its topic names.
+
+    As in ROS, ``/`` may stand where the feature has a dot.
+
+    :raises ConfigError: if there is none, or it is nothing for that kind.
+    """
+    found = {}
+    for modality in spec.modalities:
+        key = (modality.topic or modality.name).strip('/').replace('/', '.')
+        known = {name.replace('/', '.'): name for name in source.info['features']}
+        if key not in known:
+            raise ConfigError(
+                f'{modality.name}: {source.path} has no feature {key}; it has'
+                f' {", ".join(source.info["features"])}; set topic in the configuration'
+            )
+        about = source.info['features'][known[key]]
+        dtype = str(about.get('dtype'))
+        if not dtype.startswith(READABLE.get(modality.kind, ())):
+            raise ConfigError(
+                f'{modality.name}: {key} holds {dtype}, which kind {modality.kind} cannot take;'
+                ' pictures are for image, numbers for vector, strings for symbol'
+            )
+        labels = build_modality(modality).labels if dtype.startswith(NUMBERS) else ()
+        elements = _elements(modality.name, key, about, labels)
+        found[modality.name] = Feature(known[key], dtype, elements)
+    return found
+
+
+def _elements(
+    modality: str, feature: str, about: Mapping[str, Any], wanted: Sequence[str]
+) -> tuple[int, ...]:
+    """Positions of the elements that have these names, or these numbers."""
+    names = list(_flat(about.get('names')))
+    size = int(np.prod(about.get('shape', ())))
+    place = {str(k): k for k in range(size)}
+    if len(names) == size:
+        place |= {name: k for k, name in enumerate(names)}
+    missing = [name for name in wanted if name not in place]
+    if missing:
+        known = ', '.join(names) if len(names) == size else f'0 to {size - 1}'
+        raise ConfigError(
+            f'{modality}: {feature} has no element {missing[0]}; it has {known}; set names in'
+            ' preprocessing'
+        )
+    return tuple(place[name] for name in wanted)
+
+
+def _flat(names: Any) -> Iterator[str]:
+    """Names of elements: a list, or lists in a list or by group."""
+    if isinstance(names, str):
+        yield names
+    else:
+        for part in (names.values() if isinstance(names, Mapping) else names) or ():
+            yield from _flat(part)
+
+
+@dataclass(frozen=True)
+class Frames:
+    """
+    The frames of one episode that become rows.
+
+    :param rows: of the episode's file.
+    :param time_s: since the episode's first frame, ``float64[T]``.
+    :param stamp_s: the same as the file has them.
+    """
+
+    episode: int
+    rows: NDArray[np.int64]
+    time_s: NDArray[np.float64]
+    stamp_s: NDArray[np.float64]
+
+
+class Episodes:
+    """
+    Episodes of a LeRobot dataset at a rate.
+
+    :param numbers: of the episodes; empty for all that have a data file.
+    :raises DataError: if one of them is not there, or the rate is above that of the dataset.
+    :raises ConfigError: if a modality finds no feature.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        path: Path,
+        numbers: Sequence[int] = (),
+        rate_hz: float = 10.0,
+        say: Say = lambda text: None,
+    ) -> None:
+        self.source = open_lerobot(path)
+        if rate_hz > self.source.fps * 1.001:
+            raise DataError(
+                f'--rate is {rate_hz:g}; {path} has {self.source.fps:g} frames per second'
+            )
+        self.rate_hz = rate_hz
+        self._spec, self._say = spec, say
+        self._features = find_features(spec, self.source)
+        self.numbers = self._there(numbers)
+
+    def _there(self, numbers: Sequence[int]) -> tuple[int, ...]:
+        known = self.source.episodes
+        unknown = [n for n in numbers if n not in known]
+        if unknown:
+            raise DataError(
+                f'{self.source.path}: has no episode {unknown[0]}; it has {min(known)} to'
+                f' {max(known)}'
+            )
+        chosen = tuple(numbers or known)
+        found = tuple(n for n in chosen if self.source.data_file(n).is_file())
+        absent = sorted(set(chosen) - set(found))
+        if absent and (numbers or not found):
+            raise DataError(
+                f'{self.source.data_file(absent[0])}: missing; copy it, or choose other --episodes'
+            )
+        if absent:
+            self._say(
+                f'{self.source.path}: {len(absent)} of {len(chosen)} episodes have no data file'
+                ' and are left out'
+            )
+        return found
+
+    def raw_values(self, names: Sequence[str]) -> dict[str, list[Any]]:
+        """
+        Raw values of some modalities.
+
+        :raises DataError: if a file is broken.
+        """
+        found: dict[str, list[Any]] = {name: [] for name in names}
+        for episode in self.numbers:
+            frames = self._frames(episode)
+            for name in names:
+                found[name] += [raw for _, raw in self._raws(self._features[name], frames)]
+        return found
+
+    def read(self, spec: ModelSpec) -> tuple[Dataset, dict[str, Account]]:
+        """
+        Turn the episodes into rows; each is a recording.
+
+        :param spec: with all preprocessing decided.
+        :returns: the rows, and per modality what became of its frames.
+        :raises DataError: if a file is broken.
+        """
+        kinds = {m.name: build_modality(m) for m in spec.modalities}
+        accounts = {name: Account() for name in spec.names}
+        rows = Rows(spec.names)
+        absent = dict.fromkeys(spec.names, 0)
+        for number, episode in enumerate(
+            tqdm(self.numbers, desc=self.source.path.name, unit='episode', leave=False)
+        ):
+            frames = self._frames(episode)
+            observed: list[dict[str, NDArray[Any]]] = [{} for _ in frames.rows]
+            for name, kind in kinds.items():
+                before = accounts[name].messages
+                for k, array in self._arrays(name, kind, frames, accounts[name]):
+                    observed[k][name] = array
+                absent[name] += accounts[name].messages == before
+            for row, time_s in zip(observed, frames.time_s, strict=True):
+                rows.add(row, number, float(time_s))
+        if not rows.shown:
+            reasons = '; '.join(f'{n}: {a.reason or "absent"}' for n, a in accounts.items())
+            raise DataError(f'{self.source.path}: nothing in it can be used ({reasons})')
+        for name, count in absent.items():
+            if count:
+                self._say(
+                    f'{name}: {count} of {len(self.numbers)} episodes have no'
+                    f' {self._features[name].name}; their rows lack it'
+                )
+        recordings = [f'episode_{episode:06d}' for episode in self.numbers]
+        return rows.dataset(kinds, recordings, accounts), accounts
+
+    def _frames(self, episode: int) -> Frames:
+        """Of every tick the nearest frame."""
+        table = self._table(episode)
+        rows = np.flatnonzero(table['episode_index'].to_numpy() == episode)
+        stamp_s = table['timestamp'].to_numpy()[rows].astype(np.float64)
+        if not len(rows) or not (np.diff(stamp_s) > 0).all():
+            raise DataError(
+                f'{self.source.data_file(episode)}: episode {episode} is empty or its timestamps'
+                ' do not grow; record or convert it again'
+            )
+        time_s = stamp_s - stamp_s[0]
+        ticks = np.arange(int(time_s[-1] * self.rate_hz + 0.5) + 1) / self.rate_hz
+        after = np.clip(np.searchsorted(time_s, ticks), 1, max(1, len(rows) - 1))
+        after = np.minimum(after, len(rows) - 1)
+        before = np.maximum(after - 1, 0)
+        nearest = np.where(ticks - time_s[before] < time_s[after] - ticks, before, after)
+        nearest = np.unique(nearest)
+        return Frames(episode, rows[nearest], time_s[nearest], stamp_s[nearest])
+
+    def _table(self, episode: int) -> Table:
+        columns = {f.name for f in self._features.values() if f.dtype != 'video'}
+        return _table(
+            self.source.data_file(episode), ('episode_index', 'timestamp', *sorted(columns))
+        )
+
+    def _raws(self, feature: Feature, frames: Frames) -> Iterator[tuple[int, Any]]:
+        """Which of the frames, and the raw value that it has."""
+        if feature.dtype == 'video':
+            yield from self._pictures(feature, frames)
+            return
+        column = self._table(frames.episode)[feature.name].take(frames.rows).to_pylist()
+        if feature.dtype == 'image':
+            for k, stored in enumerate(column):
+                yield k, _picture(stored)
+        elif feature.dtype == 'string':
+            yield from enumerate(column)
+        else:
+            for k, numbers in enumerate(column):
+                vector = np.asarray(numbers, np.float32).reshape(-1)
+                yield k, vector[list(feature.elements)] if feature.elements else vector
+
+    def _pictures(self, feature: Feature, frames: Frames) -> Iterator[tuple[int, NDArray[Any]]]:
+        file = self.source.video_file(feature.name, frames.episode)
+        if file.is_file():
+            begin_s = self.source.video_begin_s(feature.name, frames.episode)
+            yield from read_frames(file, begin_s + frames.stamp_s, 1.0 / self.source.fps)
+
+    def _arrays(
+        self, name: str, kind: Modality[Any], frames: Frames, account: Account
+    ) -> Iterator[tuple[int, NDArray[Any]]]:
+        """Which of the frames, and its array; pictures of 8 bits stay bytes."""
+        feature = self._features[name]
+        for k, raw in self._raws(feature, frames):
+            account.messages += 1
+            try:
+                array = kind.to_model(raw)
+            except InvalidInput as error:
+                account.refuse(str(error))
+            else:
+                yield k, to_bytes(array) if feature.dtype in PICTURES else array
+
+
+def _picture(stored: Any) -> NDArray[Any]:
+    """Decode a picture that lies in a parquet file; RGB."""
+    content = (stored or {}).get('bytes') or b''
+    bgr = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
+    if bgr is None:
+        return np.empty((0, 0, 3), np.uint8)  # refused as what it is
+    return np.asarray(cv2.cvtColor(bgr, cv2.COLOR_BGR2RGB))
