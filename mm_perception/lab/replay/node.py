@@ -183,7 +183,7 @@ class ReplayNode(Node):
 
 def main(args: list[str] | None = None) -> int:
     """Run the node in a process of its own."""
-    return run_node(ReplayNode, lambda node: True, args)
+    return run_node(ReplayNode, args=args)
 
 
 if __name__ == '__main__':
