@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import gc
-import os
 import signal
 import sys
 import threading
@@ -21,7 +20,7 @@ from rclpy.node import Node
 from rclpy.service import Service
 from rclpy.task import Future
 
-from mm_perception.errors import ConfigError, MMPerceptionError
+from mm_perception.errors import UNUSABLE, ConfigError, MMPerceptionError
 from mm_perception.ros import shared_memory
 
 
@@ -49,8 +48,6 @@ FAILURE = TransitionCallbackReturn.FAILURE
 ERROR = TransitionCallbackReturn.ERROR
 WAKE_S = 0.5
 FAILED = 1
-UNUSABLE = os.EX_CONFIG
-"""Exit code of a node that cannot work as it is set: starting it again would not help."""
 
 
 class ManagedNode(LifecycleNode):

@@ -1,11 +1,11 @@
 """The demonstration's nodes as processes."""
 
-import os
 import socket
 import time
 
 import pytest
 
+from mm_perception.errors import UNUSABLE
 from mm_perception.lab.harness import processes
 from mm_perception.lab.harness.processes import NodeFailed, NodeProcess, free_domain
 
@@ -29,7 +29,7 @@ def test_node_that_fails_is_quoted(tmp_path):
         while time.monotonic() < end_s:
             node.check()
             time.sleep(0.05)
-    assert node.stop() == os.EX_CONFIG
+    assert node.stop() == UNUSABLE
 
 
 def test_node_tells_its_memory_and_its_work(tmp_path):

@@ -19,6 +19,7 @@ from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from mm_perception.bundle import Bundle
+from mm_perception.errors import UNUSABLE
 from mm_perception.modalities import Motion
 from mm_perception.ros.cmi.parameters import NODE_SPECS, modality_specs
 from mm_perception.ros.codecs import (
@@ -28,7 +29,7 @@ from mm_perception.ros.codecs import (
     read_table,
     trajectory_message,
 )
-from mm_perception.ros.lifecycle import EXECUTORS, UNUSABLE
+from mm_perception.ros.lifecycle import EXECUTORS
 from tests.helpers.robot import SENSORS, NodeProcess, Robot, robots
 from tests.helpers.small_bundle import MAX_AGE_S
 
