@@ -36,6 +36,8 @@ def describe(row: ParameterSpec, default: str = '') -> str:
         facts.append(' to '.join(f'{bound:,.10g}' for bound in row.span))
     if row.read_only:
         facts.append('start')
+    if row.structural:
+        facts.append('unconfigured')
     kind = 'Any of' if row.several else 'One of'
     choices = ', '.join(f'`{choice}`' for choice in row.choices)
     escaped = row.description.replace('<', r'\<')  # else Markdown takes it for a tag

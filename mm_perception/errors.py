@@ -6,6 +6,11 @@ Every message is one line that says what is wrong, where, and what to do.
 
 from __future__ import annotations
 
+import os
+
+UNUSABLE = os.EX_CONFIG
+"""Exit code of a node that cannot work as it is set: starting it again would not help."""
+
 
 class MMPerceptionError(Exception):
     """Base of all errors that are the user's to mend; shown without a traceback."""

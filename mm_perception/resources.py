@@ -33,6 +33,12 @@ def prefixes() -> list[Path]:
     return [Path(prefix) for prefix in [*known, sys.prefix] if prefix]
 
 
+def is_installed(package: str) -> bool:
+    """Whether ROS finds a package of that name."""
+    marker = Path('share/ament_index/resource_index/packages') / package
+    return any((prefix / marker).is_file() for prefix in prefixes())
+
+
 SHARED_MEMORY = 'shm'
 NONE = 'none'
 # Fast DDS 2 (up to Jazzy) reads only the old name; with Fast DDS 3 (from Kilted on) ROS 2 still

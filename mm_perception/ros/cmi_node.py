@@ -128,10 +128,14 @@ class CmiNode(ManagedNode):
 
     def setup(self, undo: ExitStack) -> None:
         """Load and warm up the model, subscribe and advertise."""
+        undo.callback(setattr, self.parameters, 'fixed', False)
+        undo.callback(setattr, self, '_names', ())
         self._perception = perception = self._load()
         undo.callback(delattr, self, '_perception')
-        for modality in perception.modalities.values():
-            self.parameters.declare(modality_specs(modality.spec))
+        modalities = perception.modalities.values()
+        self.parameters.redeclare(
+            'modalities.', [row for each in modalities for row in modality_specs(each.spec)]
+        )
         self._triggers = self._find_triggers()
         self._names = perception.names
         self._settings = read_settings(self.parameters, self._names)
@@ -147,6 +151,7 @@ class CmiNode(ManagedNode):
         self._offer_services(undo)
         watch = self.create_timer(1.0, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
         undo.callback(self.destroy_timer, watch)
+        self.parameters.fixed = True
 
     def start(self, undo: ExitStack) -> None:
         """Begin to fuse."""
@@ -284,7 +289,7 @@ def main(args: list[str] | None = None) -> int:
     return run_node(CmiNode, _start_if_wanted, args, lambda node: node.parameters['executor'])
 
 
-def _start_if_wanted(node: CmiNode) -> bool:
+def _start_if_wanted(node: CmiNode) -> int:
     if node.parameters['autostart']:
         return autostart(node)
     name = node.get_fully_qualified_name()
@@ -292,7 +297,7 @@ def _start_if_wanted(node: CmiNode) -> bool:
         f'not configured: no output until "ros2 lifecycle set {name} configure" and "activate";'
         ' or start with autostart:=true'
     )
-    return True
+    return 0
 
 
 if __name__ == '__main__':

@@ -20,7 +20,7 @@ from rclpy.node import Node
 from rclpy.service import Service
 from rclpy.task import Future
 
-from mm_perception.errors import ConfigError, MMPerceptionError
+from mm_perception.errors import UNUSABLE, ConfigError, MMPerceptionError
 from mm_perception.ros import shared_memory
 
 
@@ -47,6 +47,7 @@ SUCCESS = TransitionCallbackReturn.SUCCESS
 FAILURE = TransitionCallbackReturn.FAILURE
 ERROR = TransitionCallbackReturn.ERROR
 WAKE_S = 0.5
+FAILED = 1
 
 
 class ManagedNode(LifecycleNode):
@@ -190,9 +191,17 @@ class LateService(Generic[Result]):
         answer.add_done_callback(send)
 
 
-def autostart(node: LifecycleNode) -> bool:
-    """Configure and activate a node from within, without a lifecycle manager."""
-    return bool(node.trigger_configure() == SUCCESS and node.trigger_activate() == SUCCESS)
+def autostart(node: LifecycleNode) -> int:
+    """
+    Configure and activate a node from within, without a lifecycle manager.
+
+    :returns: 0, or the exit code that says whether another start may help.
+    """
+    for transition in (node.trigger_configure, node.trigger_activate):
+        outcome = transition()
+        if outcome != SUCCESS:
+            return UNUSABLE if outcome == FAILURE else FAILED
+    return 0
 
 
 def build_executor(name: str) -> Executor:
@@ -228,7 +237,7 @@ def _spin(executor: Executor) -> None:
 
 def run_node(
     make: Callable[[], Any],
-    ready: Callable[[Any], bool],
+    ready: Callable[[Any], int] = lambda node: 0,
     args: Any = None,
     executor_of: Callable[[Any], str] = lambda node: 'single',
 ) -> int:
@@ -236,28 +245,30 @@ def run_node(
     Run a node in a process of its own until SIGINT, SIGTERM or shutdown.
 
     :param make: makes the node; it has a method ``release`` that undoes everything.
-    :param ready: called before spinning; False ends the process with exit code 1.
+    :param ready: called before spinning; an exit code but 0 ends the process.
     :param args: command line; None for ``sys.argv``.
     :param executor_of: which of ``EXECUTORS`` serves the node.
-    :returns: exit code.
+    :returns: exit code: 0, ``UNUSABLE``, or ``FAILED``.
     """
     # Until rclpy is there a signal just ends the process; then its own handlers end the spinning.
     _on_signals(signal.SIG_DFL)
     shared_memory.clean_up()
     rclpy.init(args=args)
-    node = None
+    node, failure = None, UNUSABLE
     try:
         node = make()
         executor = build_executor(executor_of(node))
         executor.add_node(node)
-        if not ready(node) and rclpy.ok():
-            return 1
+        code = ready(node)
+        if code and rclpy.ok():
+            return code
+        failure = FAILED
         _spin(executor)
     except ExternalShutdownException:
         pass
     except (MMPerceptionError, ParameterException) as error:
         print(f'error: {error}', file=sys.stderr)
-        return 1
+        return failure
     except (RuntimeError, NotInitializedException):
         if rclpy.ok():
             raise

@@ -173,7 +173,7 @@ def load_sounddevice() -> ModuleType:
 
 def main(args: list[str] | None = None) -> int:
     """Run the node in a process of its own."""
-    return run_node(MicrophoneNode, lambda node: True, args)
+    return run_node(MicrophoneNode, args=args)
 
 
 if __name__ == '__main__':

@@ -24,7 +24,8 @@ class ParameterSpec:
     One parameter.
 
     :param default: its type is the parameter's; a float also takes whole numbers.
-    :param read_only: part of the node's structure, set at start only.
+    :param read_only: set at start only.
+    :param structural: decides how the node is configured, so that it is fixed from then on.
     :param choices: the values that exist; empty if any will do.
     :param span: smallest and largest value of a number.
     :param several: a comma-separated list of choices, not one of them.
@@ -37,6 +38,7 @@ class ParameterSpec:
     choices: tuple[str, ...] = ()
     span: tuple[float, float] | None = None
     several: bool = False
+    structural: bool = False
 
     @property
     def type_name(self) -> str:
@@ -117,9 +119,12 @@ class Parameters:
     Declares parameters on a node, and answers for them.
 
     :param node: the node; its checks of new values are installed here.
+
+    While ``fixed`` is True, no structural parameter can be set.
     """
 
     def __init__(self, node: Node) -> None:
+        self.fixed = False
         self._node = node
         self._specs: dict[str, ParameterSpec] = {}
         node.add_on_set_parameters_callback(self._check)
@@ -135,6 +140,19 @@ class Parameters:
                 self._specs[spec.name] = spec
                 self._node.declare_parameter(spec.name, spec.default, spec.descriptor())
 
+    def redeclare(self, prefix: str, specs: Iterable[ParameterSpec]) -> None:
+        """
+        Declare all parameters below a prefix; those that were other ones there go first.
+
+        :raises rclpy.exceptions.ParameterException: if a value given at start is wrong.
+        """
+        wanted = list(specs)
+        for name in [n for n in self._specs if n.startswith(prefix)]:
+            if self._specs[name] not in wanted:
+                del self._specs[name]
+                self._node.undeclare_parameter(name)
+        self.declare(wanted)
+
     def __getitem__(self, name: str) -> Any:
         """Value of a parameter."""
         return self._node.get_parameter(name).value
@@ -143,6 +161,11 @@ class Parameters:
         for parameter in parameters:
             spec = self._specs.get(parameter.name)
             reason = spec.check(parameter.value) if spec else ''
+            if spec and spec.structural and self.fixed:
+                reason = (
+                    f'{spec.name}: fixed while the node is configured; "ros2 lifecycle set'
+                    f' {self._node.get_fully_qualified_name()} cleanup" first'
+                )
             if reason:
                 return SetParametersResult(successful=False, reason=reason)
         return SetParametersResult(successful=True)

@@ -5,6 +5,7 @@ import time
 
 import pytest
 
+from mm_perception.errors import UNUSABLE
 from mm_perception.lab.harness import processes
 from mm_perception.lab.harness.processes import NodeFailed, NodeProcess, free_domain
 
@@ -24,11 +25,11 @@ def test_free_domain_avoids_domains_in_use(monkeypatch):
 def test_node_that_fails_is_quoted(tmp_path):
     node = NodeProcess('replay_node', tmp_path / 'log', {'recordings': "/no'where", 'seed': 1})
     end_s = time.monotonic() + 30
-    with pytest.raises(NodeFailed, match=r"exit code 1.*/no'where/recordings.json"):
+    with pytest.raises(NodeFailed, match=r"exit code 78.*/no'where/recordings.json"):
         while time.monotonic() < end_s:
             node.check()
             time.sleep(0.05)
-    assert node.stop() == 1
+    assert node.stop() == UNUSABLE
 
 
 def test_node_tells_its_memory_and_its_work(tmp_path):

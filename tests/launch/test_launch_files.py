@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import runpy
 from pathlib import Path
 
 import pytest
 import yaml
 
+from mm_perception.lab.replay.playlist import parse_schedule
 from mm_perception.ros.cmi.parameters import NODE_SPECS, OLD_FALLBACK
 
 ROOT = Path(__file__).parents[2]
@@ -22,6 +24,9 @@ EXPECTED = {
     'use_respawn',
     'log_level',
     'transport_profile',
+    'rviz',
+    'foxglove',
+    'foxglove_address',
 }
 
 
@@ -53,3 +58,41 @@ def test_launch_file_describes_every_argument(name: str):
     assert all(len(argument.description) > 10 for argument in arguments.values())
     if name == 'cmi':
         assert set(arguments) == EXPECTED
+
+
+def test_demo_lets_every_sensor_fail_in_turn_and_again():
+    pytest.importorskip('launch_ros', reason='launch_ros comes with a ROS 2 installation only')
+    demo = runpy.run_path(str(ROOT / 'launch' / 'demo.launch.py'))
+    defaults = {name: default for name, default, *_ in demo['ARGUMENTS']}
+    sensors = ('image', 'trajectory', 'sound', 'symbol')
+    outages = parse_schedule(defaults['schedule'], sensors)
+    assert {name for outage in outages for name in outage.sensors} == set(sensors)
+    assert outages[0].start_s <= 3.0
+    ends_s = [outage.start_s + outage.duration_s for outage in outages]
+    assert all(end_s < later.start_s for end_s, later in zip(ends_s, outages[1:], strict=False))
+    assert ends_s[-1] <= float(defaults['schedule_period_s'])
+
+
+@pytest.mark.parametrize(
+    ('screen', 'installed', 'viewer', 'expected'),
+    [
+        (':0', ['rviz2', 'rqt_image_view'], 'auto', 'rviz'),
+        (':0', ['rqt_image_view'], 'auto', 'rqt'),
+        (':0', [], 'auto', 'none'),
+        ('', ['rviz2'], 'auto', 'none'),
+        ('', ['rviz2'], 'rviz', 'rviz'),
+    ],
+)
+def test_demo_opens_what_is_installed(
+    monkeypatch, tmp_path: Path, screen: str, installed: list[str], viewer: str, expected: str
+):
+    pytest.importorskip('launch_ros', reason='launch_ros comes with a ROS 2 installation only')
+    monkeypatch.setenv('DISPLAY', screen)
+    monkeypatch.delenv('WAYLAND_DISPLAY', raising=False)
+    monkeypatch.setenv('AMENT_PREFIX_PATH', str(tmp_path))
+    for package in installed:
+        marker = tmp_path / 'share' / 'ament_index' / 'resource_index' / 'packages' / package
+        marker.parent.mkdir(parents=True, exist_ok=True)
+        marker.touch()
+    demo = runpy.run_path(str(ROOT / 'launch' / 'demo.launch.py'))
+    assert demo['_choose'](viewer) == expected

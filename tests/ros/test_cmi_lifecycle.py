@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import shutil
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 from lifecycle_msgs.msg import Transition
+from rcl_interfaces.srv import GetParameters, ListParameters
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, PointCloud2
@@ -64,13 +66,41 @@ def test_lifecycle_configure_fails_with_a_reason_and_can_be_tried_again(
     bundle: Bundle, start, robot: Robot, tmp_path: Path
 ):
     place = tmp_path / 'robot_model'
-    process = start(f'bundle:={place}')
+    process = start(f'bundle:={tmp_path}/mistyped')
     assert not robot.change_state(Transition.TRANSITION_CONFIGURE)
     assert robot.state() == 'unconfigured'
     assert 'cannot configure: no bundle' in process.log
     shutil.copytree(bundle.path, place)
+    robot.set_parameter('bundle', str(place))
     assert robot.change_state(Transition.TRANSITION_CONFIGURE)
     assert robot.state() == 'inactive'
+    assert 'Traceback' not in process.log
+
+
+def test_lifecycle_cleanup_frees_the_parameters_that_configure_fixed(
+    bundle: Bundle, start, robot: Robot, tmp_path: Path
+):
+    """Another bundle, with other modalities; what the command line gave for both stays."""
+    spec = bundle.spec
+    fewer = make_bundle(spec=replace(spec, modalities=spec.modalities[:2]))
+    other = save_bundle(fewer, tmp_path / 'fewer', '# fewer\n')
+    process = start(f'bundle:={bundle.path}', 'modalities.image.topic:=camera')
+    assert robot.change_state(Transition.TRANSITION_CONFIGURE)
+    with pytest.raises(AssertionError, match='ros2 lifecycle set /second/cmi cleanup'):
+        robot.set_parameter('bundle', str(other.path))
+    assert robot.change_state(Transition.TRANSITION_CLEANUP)
+    robot.set_parameter('bundle', str(other.path))
+    robot.set_parameter('rate_hz', 20.0)
+    assert robot.change_state(Transition.TRANSITION_CONFIGURE)
+    listed = robot.call(ListParameters, 'cmi/list_parameters', ListParameters.Request())
+    names = {name.split('.')[1] for name in listed.result.names if name.startswith('modalities.')}
+    assert names == {each.name for each in spec.modalities[:2]}
+    values = robot.call(
+        GetParameters,
+        'cmi/get_parameters',
+        GetParameters.Request(names=['modalities.image.topic']),
+    ).values
+    assert values[0].string_value == 'camera'
     assert 'Traceback' not in process.log
 
 

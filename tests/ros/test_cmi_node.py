@@ -19,6 +19,7 @@ from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
 
 from mm_perception.bundle import Bundle
+from mm_perception.errors import UNUSABLE
 from mm_perception.modalities import Motion
 from mm_perception.ros.cmi.parameters import NODE_SPECS, modality_specs
 from mm_perception.ros.codecs import (
@@ -329,8 +330,9 @@ def test_node_checks_parameters_when_they_are_set(live: Robot):
         ('publish.reconstruct', text('some'), 'missing, all'),
         ('modalities.image.policy', text('keep'), 'drop, hold'),
         ('modalities.image.max_age_s', number(-1.0), 'range'),
-        ('bundle', text('other'), 'read-only'),
-        ('modalities.image.topic', text('other'), 'read-only'),
+        ('executor', text('single'), 'read-only'),
+        ('bundle', text('other'), 'fixed while the node is configured'),
+        ('modalities.image.topic', text('other'), 'lifecycle set'),
     ):
         result = set_parameter(live, name, value)
         assert not result.successful, name
@@ -457,6 +459,6 @@ def test_node_refuses_what_cannot_work_in_one_line(start, tmp_path: Path, bundle
     ]
     processes = [start(*parameters, 'autostart:=true') for parameters, _ in cases]
     for process, (_, reason) in zip(processes, cases, strict=True):
-        assert process.process.wait(60) == 1
+        assert process.process.wait(60) == UNUSABLE
         assert reason in process.log
         assert 'Traceback' not in process.log

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import sys
 from pathlib import Path
@@ -75,6 +76,13 @@ ROWS = (
         ' silent, frozen, black, nan or noise.',
         True,
     ),
+    ParameterSpec(
+        'schedule_period_s',
+        0.0,
+        'After how long the schedule begins again; 0: never.',
+        True,
+        span=(0.0, 1e9),
+    ),
 )
 
 
@@ -113,6 +121,7 @@ class ReplayNode(Node):
         self._truth = self.create_publisher(String, '~/truth', latched)
         self._playlist: Playlist | None = None
         self._told: Shown | None = None
+        self._failing: dict[str, str] = {}
         self._truth_due_ns = 0
         self.create_timer(STEP_S, self._step)
         self.get_logger().info(
@@ -159,15 +168,27 @@ class ReplayNode(Node):
 
     def _send(self, shown: Shown, now_ns: int) -> None:
         elapsed_s = (min(now_ns, shown.end_ns) - self._start_ns) * 1e-9
-        faults = active_faults(self._schedule, elapsed_s)
+        scheduled_s = elapsed_s % (self.parameters['schedule_period_s'] or math.inf)
+        faults = active_faults(self._schedule, scheduled_s)
+        self._tell(faults)
         if shown is not self._told or now_ns >= self._truth_due_ns:
             self._told, self._truth_due_ns = shown, now_ns + round(TRUTH_PERIOD_S * 1e9)
-            self._publish_truth(shown, elapsed_s, faults)
+            phase = phase_name(self._schedule, scheduled_s)
+            self._publish_truth(shown, elapsed_s, phase, faults)
         for sensor in self._sensors:
             for message in sensor.due(shown, now_ns, faults.get(sensor.name)):
                 self._publishers_of[sensor.name].publish(message)
 
-    def _publish_truth(self, shown: Shown, elapsed_s: float, faults: dict[str, str]) -> None:
+    def _tell(self, faults: dict[str, str]) -> None:
+        """Say in the log which sensors fail from now on."""
+        if faults != self._failing:
+            self._failing = faults
+            named = ', '.join(f'{name} ({fault})' for name, fault in faults.items())
+            self.get_logger().info(f'failing: {named or "none"}')
+
+    def _publish_truth(
+        self, shown: Shown, elapsed_s: float, phase: str, faults: dict[str, str]
+    ) -> None:
         truth = {
             'label': shown.recording.label,
             'index': shown.index,
@@ -175,7 +196,7 @@ class ReplayNode(Node):
             'start_ns': shown.start_ns,
             'schedule_start_ns': self._start_ns,
             'elapsed_s': round(elapsed_s, 3),
-            'phase': phase_name(self._schedule, elapsed_s),
+            'phase': phase,
             'faults': faults,
         }
         self._truth.publish(String(data=json.dumps(truth)))
@@ -183,7 +204,7 @@ class ReplayNode(Node):
 
 def main(args: list[str] | None = None) -> int:
     """Run the node in a process of its own."""
-    return run_node(ReplayNode, lambda node: True, args)
+    return run_node(ReplayNode, args=args)
 
 
 if __name__ == '__main__':

@@ -23,14 +23,16 @@ HEALTH_SPECS = (
 TRIGGER_TIMER, TRIGGER_ANY = 'timer', 'any'
 OLD_FALLBACK, UNSET = 'when_nothing', 'unset'
 NODE_SPECS = (
-    ParameterSpec('bundle', 'mhd', 'Trained bundle: a name under models/, or a folder.', True),
-    ParameterSpec('device', 'auto', 'Where inference runs.', True, choices=DEVICES),
+    ParameterSpec(
+        'bundle', 'mhd', 'Trained bundle: a name under models/, or a folder.', structural=True
+    ),
+    ParameterSpec('device', 'auto', 'Where inference runs.', structural=True, choices=DEVICES),
     ParameterSpec(
         'engine',
         'auto',
         'What runs the model; auto: the fastest; tensorrt, which builds for minutes the first'
         ' time, only if asked for.',
-        True,
+        structural=True,
         choices=ENGINES,
     ),
     ParameterSpec(
@@ -39,7 +41,7 @@ NODE_SPECS = (
         'What matrix products are computed in: int8 (large layers, engine onnx) makes a CPU'
         ' faster, 16 bits are for GPUs. At configure the engine is compared with float32 on the'
         ' CPU, and refused if it differs too much.',
-        True,
+        structural=True,
         choices=PRECISIONS,
     ),
     ParameterSpec(
@@ -47,7 +49,7 @@ NODE_SPECS = (
         1,
         'Processor threads of one inference. More are a little faster, but spin between two;'
         ' 0: as many as a small model can use.',
-        True,
+        structural=True,
         span=(0, 256),
     ),
     ParameterSpec(
@@ -63,7 +65,7 @@ NODE_SPECS = (
         TRIGGER_TIMER,
         'What starts a fusion: timer (at rate_hz), any (every new value), or the name of a'
         ' modality; with the latter two the timer still fires when nothing arrives.',
-        True,
+        structural=True,
     ),
     ParameterSpec('autostart', False, 'Configure and activate without a lifecycle manager.', True),
     ParameterSpec('rate_hz', 10.0, 'Rate of the timer.', span=(0.1, 1000.0)),
@@ -104,12 +106,14 @@ def modality_specs(spec: ModalitySpec) -> tuple[ParameterSpec, ...]:
     prefix = f'modalities.{spec.name}'
     limits = {each.name: each for each in field_specs(Limits, prefix)}
     return (
-        ParameterSpec(f'{prefix}.topic', spec.topic or spec.name, 'Topic of the sensor.', True),
+        ParameterSpec(
+            f'{prefix}.topic', spec.topic or spec.name, 'Topic of the sensor.', structural=True
+        ),
         ParameterSpec(
             f'{prefix}.message',
             input_codec(spec.kind, spec.message).name,
             'Type of its messages.',
-            True,
+            structural=True,
         ),
         limits[f'{prefix}.enabled'],
         replace(limits[f'{prefix}.max_age_s'], default=spec.max_age_s),
