@@ -128,7 +128,7 @@ def test_image_codec_reads_compressed_grey_and_alpha():
 
 def test_image_codec_refuses_bad_messages_with_the_reason():
     good = {'height': 2, 'width': 2, 'encoding': 'mono8', 'step': 2, 'data': bytes(4)}
-    assert "encoding 'yuyv'" in refuse(Image(**{**good, 'encoding': 'yuyv'}), IMAGE)
+    assert "encoding 'yuv9'" in refuse(Image(**{**good, 'encoding': 'yuv9'}), IMAGE)
     assert 'empty' in refuse(Image(**{**good, 'height': 0, 'data': b''}), IMAGE)
     assert 'step 1 is less' in refuse(Image(**{**good, 'step': 1}), IMAGE)
     assert 'data has 3 bytes' in refuse(Image(**{**good, 'data': bytes(3)}), IMAGE)
@@ -284,6 +284,11 @@ def test_trajectory_codec_refuses_bad_messages_with_the_reason():
 
 
 # Symbols and vectors
+
+
+def test_symbol_codec_trims_labels():
+    assert decode(String(data=' 3\n'), SYMBOL) == ('3', RECEIPT_NS)
+    assert 'characters' in refuse(String(data=' \t '), SYMBOL)
 
 
 def test_symbol_codec_stamps_on_receipt():

@@ -28,10 +28,11 @@ MAX_LABEL = 256
 
 @register_input('symbol', String)
 def decode_symbol(message: String, receipt_ns: int, modality: Modality[Any]) -> tuple[str, int]:
-    """Read a label; its time is that of receipt."""
-    if not 0 < len(message.data) <= MAX_LABEL:
+    """Read a label, without the spaces around it; its time is that of receipt."""
+    label = message.data[: MAX_LABEL + 1].strip()
+    if not (label and len(message.data) <= MAX_LABEL):
         raise InvalidInput(f'label has {len(message.data)} characters; expected 1 to {MAX_LABEL}')
-    return message.data, receipt_ns
+    return label, receipt_ns
 
 
 @register_input('vector', JointState)
