@@ -13,6 +13,7 @@ from mm_perception.modalities.base import (
     Modality,
     Thresholds,
     beyond_range,
+    check_names,
     register_kind,
     require_finite,
 )
@@ -46,6 +47,7 @@ class VectorModality(Modality[VectorOptions]):
         self._span = np.asarray(self.options.high, np.float32) - self._low
         if self._span.shape != self._low.shape or not (self._span > 0).all():
             raise ConfigError(f'{spec.name}: low and high need one pair low < high per element')
+        check_names(spec.name, self.options.names, len(self._low))
 
     @property
     def shape(self) -> tuple[int, ...]:
