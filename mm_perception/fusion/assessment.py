@@ -25,6 +25,9 @@ from mm_perception.modalities import Modality, Stamped
 from mm_perception.modalities.base import FROZEN, SILENT, STILL, Array, Fault
 
 NOTHING = Reading(None)
+UPTIME_NS = 10 * 365 * 86_400_000_000_000
+"""Stamps below ten years count from the start of something: nothing runs that long."""
+OLD_S = 60.0
 SETTLED_SHARE = 0.5
 """Of the time after which data is stuck: what changed before it may only have been behind."""
 
@@ -193,12 +196,12 @@ def judge(reading: Reading | None, limits: Limits, now_ns: int) -> Verdict:
     if reading.refused and quiet_s <= limits.max_age_s:
         return Verdict(State.REJECTED, False, age_s, reading.refused, reading.fault or MALFORMED)
     if age_s is None:
-        return _missing(seen, limits, now_ns)
+        return _missing(reading, limits, now_ns)
     if age_s < -limits.future_s:
-        return Verdict(State.REJECTED, False, age_s, future_reason(-age_s), FUTURE)
+        return Verdict(State.REJECTED, False, age_s, future_reason(-age_s, now_ns), FUTURE)
     if age_s > limits.max_age_s:
-        reason = f'{age_s:.3g} s old, max_age_s is {limits.max_age_s:.3g}{_turned(seen)}'
-        fault = BACKWARDS if seen.backwards_s else ''
+        fault, why = _why_late(reading, limits, now_ns)
+        reason = f'{age_s:.3g} s old, max_age_s is {limits.max_age_s:.3g}{why}'
         return Verdict(State.STALE, limits.hold, age_s, reason, fault)
     return Verdict(State.OK, True, age_s)
 
@@ -232,18 +235,45 @@ def find_stuck(name: str, streams: Mapping[str, StreamStatistics], checks: Check
     )
 
 
-def _missing(seen: StreamStatistics, limits: Limits, now_ns: int) -> Verdict:
+def _missing(reading: Reading, limits: Limits, now_ns: int) -> Verdict:
+    seen = reading.statistics
+    fault, why = _why_late(reading, limits, now_ns)
     if seen.stamp_ns is not None and (now_ns - seen.stamp_ns) * 1e-9 > limits.max_age_s:
         lag_s = (now_ns - seen.stamp_ns) * 1e-9
-        reason = f'its newest message is stamped {lag_s:.3g} s ago{_turned(seen)}'
-        return Verdict(State.STALE, False, None, reason, BACKWARDS if seen.backwards_s else '')
-    return Verdict(State.WAITING, False, None, 'nothing complete received yet')
+        reason = f'its newest message is stamped {lag_s:.3g} s ago{why}'
+        return Verdict(State.STALE, False, None, reason, fault)
+    return Verdict(State.WAITING, False, None, f'nothing complete received yet{why}', fault)
 
 
-def _turned(seen: StreamStatistics) -> str:
-    if not seen.backwards_s:
-        return ''
-    return f'; its stamps ran backwards by {seen.backwards_s:.3g} s: compare clocks'
+def _why_late(reading: Reading, limits: Limits, now_ns: int) -> tuple[str, str]:
+    """Why what is received gives no fresh value: the fault if it is one, and what to do."""
+    seen = reading.statistics
+    if seen.backwards_s:
+        return BACKWARDS, f'; its stamps ran backwards by {seen.backwards_s:.3g} s: compare clocks'
+    if reading.lacking:
+        return '', f'; {reading.lacking}'
+    lag_s = 0.0 if seen.stamp_ns is None else (now_ns - seen.stamp_ns) * 1e-9
+    quiet_s = 0.0 if seen.received_ns is None else (now_ns - seen.received_ns) * 1e-9
+    if seen.stamp_ns is None or lag_s <= limits.max_age_s:
+        return reading.pending_fault, f'; {reading.pending}' if reading.pending else ''
+    if quiet_s > limits.max_age_s:
+        return '', ''
+    return '', f'; {_late_stamps(seen.stamp_ns, lag_s)}'
+
+
+def _late_stamps(stamp_ns: int, lag_s: float) -> str:
+    """What to do about stamps that are old when their messages come."""
+    if stamp_ns < UPTIME_NS <= stamp_ns + int(lag_s * 1e9):
+        return (
+            'its stamps count from a start, not from 1970: let its driver stamp with the time of'
+            ' the system, or set use_sim_time if they are of a simulation with a /clock'
+        )
+    if lag_s > OLD_S:
+        return (
+            'an old recording, or a clock that is set wrong: play bags with --clock and set'
+            ' use_sim_time, or set the clock of its machine'
+        )
+    return 'its messages come late: compare clocks, or raise its max_age_s'
 
 
 def _if_stuck(

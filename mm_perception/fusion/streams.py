@@ -6,9 +6,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mm_perception.errors import InvalidInput
+from mm_perception.fusion.gathering import Gatherer, Named
 from mm_perception.fusion.health import FUTURE, MALFORMED, UNREADABLE, Limits
 from mm_perception.modalities import Modality, Stamped
 from mm_perception.modalities.base import Trace
+
+
+START_NS = 86_400_000_000_000
+"""A clock below a day counts from a start: of a machine, a simulation or a bag; not from 1970."""
 
 
 @dataclass(frozen=True)
@@ -40,11 +45,17 @@ class Reading:
     :param value: newest complete value, or None.
     :param refused: why the last message was refused; empty if it was not.
     :param fault: the same in one word.
+    :param lacking: which named elements are not there or old; empty if none is.
+    :param pending: what else a next value waits for; empty if that is not known.
+    :param pending_fault: the same in one word, if it is a fault.
     """
 
     value: Stamped | None
     refused: str = ''
     fault: str = ''
+    lacking: str = ''
+    pending: str = ''
+    pending_fault: str = ''
     statistics: StreamStatistics = field(default_factory=StreamStatistics)
 
 
@@ -140,26 +151,39 @@ class Stream:
         self.refused = 0
         self._tracker = Tracker()
         self._window = modality.new_window()
+        self._gatherer = Gatherer()
         self._reading = Reading(None)
 
     def take(self, raw: Any, stamp_ns: int, now_ns: int, limits: Limits) -> Taken:
         """
         Take what a message carried; it never raises.
 
-        :param raw: a raw value of the modality, or a piece of one.
+        :param raw: a raw value of the modality, or a piece of one; :class:`Named` elements are
+            put in order, and gathered over messages.
         :param stamp_ns: time of the message's header.
         """
-        self._arrive(now_ns)
+        self.received += 1
         try:
+            ahead_s = (stamp_ns - now_ns) * 1e-9
+            if ahead_s > limits.future_s:
+                raise InvalidInput(future_reason(ahead_s, now_ns), FUTURE)
+            if isinstance(raw, Named):
+                gathered = self._gatherer.take(raw, stamp_ns, limits.max_age_s)
+                if gathered is None:
+                    return Taken(self._settle(self._reading.refused, self._reading.fault))
+                raw, stamp_ns = gathered
+            self._tracker.arrive(now_ns)
             jump_s = self._follow(raw, stamp_ns, now_ns, limits)
             self._window.push(raw, stamp_ns)
         except Exception as error:  # noqa: BLE001 - a message must not stop the node
+            self._tracker.arrive(now_ns)
             return self._turn_away(error)
         return Taken(self._settle('', ''), jump_s=jump_s)
 
     def refuse(self, error: Exception, now_ns: int) -> Taken:
         """Take note of a message that could not be read."""
-        self._arrive(now_ns)
+        self.received += 1
+        self._tracker.arrive(now_ns)
         return self._turn_away(error)
 
     def advance(self, now_ns: int) -> bool:
@@ -169,12 +193,20 @@ class Stream:
 
     def snapshot(self) -> Reading:
         """What it says now, with the statistics of its messages."""
-        return replace(self._reading, statistics=self._tracker.statistics)
+        fault, pending = self._window.pending
+        return replace(
+            self._reading,
+            statistics=self._tracker.statistics,
+            lacking=self._gatherer.lacking,
+            pending=pending,
+            pending_fault=fault,
+        )
 
     def clear(self) -> None:
         """Forget everything."""
         self._window.clear()
         self._tracker.clear()
+        self._gatherer.forget()
         self._reading = Reading(None)
 
     def adopt(self, modality: Modality[Any]) -> None:
@@ -185,10 +217,6 @@ class Stream:
             self._window = window
         self.modality = modality
 
-    def _arrive(self, now_ns: int) -> None:
-        self.received += 1
-        self._tracker.arrive(now_ns)
-
     def _turn_away(self, error: Exception) -> Taken:
         self.refused += 1
         if isinstance(error, InvalidInput):
@@ -197,9 +225,6 @@ class Stream:
         return Taken(self._settle(reason, MALFORMED), reason, error)
 
     def _follow(self, raw: Any, stamp_ns: int, now_ns: int, limits: Limits) -> float:
-        ahead_s = (stamp_ns - now_ns) * 1e-9
-        if ahead_s > limits.future_s:
-            raise InvalidInput(future_reason(ahead_s), FUTURE)
         trace = self.modality.trace(raw)
         jump_s = self._tracker.read(trace, stamp_ns, now_ns, limits.backwards_s)
         if jump_s:
@@ -214,6 +239,11 @@ class Stream:
         return True
 
 
-def future_reason(ahead_s: float) -> str:
+def future_reason(ahead_s: float, now_ns: int) -> str:
     """Say that a stamp lies in the future, and what to do."""
+    if now_ns < START_NS <= ahead_s * 1e9:
+        return (
+            f'stamped {ahead_s:.3g} s ahead of the clock of the node, which stands at'
+            f' {now_ns * 1e-9:.3g} s: publish /clock, or set use_sim_time to false'
+        )
     return f'stamped {ahead_s:.3g} s in the future; compare clocks and use_sim_time'

@@ -64,6 +64,7 @@ class Stamped:
 
 FROZEN, STILL, SILENT = 'frozen', 'still', 'silent'
 BLACK, SATURATED, CLIPPED = 'black', 'saturated', 'clipped'
+NOISY = 'noisy'
 HOLES, OUT_OF_RANGE = 'holes', 'out_of_range'
 SAMPLED_ROWS = 60
 
@@ -150,6 +151,16 @@ def beyond_range(
     )
 
 
+def check_names(where: str, names: Sequence[str], count: int) -> None:
+    """
+    Check that every element has a name of its own, or none has one.
+
+    :raises ConfigError: if not.
+    """
+    if names and (len(names) != count or len(set(names)) != count):
+        raise ConfigError(f'{where}: names are {len(names)}; give {count} different ones or none')
+
+
 Options = TypeVar('Options')
 
 
@@ -163,6 +174,11 @@ class Window(ABC):
     def latest(self) -> Stamped | None:
         """The newest complete raw value, or None before the first."""
         return self._latest
+
+    @property
+    def pending(self) -> tuple[str, str]:
+        """What the next value waits for: a fault, if it is one, and why; empty if unknown."""
+        return '', ''
 
     @abstractmethod
     def push(self, raw: Any, stamp_ns: int) -> None:

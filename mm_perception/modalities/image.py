@@ -26,6 +26,8 @@ from mm_perception.modalities.base import (
 )
 
 OVERSAMPLING = 4
+EMPTY_SHARE = 1e-6
+"""Of an area below which nothing in it is finite, but for rounding."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +38,8 @@ class ImageOptions:
     :param channels: 1 for grey, 3 for RGB.
     :param square: cut the largest centred square out before resizing.
     :param invert: bright becomes dark, for dark ink on white paper.
-    :param full_scale: value of white in float (depth) images; integers know their own.
+    :param full_scale: value of white in float and 16-bit images, in their unit, such as the
+        farthest depth; 1.0 of 16 bits: all of them.
     """
 
     height: int = 28
@@ -49,7 +52,7 @@ class ImageOptions:
 
 @register_kind('image')
 class ImageModality(Modality[ImageOptions]):
-    """Raw: ``uint8 | uint16 | float32 [H, W]`` or ``uint8[H, W, 3]`` RGB."""
+    """Raw: ``uint8 | uint16 | float32``, ``[H, W]`` or RGB ``[H, W, 3]``; NaN is no value."""
 
     options_type = ImageOptions
 
@@ -68,7 +71,7 @@ class ImageModality(Modality[ImageOptions]):
         size = (self.options.width, self.options.height)
         small = _shrink(image, size)
         if not np.isfinite(small).all():
-            small = _shrink(_fill_holes(image), size)
+            small = _mean_of_finite(image, size)
         array = self._scale(small, raw.dtype)
         if self.options.invert:
             array = 1.0 - array
@@ -116,17 +119,31 @@ class ImageModality(Modality[ImageOptions]):
         return image if colour else cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
 
     def _scale(self, image: NDArray[Any], dtype: Any) -> Array:
-        integer = np.issubdtype(dtype, np.integer)
-        full = float(np.iinfo(dtype).max) if integer else self.options.full_scale
+        full = self.options.full_scale
+        if dtype == np.uint8 or (dtype.kind in 'iu' and full == 1.0):
+            full = float(np.iinfo(dtype).max)
         return np.clip(image.astype(np.float32) / full, 0.0, 1.0)
 
 
-def _fill_holes(image: NDArray[Any]) -> NDArray[Any]:
-    """Set what is not finite to 0, as depth cameras mark what returned nothing."""
+def _mean_of_finite(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
+    """
+    Mean over what is finite in each area; where nothing is, over what is around it.
+
+    :param image: ``float32[H, W]`` or ``float32[H, W, 3]``.
+    """
     finite = np.isfinite(image)
     if not finite.any():
         raise InvalidInput('image holds nothing but NaN or infinity', HOLES)
-    return np.where(finite, image, image.dtype.type(0))
+    total = _shrink(np.where(finite, image, image.dtype.type(0)), size)
+    share = _shrink(finite.astype(np.float32), size)
+    known = (share > EMPTY_SHARE).astype(np.float32)
+    mean = known * total / np.maximum(share, EMPTY_SHARE)
+    while not known.all():  # each round reaches one pixel further
+        around, weight = (cv2.blur(each, (3, 3)) for each in (mean, known))
+        new = (known == 0) & (weight > 0.5 / 9)
+        mean = np.where(new, around / np.maximum(weight, EMPTY_SHARE), mean)
+        known[new] = 1.0
+    return np.asarray(mean)
 
 
 def _shrink(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:

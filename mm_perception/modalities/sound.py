@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left, insort
+from collections import deque
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +16,7 @@ from mm_perception.errors import ConfigError, InvalidInput
 from mm_perception.modalities.base import (
     CLIPPED,
     FROZEN,
+    NOISY,
     SILENT,
     Array,
     Fault,
@@ -37,6 +41,12 @@ from mm_perception.spec import ModalitySpec
 
 FRAME_S = 0.02
 FLOOR_RMS = 1e-3
+NOISE_S, NOISE_QUANTILE = 3.0, 0.1
+EXPECTED_FRAMES = 5
+"""Of the floor, which a stream is taken to begin with: its first word is not its noise."""
+ABOVE_NOISE = 4.0
+NOISY_RMS = 4e-3
+SHORTEST_FRAMES = 3
 
 
 def frame_levels(samples: Array, rate_hz: int) -> Array:
@@ -64,13 +74,38 @@ def trim_silence(samples: Array, rate_hz: int, silence_db: float) -> Array:
     return samples[active[0] * length : (active[-1] + 1) * length]
 
 
+class NoiseLevel:
+    """
+    Level of the noise in a stream: a low quantile of the levels of the last seconds.
+
+    It goes on while somebody speaks, so that a noise that sets in is learned whatever it is
+    taken for at first.
+    """
+
+    def __init__(self) -> None:
+        self._levels = deque([FLOOR_RMS] * EXPECTED_FRAMES, maxlen=round(NOISE_S / FRAME_S))
+        self._sorted = list(self._levels)
+
+    def take(self, level: float) -> None:
+        """Take the level of one frame."""
+        if len(self._levels) == self._levels.maxlen:
+            del self._sorted[bisect_left(self._sorted, self._levels[0])]
+        self._levels.append(level)
+        insort(self._sorted, level)
+
+    @property
+    def rms(self) -> float:
+        """The quantile, never quite 0."""
+        level = self._sorted[int(NOISE_QUANTILE * len(self._sorted))]
+        return max(level, 0.1 * FLOOR_RMS)
+
+
 class UtteranceWindow(Window):
     """
     Finds utterances in a stream of chunks.
 
-    An utterance begins with a frame louder than both an absolute floor and the running
-    noise level, and ends with a pause or after ``seconds``. Its stamp is the time of its
-    last sample.
+    An utterance begins with a frame louder than both an absolute floor and the noise, and ends
+    with a pause or after ``seconds``. Its stamp is the time of its last sample.
 
     :param seconds: longest utterance; the rest of a longer one is skipped.
     :param pause_s: silence that ends an utterance.
@@ -79,10 +114,24 @@ class UtteranceWindow(Window):
 
     def __init__(self, seconds: float, pause_s: float, silence_db: float) -> None:
         super().__init__()
-        self._seconds = seconds
+        self._longest = round(seconds / FRAME_S)
+        # Of the frames that a pause touches the first and the last hold some sound.
+        self._pause = max(math.ceil(pause_s / FRAME_S - 1e-6) - 1, 1)
         self._pause_s = pause_s
         self._silence = 10.0 ** (-silence_db / 20.0)
         self.clear()
+
+    @property
+    def pending(self) -> tuple[str, str]:
+        """Say how loud the noise is, where it hides speech."""
+        threshold = 20.0 * np.log10(self._threshold())
+        noise = 20.0 * np.log10(self._noise.rms)
+        if self._noise.rms < NOISY_RMS:
+            return '', f'no utterance in it: speech counts from {threshold:.0f} dBFS on'
+        return NOISY, (
+            f'noisy: its background is at {noise:.0f} dBFS and speech counts from'
+            f' {threshold:.0f} dBFS on; quieten it, or bring the microphone nearer'
+        )
 
     def clear(self) -> None:
         """Forget the utterance under way, the noise level and the last value."""
@@ -90,9 +139,9 @@ class UtteranceWindow(Window):
         self._rest: Array = np.zeros(0, np.float32)
         self._frames: list[Array] = []
         self._lead: Array | None = None
-        self._noise = FLOOR_RMS
+        self._noise = NoiseLevel()
         self._peak = 0.0
-        self._quiet_s = 0.0
+        self._quiet = 0  # frames
         self._skipping = False
         self._expected_ns: int | None = None
 
@@ -105,7 +154,7 @@ class UtteranceWindow(Window):
         """
         if self._expected_ns is not None:
             gap_s = (stamp_ns - self._expected_ns) * 1e-9
-            if gap_s < -self._seconds:
+            if gap_s < -self._longest * FRAME_S:
                 self.clear()
             elif gap_s > self._pause_s:
                 self._end(raw.rate_hz, self._expected_ns)
@@ -129,33 +178,31 @@ class UtteranceWindow(Window):
                 rate_hz = round(len(self._frames[0]) / FRAME_S)
                 self._end(rate_hz, self._expected_ns)
 
+    def _threshold(self) -> float:
+        return max(ABOVE_NOISE * self._noise.rms, 2.0 * FLOOR_RMS)
+
     def _take(self, frame: Array, level: float, rate_hz: int, end_ns: int) -> None:
-        threshold = max(4.0 * self._noise, 2.0 * FLOOR_RMS, self._peak * self._silence)
-        loud = level > threshold
-        self._quiet_s = 0.0 if loud else self._quiet_s + FRAME_S
+        self._noise.take(level)
+        loud = level > max(self._threshold(), self._peak * self._silence)
+        self._quiet = 0 if loud else self._quiet + 1
         if not self._frames and not (loud and not self._skipping):
-            self._wait(frame, level)
+            self._skipping = self._skipping and self._quiet < self._pause
+            self._lead = frame
             return
         if not self._frames and self._lead is not None:
             self._frames.append(self._lead)
         self._frames.append(frame)
         self._peak = max(self._peak, level)
-        if len(self._frames) * FRAME_S >= self._seconds:
-            self._skipping = self._quiet_s == 0.0
+        if len(self._frames) >= self._longest:
+            self._skipping = self._quiet == 0
             self._end(rate_hz, end_ns)
-        elif self._quiet_s >= self._pause_s:
-            self._end(rate_hz, end_ns - int(self._quiet_s * 1e9))
-
-    def _wait(self, frame: Array, level: float) -> None:
-        if self._quiet_s >= self._pause_s:
-            self._skipping = False
-        if not self._skipping:
-            self._noise = 0.95 * self._noise + 0.05 * max(level, 0.1 * FLOOR_RMS)
-        self._lead = frame
+        elif self._quiet >= self._pause:
+            self._end(rate_hz, end_ns - int(self._quiet * FRAME_S * 1e9))
 
     def _end(self, rate_hz: int, end_ns: int) -> None:
-        spoken = len(self._frames) * FRAME_S - self._quiet_s
-        if spoken >= 3 * FRAME_S:
+        spoken = len(self._frames) - self._quiet >= SHORTEST_FRAMES
+        # By now a noise that set in is known; speech still stands out of it.
+        if spoken and self._peak > self._threshold():
             self._latest = Stamped(Waveform(np.concatenate(self._frames), rate_hz), end_ns)
         self._frames = []
         self._lead = None

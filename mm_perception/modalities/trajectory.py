@@ -20,6 +20,7 @@ from mm_perception.modalities.base import (
     Trace,
     Window,
     beyond_range,
+    check_names,
     register_kind,
     require_finite,
 )
@@ -27,6 +28,7 @@ from mm_perception.modalities.drawing import draw_curves, draw_path
 from mm_perception.spec import ModalitySpec
 
 MAX_POINTS = 10_000
+LONG_STROKE_S = 3.0
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,9 @@ class TrajectoryOptions:
     :param high: per coordinate the value that becomes 1.
     :param window: ``stroke`` (ends with a pause) or ``sliding`` (the last ``seconds``).
     :param pause_s: silence that ends a stroke of streamed points.
+    :param merge_s: longest silence between two strokes of one motion, such as those of a 4.
     :param seconds: length of the sliding window.
+    :param names: of the coordinates, in their order, as messages name them; may be empty.
     """
 
     points: int = 100
@@ -52,7 +56,9 @@ class TrajectoryOptions:
     high: tuple[float, ...] = ()
     window: str = 'stroke'
     pause_s: float = 0.15
+    merge_s: float = 0.5
     seconds: float = 2.0
+    names: tuple[str, ...] = ()
 
 
 @register_kind('trajectory')
@@ -72,6 +78,7 @@ class TrajectoryModality(Modality[TrajectoryOptions]):
                 raise ConfigError(f'{spec.name}: {key} is "{value}"; known: {", ".join(known)}')
         if {len(options.low), len(options.high)} not in ({0}, {options.dimensions}):
             raise ConfigError(f'{spec.name}: low and high need {options.dimensions} values each')
+        check_names(spec.name, options.names, options.dimensions)
 
     @property
     def shape(self) -> tuple[int]:
@@ -122,7 +129,7 @@ class TrajectoryModality(Modality[TrajectoryOptions]):
         """A window that gathers streamed points, or takes whole motions as they are."""
         if self.options.window == 'sliding':
             return SlidingWindow(self.options.seconds)
-        return StrokeWindow(self.options.pause_s)
+        return StrokeWindow(self.options.pause_s, self.options.merge_s)
 
     def _position(self, points: Array, raw: Motion) -> NDArray[Any]:
         if self.options.spacing == 'time':
@@ -166,13 +173,17 @@ class _PointsWindow(Window):
         self.advance(stamp_ns)
         self._points.append(np.asarray(raw.points[0], np.float32))
         self._stamps.append(stamp_ns)
-        del self._points[:-MAX_POINTS], self._stamps[:-MAX_POINTS]
+        self._drop(len(self._stamps) - MAX_POINTS)
 
     def clear(self) -> None:
         """Forget the points of a motion that is under way, and the last value."""
         super().clear()
         self._points.clear()
         self._stamps.clear()
+
+    def _drop(self, count: int) -> None:
+        """Forget the oldest points, if ``count`` is above 0."""
+        del self._points[: max(count, 0)], self._stamps[: max(count, 0)]
 
     def _complete(self) -> None:
         if len(self._points) > 1:
@@ -182,14 +193,64 @@ class _PointsWindow(Window):
 
 
 class StrokeWindow(_PointsWindow):
-    """A pen's stroke: complete once the pen has paused for ``span_s``."""
+    """
+    A pen's motion: complete once the pen has paused for ``span_s``.
+
+    A stroke that begins soon after another belongs to the same motion, as the second stroke of a
+    4 does: both together are the value then.
+
+    :param merge_s: longest pause within a motion.
+    """
+
+    def __init__(self, span_s: float, merge_s: float = 0.0) -> None:
+        super().__init__(span_s)
+        self._merge_ns = int(merge_s * 1e9)
+        self._told = 0  # points of the motion that are part of the value already
+        self._lone = False
+
+    @property
+    def pending(self) -> tuple[str, str]:
+        """Say that the pen never pauses, or pauses after every point."""
+        lasts_s = (self._stamps[-1] - self._stamps[self._told]) * 1e-9 if self._under_way else 0.0
+        if lasts_s > LONG_STROKE_S:
+            return '', (
+                f'a stroke has gone on for {lasts_s:.3g} s without a pause of'
+                f' {self._span_ns * 1e-9:.3g} s (pause_s); send points only while the pen is down,'
+                ' or train with window: sliding'
+            )
+        if self._lone:
+            return '', (
+                f'its points come more than {self._span_ns * 1e-9:.3g} s apart (pause_s), so that'
+                ' each ends a stroke; send them faster, or train with a longer pause_s'
+            )
+        return '', ''
+
+    def clear(self) -> None:
+        """Forget the strokes of a motion that is under way, and the last value."""
+        super().clear()
+        self._told, self._lone = 0, False
 
     def advance(self, now_ns: int) -> None:
-        """End the stroke if the pen has paused."""
-        if self._stamps and now_ns - self._stamps[-1] > self._span_ns:
+        """End the stroke if the pen has paused, and the motion if it has paused for long."""
+        if not self._stamps:
+            return
+        paused_ns = now_ns - self._stamps[-1]
+        if paused_ns > self._span_ns and self._under_way:
+            self._lone = len(self._stamps) - self._told == 1
             self._complete()
+            self._told = len(self._stamps)
+        if paused_ns > max(self._span_ns, self._merge_ns):
             self._points.clear()
             self._stamps.clear()
+            self._told = 0
+
+    def _drop(self, count: int) -> None:
+        super()._drop(count)
+        self._told = max(0, self._told - max(count, 0))
+
+    @property
+    def _under_way(self) -> bool:
+        return len(self._stamps) > self._told
 
 
 class SlidingWindow(_PointsWindow):
@@ -202,5 +263,4 @@ class SlidingWindow(_PointsWindow):
 
     def advance(self, now_ns: int) -> None:
         """Drop points that have left the window."""
-        drop = sum(now_ns - stamp > self._span_ns for stamp in self._stamps)
-        del self._points[:drop], self._stamps[:drop]
+        self._drop(sum(now_ns - stamp > self._span_ns for stamp in self._stamps))

@@ -16,6 +16,7 @@ from mm_perception.modalities.base import (
     Modality,
     Thresholds,
     beyond_range,
+    check_names,
     register_kind,
     require_finite,
 )
@@ -54,6 +55,7 @@ class VectorModality(Modality[VectorOptions]):
         if high.shape != self._low.shape or not (high > self._low).all():
             raise ConfigError(f'{spec.name}: low and high need one pair low < high per element')
         self._span = high - self._low
+        check_names(spec.name, self.options.names, len(self._low) or len(self.options.names))
 
     @property
     def shape(self) -> tuple[int, ...]:

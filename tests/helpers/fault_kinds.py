@@ -194,7 +194,7 @@ KINDS = (
     Kind(
         'wrong encoding or fields',
         {
-            'image': changed(encoding='yuv422'),
+            'image': changed(encoding='yuv999'),
             'sound': changed(fields=lambda fields: fields[:1]),
             'trajectory': changed(joint_names=['a', 'b', 'c']),
             'symbol': text('elephant'),

@@ -17,6 +17,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from mm_perception.bundle import Bundle
 from mm_perception.engines.build import build_engine
+from mm_perception.fusion.gathering import complete
 from mm_perception.fusion.session import InferenceSession
 from mm_perception.lab.digits.pen import render_stroke
 from mm_perception.lab.digits.recordings import Recording
@@ -121,7 +122,7 @@ class Oracle:
             codec = input_codec(spec.kind)
             raw, stamp_ns = codec.decode(message, 10**18, modality)
             window = modality.new_window()
-            window.push(raw, stamp_ns)
+            window.push(complete(raw), stamp_ns)
             assert window.latest is not None, spec.name
             self.arrays[spec.name] = modality.to_model(window.latest.raw)
             self._session.update(spec.name, self.arrays[spec.name])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import cv2
 import numpy as np
 import pytest
 
@@ -59,17 +60,39 @@ def test_quality_image_follows_the_training_data():
     assert fault(IMAGE, faint, Thresholds(usual_std=0.05)) == ''
 
 
-def test_quality_image_fills_holes_with_zero():
-    depth = np.full((28, 28), 0.5, np.float32)
-    depth[:7] = np.nan
-    depth[7:14] = np.inf
-    array = IMAGE.to_model(depth)
-    assert (array[0, :14] == 0.0).all()
-    np.testing.assert_allclose(array[0, 14:], 0.5)
-    assert fault(IMAGE, depth) == ''
-    assert fault(IMAGE, depth, Thresholds(max_invalid_fraction=0.4)) == 'holes'
+def test_quality_image_holes_stay_out_of_the_mean():
+    depth = np.full((56, 56), 0.5, np.float32)
+    depth[:14] = np.nan
+    depth[14:28:2] = np.inf
+    np.testing.assert_allclose(IMAGE.to_model(depth), 0.5)
+    assert fault(IMAGE, depth, Thresholds(max_invalid_fraction=0.3)) == 'holes'
     with pytest.raises(InvalidInput, match='nothing but NaN'):
         IMAGE.to_model(np.full((28, 28), np.nan, np.float32))
+
+
+@pytest.mark.parametrize('share', [0.1, 0.4])
+def test_quality_image_with_scattered_holes_is_the_same_picture(share):
+    rng = np.random.default_rng(0)
+    picture = cv2.GaussianBlur(rng.random((120, 120), np.float32), (0, 0), 12.0)
+    picture = (picture - picture.min()) / np.ptp(picture)
+    holed = np.where(rng.random(picture.shape) < share, np.float32(np.nan), picture)
+    whole = IMAGE.to_model(picture)
+    assert np.abs(IMAGE.to_model(holed) - whole).mean() < 0.02
+    assert np.abs(IMAGE.to_model(np.nan_to_num(holed)) - whole).mean() > share * 0.3, 'as zeros'
+    colour = build_modality(ModalitySpec('colour', 'image', 4, {'channels': 3}))
+    assert colour.to_model(np.dstack([holed] * 3)).shape == (3, 28, 28)
+
+
+def test_quality_full_scale_holds_for_16_bits_and_floats():
+    metres = build_modality(ModalitySpec('depth', 'image', 4, {'full_scale': 4.0}))
+    millimetres = build_modality(ModalitySpec('depth', 'image', 4, {'full_scale': 4000.0}))
+    depth_mm = np.arange(28 * 28, dtype=np.uint16).reshape(28, 28) * 5
+    expected = np.minimum(depth_mm / 4000.0, 1.0)[None]
+    np.testing.assert_allclose(millimetres.to_model(depth_mm), expected, atol=1e-6)
+    np.testing.assert_allclose(
+        metres.to_model(depth_mm.astype(np.float32) / 1000.0), expected, atol=1e-6
+    )
+    assert millimetres.to_model(np.full((28, 28), 255, np.uint8)).min() == 1.0, '8 bits'
 
 
 def test_quality_clipped_sound():

@@ -14,6 +14,7 @@ from std_msgs.msg import Float32MultiArray, String
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from mm_perception.errors import ConfigError, InvalidInput
+from mm_perception.fusion.gathering import complete
 from mm_perception.modalities import Motion, build_modality, kinds
 from mm_perception.ros.codecs import (
     audio_message,
@@ -48,7 +49,8 @@ def decode(message, modality):
     """Decode a message with the codec of its type."""
     package, sub_package = type(message).__module__.split('.')[:2]
     name = f'{package}/{sub_package}/{type(message).__name__}'
-    return input_codec(modality.spec.kind, name).decode(message, RECEIPT_NS, modality)
+    raw, stamp_ns = input_codec(modality.spec.kind, name).decode(message, RECEIPT_NS, modality)
+    return complete(raw), stamp_ns
 
 
 def refuse(message, modality):
@@ -128,7 +130,7 @@ def test_image_codec_reads_compressed_grey_and_alpha():
 
 def test_image_codec_refuses_bad_messages_with_the_reason():
     good = {'height': 2, 'width': 2, 'encoding': 'mono8', 'step': 2, 'data': bytes(4)}
-    assert "encoding 'yuyv'" in refuse(Image(**{**good, 'encoding': 'yuyv'}), IMAGE)
+    assert "encoding 'yuv9'" in refuse(Image(**{**good, 'encoding': 'yuv9'}), IMAGE)
     assert 'empty' in refuse(Image(**{**good, 'height': 0, 'data': b''}), IMAGE)
     assert 'step 1 is less' in refuse(Image(**{**good, 'step': 1}), IMAGE)
     assert 'data has 3 bytes' in refuse(Image(**{**good, 'data': bytes(3)}), IMAGE)
@@ -244,7 +246,10 @@ def test_sound_codec_refuses_bad_messages_with_the_reason():
 @settings(max_examples=50, deadline=None)
 def test_trajectory_codec_round_trip(points):
     times_s = np.linspace(0.0, 2.5, len(points), dtype=np.float32)
-    motion, stamp_ns = decode(trajectory_message(Motion(points, times_s), 4), PEN)
+    modality = build_modality(
+        ModalitySpec('pen', 'trajectory', 4, {'dimensions': points.shape[1]})
+    )
+    motion, stamp_ns = decode(trajectory_message(Motion(points, times_s), 4), modality)
     np.testing.assert_array_equal(motion.points, points)
     np.testing.assert_allclose(motion.times_s, times_s, atol=1e-6)
     assert stamp_ns == 4
@@ -284,6 +289,11 @@ def test_trajectory_codec_refuses_bad_messages_with_the_reason():
 
 
 # Symbols and vectors
+
+
+def test_symbol_codec_trims_labels():
+    assert decode(String(data=' 3\n'), SYMBOL) == ('3', RECEIPT_NS)
+    assert 'characters' in refuse(String(data=' \t '), SYMBOL)
 
 
 def test_symbol_codec_stamps_on_receipt():

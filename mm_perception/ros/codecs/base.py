@@ -14,6 +14,7 @@ from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 
 from mm_perception.errors import ConfigError, InvalidInput
+from mm_perception.fusion.gathering import complete
 from mm_perception.modalities import Modality
 
 Decode = Callable[[Any, int, Modality[Any]], tuple[Any, int]]
@@ -27,8 +28,8 @@ class InputCodec:
     One message type as the input of one kind of modality.
 
     :param name: the message type as ROS writes it, ``package/msg/Type``.
-    :param decode: (message, time of receipt in ns, modality) to (raw value, stamp in ns);
-        raises InvalidInput.
+    :param decode: (message, time of receipt in ns, modality) to (raw value, stamp in ns), the
+        raw value :class:`Named` where elements have names; raises InvalidInput.
     :param depth: queue depth of the subscription.
     """
 
@@ -79,7 +80,7 @@ def register_input(kind: str, message_type: type, depth: int = 1) -> Callable[[D
 
 def as_sensor(decode: Decode) -> ReadBack:
     """Read output back by the decoder of the sensor that could have sent it."""
-    return lambda modality, message: modality.to_model(decode(message, 0, modality)[0])
+    return lambda modality, message: modality.to_model(complete(decode(message, 0, modality)[0]))
 
 
 def register_output(kind: str, codec: OutputCodec) -> None:

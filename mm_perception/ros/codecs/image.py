@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import struct
-from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -22,6 +21,13 @@ from mm_perception.ros.codecs.base import (
     register_input,
     register_output,
     stamp_of,
+)
+from mm_perception.ros.codecs.encodings import (
+    DEPTH,
+    Layout,
+    check_even,
+    layout_of,
+    mark_no_return,
 )
 
 PNG_START = b'\x89PNG\r\n\x1a\n'
@@ -82,35 +88,34 @@ MAX_PIXELS = 40_000_000
 MAX_PIXELS_PER_BYTE = 10_000  # more than PNG and JPEG can compress
 
 
-@dataclass(frozen=True)
-class _Layout:
-    dtype: str
-    channels: int = 1
-    to_rgb: int | None = None  # OpenCV's conversion; None: as it is
-
-
-_LAYOUTS = {
-    'mono8': _Layout('u1'),
-    '8UC1': _Layout('u1'),
-    'rgb8': _Layout('u1', 3),
-    'bgr8': _Layout('u1', 3, cv2.COLOR_BGR2RGB),
-    'rgba8': _Layout('u1', 4, cv2.COLOR_RGBA2RGB),
-    'bgra8': _Layout('u1', 4, cv2.COLOR_BGRA2RGB),
-    'mono16': _Layout('u2'),
-    '16UC1': _Layout('u2'),
-    '32FC1': _Layout('f4'),
+# By channels, and whether RGB was taken for BGR when it was compressed.
+_AS_RGB = {
+    (3, False): cv2.COLOR_BGR2RGB,
+    (4, False): cv2.COLOR_BGRA2RGB,
+    (4, True): cv2.COLOR_RGBA2RGB,
 }
-_DECOMPRESSED = {3: cv2.COLOR_BGR2RGB, 4: cv2.COLOR_BGRA2RGB}
 _ENCODINGS = {('u1', 1): 'mono8', ('u1', 3): 'rgb8', ('u2', 1): '16UC1', ('f4', 1): '32FC1'}
 
 
 @register_input('image', Image)
 def decode_image(message: Image, receipt_ns: int, modality: Modality[Any]) -> tuple[Any, int]:
-    """View the pixels, copied only if the layout asks for it: ``[H, W]`` or RGB ``[H, W, 3]``."""
-    layout = _LAYOUTS.get(message.encoding)
-    if layout is None:
-        known = ', '.join(_LAYOUTS)
-        raise InvalidInput(f'encoding {message.encoding[:32]!r} is not one of {known}')
+    """
+    View the pixels, copied only if the layout asks for it: ``[H, W]`` or RGB ``[H, W, 3]``.
+
+    Depth in whole units becomes ``float32[H, W]`` with NaN for what did not come back, where the
+    modality tells its unit by ``full_scale``.
+    """
+    layout = layout_of(message.encoding)
+    image = _view(message, layout)
+    if layout.to_rgb is not None:
+        image = cv2.cvtColor(_native(image), layout.to_rgb)
+    if message.encoding == DEPTH:
+        return _depth(_native(image), modality), stamp_of(message.header, receipt_ns)
+    return _native(image), stamp_of(message.header, receipt_ns)
+
+
+def _view(message: Image, layout: Layout) -> NDArray[Any]:
+    """Rows as they lie in the message: ``[rows, W]`` or ``[rows, W, channels]``."""
     height, width, step = message.height, message.width, message.step
     if height == 0 or width == 0:
         raise InvalidInput(f'image is empty ({width}x{height})')
@@ -118,27 +123,51 @@ def decode_image(message: Image, receipt_ns: int, modality: Modality[Any]) -> tu
     row = width * layout.channels * dtype.itemsize
     if step < row:
         raise InvalidInput(f'step {step} is less than a row of {row} bytes ({message.encoding})')
-    if len(message.data) != step * height:
+    rows = height * 3 // 2 if layout.chroma_rows else height
+    check_even(message.encoding, layout, width, height)
+    if len(message.data) != step * rows:
         raise InvalidInput(
-            f'data has {len(message.data)} bytes; step {step} x height {height} = {step * height}'
+            f'data has {len(message.data)} bytes; step {step} x {rows} rows = {step * rows}'
         )
     strides = (step, layout.channels * dtype.itemsize, dtype.itemsize)
-    shape = (height, width, layout.channels)
+    shape = (rows, width, layout.channels)
     pixels: NDArray[Any] = np.ndarray(shape, dtype, memoryview(message.data), 0, strides)
-    image = pixels[:, :, 0] if layout.channels == 1 else pixels
-    if layout.to_rgb is not None:
-        image = cv2.cvtColor(image, layout.to_rgb)
-    if not (dtype.isnative and image.flags.aligned):
-        image = image.astype(dtype.newbyteorder('='))
-    return image, stamp_of(message.header, receipt_ns)
+    return pixels[:, :, 0] if layout.channels == 1 else pixels
+
+
+def _native(image: NDArray[Any]) -> NDArray[Any]:
+    """Numbers as this machine has them."""
+    if image.dtype.isnative and image.flags.aligned:
+        return image
+    return image.astype(image.dtype.newbyteorder('='))
+
+
+def _depth(image: NDArray[Any], modality: Modality[Any]) -> NDArray[Any]:
+    return mark_no_return(image) if modality.options.full_scale != 1.0 else image
 
 
 @register_input('image', CompressedImage)
 def decode_compressed(
     message: CompressedImage, receipt_ns: int, modality: Modality[Any]
 ) -> tuple[Any, int]:
-    """Decompress JPEG or PNG: ``[H, W]`` or ``uint8[H, W, 3]`` RGB."""
-    data = np.frombuffer(message.data, np.uint8)
+    """
+    Decompress JPEG or PNG: ``[H, W]`` or RGB ``[H, W, 3]``; of compressedDepth the depth.
+
+    Channels lie in a file in its own order, unless ``format`` says ``compressed rgb8``: then what
+    was compressed was taken for BGR, as image_transport defines it.
+    """
+    stamp_ns = stamp_of(message.header, receipt_ns)
+    if COMPRESSED_DEPTH in message.format:
+        return _decompress_depth(message, modality), stamp_ns
+    pixels = _decompress(np.frombuffer(message.data, np.uint8), message.format)
+    if pixels.ndim == 2:
+        return pixels, stamp_ns
+    conversion = _AS_RGB.get((pixels.shape[2], 'compressed rgb' in message.format))
+    return pixels if conversion is None else cv2.cvtColor(pixels, conversion), stamp_ns
+
+
+def _decompress(data: NDArray[Any], form: str) -> NDArray[Any]:
+    """What OpenCV makes of a JPEG or PNG: ``[H, W]``, BGR or BGRA."""
     if data.size == 0:
         raise InvalidInput('compressed image is empty')
     size = picture_size(data.data)
@@ -156,11 +185,36 @@ def decode_compressed(
         raise InvalidInput(f'compressed image cannot be decoded ({error.err})') from error
     if pixels is None:
         raise InvalidInput(
-            f'compressed image of {data.size} bytes ({message.format[:32]!r}) is neither a'
+            f'compressed image of {data.size} bytes ({form[:32]!r}) is neither a'
             ' complete JPEG nor PNG'
         )
-    image = pixels if pixels.ndim == 2 else cv2.cvtColor(pixels, _DECOMPRESSED[pixels.shape[2]])
-    return image, stamp_of(message.header, receipt_ns)
+    return np.asarray(pixels)
+
+
+COMPRESSED_DEPTH = 'compressedDepth'
+DEPTH_HEAD = struct.Struct('<iff')
+
+
+def _decompress_depth(message: CompressedImage, modality: Modality[Any]) -> NDArray[Any]:
+    """
+    Depth of compressed_depth_image_transport: a head of 12 bytes, then a PNG of 16 bits.
+
+    Of 32FC1 the PNG holds quantised inverse depth: depth = a / (value - b), 0 for no return.
+    """
+    data = np.frombuffer(message.data, np.uint8)
+    if len(data) <= DEPTH_HEAD.size:
+        raise InvalidInput(f'compressedDepth has {len(data)} bytes; a head has {DEPTH_HEAD.size}')
+    if ' rvl' in message.format:
+        raise InvalidInput('compressedDepth is rvl; set the format of its publisher to png')
+    pixels = _decompress(data[DEPTH_HEAD.size :], message.format)
+    if pixels.dtype != np.uint16 or pixels.ndim != 2:
+        raise InvalidInput(f'compressedDepth holds {pixels.dtype}{pixels.shape}; expected 16 bits')
+    if not message.format.startswith('32FC1'):
+        return _depth(pixels, modality)
+    _, a, b = DEPTH_HEAD.unpack(data[: DEPTH_HEAD.size].tobytes())
+    with np.errstate(all='ignore'):
+        depth = np.float32(a) / (pixels.astype(np.float32) - np.float32(b))
+    return np.where((pixels > 0) & (depth > 0), depth, np.float32(np.nan))
 
 
 def image_message(pixels: NDArray[Any], stamp_ns: int, frame_id: str = 'camera') -> Image:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from array import array as typed_array
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ from std_msgs.msg import Header
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from mm_perception.errors import InvalidInput
+from mm_perception.fusion.gathering import Named
 from mm_perception.modalities import Modality, Motion
 from mm_perception.ros.codecs.base import (
     OutputCodec,
@@ -23,6 +25,7 @@ from mm_perception.ros.codecs.base import (
     register_output,
     stamp_of,
 )
+from mm_perception.ros.codecs.vector import joint_positions, require_names
 
 MAX_POINTS = 10_000
 AXES = ('x', 'y', 'z')
@@ -31,8 +34,8 @@ AXES = ('x', 'y', 'z')
 @register_input('trajectory', JointTrajectory)
 def decode_trajectory(
     message: JointTrajectory, receipt_ns: int, modality: Modality[Any]
-) -> tuple[Motion, int]:
-    """Read a whole motion from the positions and times of its points."""
+) -> tuple[Any, int]:
+    """Read a whole motion from the positions and times of its points, in the order of names."""
     count = len(message.points)
     if not 2 <= count <= MAX_POINTS:
         raise InvalidInput(f'trajectory has {count} points; expected 2 to {MAX_POINTS}')
@@ -49,8 +52,29 @@ def decode_trajectory(
     )
     if (np.diff(times_s) < 0).any():
         raise InvalidInput('time_from_start runs backwards')
-    motion = Motion(_finite(positions), (times_s - times_s[0]).astype(np.float32))
-    return motion, stamp_of(message.header, receipt_ns)
+    times_s = (times_s - times_s[0]).astype(np.float32)
+    stamp_ns = stamp_of(message.header, receipt_ns)
+    wanted = _wanted(message.joint_names, modality)
+    if not (message.joint_names or wanted):
+        return Motion(_finite(positions), times_s), stamp_ns
+    require_names(message.joint_names, wanted)
+    part = Named(
+        tuple(message.joint_names),
+        _floats(positions),
+        wanted,
+        modality.options.dimensions,
+        lambda points: Motion(points, times_s),
+        whole=True,
+    )
+    return part, stamp_ns
+
+
+def _wanted(names: Sequence[str], modality: Modality[Any]) -> tuple[str, ...]:
+    """Names that make a point: those of the modality, or x, y, z where a message names them."""
+    axes = AXES[: modality.options.dimensions]
+    if len(axes) == modality.options.dimensions and set(axes) <= set(names):
+        return modality.options.names or axes
+    return tuple(modality.options.names)
 
 
 @register_input('trajectory', PointStamped, depth=200)
@@ -66,12 +90,10 @@ def decode_pen(
 @register_input('trajectory', JointState, depth=200)
 def decode_joints(
     message: JointState, receipt_ns: int, modality: Modality[Any]
-) -> tuple[Motion, int]:
-    """Read one point of an arm's stream: all joint positions."""
-    expected = modality.options.dimensions
-    if len(message.position) != expected:
-        raise InvalidInput(f'{len(message.position)} joint positions; expected {expected}')
-    return _single(message.position), stamp_of(message.header, receipt_ns)
+) -> tuple[Any, int]:
+    """Read one point of an arm's stream: the joints that the modality names, in its order."""
+    wanted, count = _wanted(message.name, modality), modality.options.dimensions
+    return joint_positions(message, wanted, count, _single), stamp_of(message.header, receipt_ns)
 
 
 def trajectory_message(motion: Motion, stamp_ns: int, frame_id: str = 'pen') -> JointTrajectory:
@@ -80,24 +102,29 @@ def trajectory_message(motion: Motion, stamp_ns: int, frame_id: str = 'pen') -> 
 
     :param stamp_ns: time of the motion, as the node will judge its age.
     """
-    return _trajectory(motion, make_header(stamp_ns, frame_id))
+    return _trajectory(motion, make_header(stamp_ns, frame_id), ())
 
 
 def _single(position: Any) -> Motion:
-    return Motion(_finite([position]), np.zeros(1, np.float32))
+    return Motion(_finite(position)[None], np.zeros(1, np.float32))
+
+
+def _floats(positions: Any) -> NDArray[Any]:
+    with np.errstate(over='ignore'):
+        return np.asarray(positions, np.float32)
 
 
 def _finite(positions: Any) -> NDArray[Any]:
-    with np.errstate(over='ignore'):
-        points = np.asarray(positions, np.float32)
+    points = _floats(positions)
     if not np.isfinite(points).all():
         raise InvalidInput('positions hold NaN or infinity')
     return points
 
 
-def _trajectory(motion: Motion, header: Header) -> JointTrajectory:
+def _trajectory(motion: Motion, header: Header, names: Sequence[str]) -> JointTrajectory:
     dimensions = motion.points.shape[1]
-    names = AXES if dimensions <= len(AXES) else tuple(f'joint{k}' for k in range(dimensions))
+    if not names:
+        names = AXES if dimensions <= len(AXES) else [f'joint{k}' for k in range(dimensions)]
     message = JointTrajectory(header=header, joint_names=list(names[:dimensions]))
     points = motion.points.astype(np.float64)
     nanoseconds = np.rint(motion.times_s.astype(np.float64) * 1e9).astype(np.int64)
@@ -113,13 +140,13 @@ def _trajectory(motion: Motion, header: Header) -> JointTrajectory:
 
 
 def _encode(modality: Modality[Any], array: NDArray[Any], header: Header) -> JointTrajectory:
-    return _trajectory(modality.from_model(array), header)
+    return _trajectory(modality.from_model(array), header, modality.options.names)
 
 
 def _encode_std(modality: Modality[Any], std: NDArray[Any], header: Header) -> JointTrajectory:
     points = np.asarray(std, np.float32).reshape(-1, modality.options.dimensions)
     times_s = np.linspace(0.0, 1.0, len(points), dtype=np.float32)
-    return _trajectory(Motion(points, times_s), header)
+    return _trajectory(Motion(points, times_s), header, modality.options.names)
 
 
 register_output(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array as typed_array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,6 +13,7 @@ from sensor_msgs.msg import Imu, JointState, PointCloud2
 from std_msgs.msg import Float32MultiArray, Header, MultiArrayDimension, String
 
 from mm_perception.errors import InvalidInput
+from mm_perception.fusion.gathering import Named
 from mm_perception.modalities import Modality
 from mm_perception.ros.codecs.base import (
     OutputCodec,
@@ -28,25 +29,58 @@ MAX_LABEL = 256
 
 @register_input('symbol', String)
 def decode_symbol(message: String, receipt_ns: int, modality: Modality[Any]) -> tuple[str, int]:
-    """Read a label; its time is that of receipt."""
-    if not 0 < len(message.data) <= MAX_LABEL:
+    """Read a label, without the spaces around it; its time is that of receipt."""
+    label = message.data[: MAX_LABEL + 1].strip()
+    if not (label and len(message.data) <= MAX_LABEL):
         raise InvalidInput(f'label has {len(message.data)} characters; expected 1 to {MAX_LABEL}')
-    return message.data, receipt_ns
+    return label, receipt_ns
 
 
-@register_input('vector', JointState)
+@register_input('vector', JointState, depth=10)
 def decode_joint_state(
     message: JointState, receipt_ns: int, modality: Modality[Any]
-) -> tuple[NDArray[Any], int]:
-    """Read joint positions: those that the modality names, in its order, or all."""
-    positions = message.position
-    if modality.labels:
-        found = dict(zip(message.name, positions, strict=False))
-        missing = [name for name in modality.labels if name not in found]
-        if missing:
-            raise InvalidInput(f'no position of joint {", ".join(missing[:4])} in the message')
-        positions = [found[name] for name in modality.labels]
-    return _vector(positions), stamp_of(message.header, receipt_ns)
+) -> tuple[Any, int]:
+    """Read joint positions: those that the modality names, in its order, or all of the first."""
+    count = modality.shape[0]
+    part = joint_positions(message, modality.labels, count, lambda values: values)
+    return part, stamp_of(message.header, receipt_ns)
+
+
+def joint_positions(
+    message: JointState,
+    wanted: tuple[str, ...],
+    count: int,
+    build: Callable[[NDArray[Any]], Any],
+) -> Any:
+    """
+    Positions of a message with the names of their joints, or as they are where it names none.
+
+    :param wanted: names that make a value, in its order; empty: those seen first.
+    :param count: how many positions make a value.
+    :param build: positions in that order, ``float32[count]``, to the raw value.
+    :raises InvalidInput: if names and positions do not belong together.
+    """
+    if not (message.name or wanted):
+        positions = _vector(message.position)
+        if len(positions) != count:
+            raise InvalidInput(f'{len(positions)} joint positions; expected {count}')
+        return build(positions)
+    require_names(message.name, wanted)
+    if len(message.name) != len(message.position):
+        raise InvalidInput(f'{len(message.name)} names but {len(message.position)} positions')
+    with np.errstate(over='ignore'):
+        values = np.asarray(message.position, np.float32)
+    return Named(tuple(message.name), values, wanted, count, build)
+
+
+def require_names(names: Sequence[str], wanted: tuple[str, ...]) -> None:
+    """
+    Check that a message names its joints, where the modality wants them by name.
+
+    :raises InvalidInput: if it names none.
+    """
+    if not names:
+        raise InvalidInput(f'no names of joints in the message; expected {", ".join(wanted[:4])}')
 
 
 @register_input('vector', Float32MultiArray)
