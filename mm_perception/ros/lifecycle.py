@@ -147,6 +147,7 @@ class LateService(Generic[Result]):
     :param work: runs in a thread of its own.
     :param finish: runs in the executor's thread, with what ``work`` returned or the exception
         that it raised, and fills in the response.
+    :param busy: what ``finish`` gets for a request that comes while another is under way.
     """
 
     def __init__(
@@ -156,16 +157,29 @@ class LateService(Generic[Result]):
         name: str,
         work: Callable[[], Result],
         finish: Callable[[Result | Exception, Any], Any],
+        busy: Exception,
     ) -> None:
         self._node = node
+        self._busy = busy
+        self._pending: tuple[Any, Future] | None = None
         self._work = work
         self._finish = finish
         self.service: Service = node.create_service(service_type, name, self._begin)
         self._send = self.service.send_response
         self.service.send_response = self._send_when_done
 
+    def close(self, reason: Exception) -> None:
+        """Answer the request under way, if there is one, with a reason, and end the service."""
+        if self._pending is not None:
+            self._end(reason, *self._pending)
+        self._node.destroy_service(self.service)
+
     def _begin(self, request: Any, response: Any) -> Future:
         answer = Future()
+        if self._pending is not None:
+            answer.set_result(self._finish(self._busy, response))
+            return answer
+        self._pending = response, answer
 
         def run() -> None:
             outcome: Result | Exception
@@ -180,7 +194,9 @@ class LateService(Generic[Result]):
         return answer
 
     def _end(self, outcome: Result | Exception, response: Any, answer: Future) -> None:
-        answer.set_result(self._finish(outcome, response))
+        if not answer.done():  # else the service was closed meanwhile
+            self._pending = None
+            answer.set_result(self._finish(outcome, response))
 
     def _send_when_done(self, answer: Future, header: Any) -> None:
         def send(done: Future) -> None:
