@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import gc
+import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
@@ -47,6 +50,9 @@ SUCCESS = TransitionCallbackReturn.SUCCESS
 FAILURE = TransitionCallbackReturn.FAILURE
 ERROR = TransitionCallbackReturn.ERROR
 WAKE_S = 0.5
+END_S = 10.0
+EXIT_STALLED = 70
+"""Exit code of a process that hangs and ends itself (EX_SOFTWARE of sysexits.h)."""
 
 
 class ManagedNode(LifecycleNode):
@@ -206,6 +212,14 @@ class LateService(Generic[Result]):
         answer.add_done_callback(send)
 
 
+def leave(why: str) -> None:
+    """End the process at once where it cannot end in order; its threads' places are shown."""
+    print(f'error: {why}: this process exits with code {EXIT_STALLED}', file=sys.stderr)
+    faulthandler.dump_traceback(all_threads=True)
+    sys.stderr.flush()
+    os._exit(EXIT_STALLED)
+
+
 def autostart(node: LifecycleNode) -> bool:
     """Configure and activate a node from within, without a lifecycle manager."""
     return bool(node.trigger_configure() == SUCCESS and node.trigger_activate() == SUCCESS)
@@ -261,6 +275,7 @@ def run_node(
     _on_signals(signal.SIG_DFL)
     shared_memory.clean_up()
     rclpy.init(args=args)
+    threading.Thread(target=_end_in_any_case, name='end', daemon=True).start()
     node = None
     try:
         node = make()
@@ -281,6 +296,14 @@ def run_node(
     finally:
         _end(node)
     return 0
+
+
+def _end_in_any_case() -> None:
+    """Wait for the shutdown; a process that goes on for long after it hangs, and is ended."""
+    while rclpy.ok():
+        time.sleep(WAKE_S)
+    time.sleep(END_S)
+    leave(f'still at work {END_S:.0f} s after its end was asked for')
 
 
 def _end(node: Any) -> None:

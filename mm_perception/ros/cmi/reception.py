@@ -43,10 +43,14 @@ class Delays:
         if not source_ns:
             return 0
         way_ns = now_ns - source_ns
-        if self._since_ns is None or not 0 <= now_ns - self._since_ns < self._window_ns:
+        if self._since_ns is None:
             # At first one machine is assumed: what a publisher kept for late subscribers is old.
-            self._before_ns = 0 if self._since_ns is None else self._shortest_ns
-            self._since_ns, self._shortest_ns = now_ns, way_ns
+            self._since_ns = now_ns
+            self._shortest_ns = self._before_ns = way_ns
+            return max(way_ns, 0)
+        if not 0 <= now_ns - self._since_ns < self._window_ns:
+            self._since_ns = now_ns
+            self._before_ns, self._shortest_ns = self._shortest_ns, way_ns
         self._shortest_ns = min(self._shortest_ns, way_ns)
         return max(way_ns - min(self._shortest_ns, self._before_ns), 0)
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import faulthandler
-import os
-import sys
 import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+
+from mm_perception.ros.lifecycle import leave
 
 CHECK_S = 0.25
 MIN_SILENCE_S = 1.0
@@ -17,8 +17,6 @@ STILL_S = 1.0
 JOIN_S = 2.0
 REPORT, RESTART, EXIT = 'report', 'restart', 'exit'
 REACTIONS = (RESTART, EXIT, REPORT)
-EXIT_STALLED = 70
-"""Exit code of a node whose ticks could not be brought back (EX_SOFTWARE of sysexits.h)."""
 
 
 @dataclass(frozen=True)
@@ -166,11 +164,3 @@ class Watchdog:
             self._restart()
         elif reaction != REPORT:
             leave('the ticks cannot be brought back')
-
-
-def leave(why: str) -> None:
-    """End the process at once, where it cannot be ended in order; where its threads are is shown."""
-    print(f'error: {why}: this process exits with code {EXIT_STALLED}', file=sys.stderr)
-    faulthandler.dump_traceback(all_threads=True)
-    sys.stderr.flush()
-    os._exit(EXIT_STALLED)
