@@ -16,6 +16,7 @@ from contextlib import ExitStack, suppress
 from typing import Any, Generic, TypeVar
 
 import rclpy
+from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import InvalidHandle, NotInitializedException, ParameterException
 from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -210,6 +211,11 @@ class LateService(Generic[Result]):
                 self._send(done.result(), header)
 
         answer.add_done_callback(send)
+
+
+def steady_clock() -> Clock:
+    """Make a clock for timers that nobody can set; simulated time does not stop it."""
+    return Clock(clock_type=ClockType.STEADY_TIME)
 
 
 def leave(why: str) -> None:

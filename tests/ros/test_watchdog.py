@@ -17,14 +17,17 @@ from rclpy.duration import Duration
 from rclpy.event_handler import SubscriptionEventCallbacks
 from rclpy.qos import LivelinessPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
+from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
 from mm_perception.bundle import Bundle
+from mm_perception.lab.digits.recordings import save_recordings
 from mm_perception.ros.cmi.reception import Delays
 from mm_perception.ros.cmi.watchdog import Pulse, TickWatch
 from mm_perception.ros.codecs import time_message
 from mm_perception.ros.lifecycle import EXIT_STALLED
 from tests.helpers.robot import NodeProcess, Robot
+from tests.helpers.spoken_digits import make_recordings
 
 HELPERS = Path(__file__).parents[1] / 'helpers'
 WITHIN_S = 2.0
@@ -208,18 +211,22 @@ def test_message_that_waited_while_the_node_was_stopped_is_old(
     assert used and set(used) == {'false'}
 
 
-@pytest.mark.skipif(shutil.which('cc') is None, reason='needs a C compiler for the shim')
-def test_wall_clock_set_back_stops_no_ticks(
-    stall: Callable[..., Stalling], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    shim, moved = tmp_path / 'shim.so', tmp_path / 'moved'
+@pytest.fixture
+def moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file: by how many seconds the wall clock is moved of processes that start from now on."""
+    if shutil.which('cc') is None:
+        pytest.skip('needs a C compiler for the shim')
+    shim, file = tmp_path / 'shim.so', tmp_path / 'moved'
     subprocess.run(
         ['cc', '-shared', '-fPIC', '-o', shim, HELPERS / 'clock_shim.c', '-ldl'], check=True
     )
     monkeypatch.setenv('LD_PRELOAD', str(shim))
-    monkeypatch.setenv('CLOCK_SHIM', str(moved))
+    monkeypatch.setenv('CLOCK_SHIM', str(file))
+    return file
+
+
+def test_wall_clock_set_back_stops_no_ticks(moved: Path, stall: Callable[..., Stalling]) -> None:
     stalling = stall('rate_hz:=20')
-    monkeypatch.undo()
     robot = stalling.robot
     for seconds in (-20, 20):
         moved.write_text(str(seconds))
@@ -227,6 +234,25 @@ def test_wall_clock_set_back_stops_no_ticks(
         robot.run(2.0)
         assert len(robot.received['cmi/status']) > 20, f'ticks, the clock moved by {seconds} s'
     assert 'time ran backwards by 20' in stalling.node.log
+
+
+def test_wall_clock_set_back_stops_no_replay(
+    moved: Path, robot: Robot, start: Callable[..., NodeProcess]
+) -> None:
+    recordings = tmp_recordings(moved.parent)
+    node = start(f'recordings:={recordings}', 'camera_rate_hz:=20', module='replay_node')
+    robot.watch('image', Image)
+    robot.until(lambda: robot.received['image'], 'images', 20.0)
+    moved.write_text('-20')
+    robot.received['image'].clear()
+    robot.run(2.0)
+    assert len(robot.received['image']) > 20
+    assert 'played from the start' in node.log
+
+
+def tmp_recordings(folder: Path) -> Path:
+    save_recordings(folder / 'recordings', make_recordings())
+    return folder / 'recordings'
 
 
 # What the verdicts come from, without threads

@@ -143,10 +143,16 @@ class Watchdog:
 
     def _run(self) -> None:
         watch = TickWatch(time.monotonic())
-        while not self._closing.wait(CHECK_S):
+        armed = False
+        while True:
             reaction, after_s = self._choose()
             if reaction == EXIT:  # for what holds the interpreter, and this thread with it
                 faulthandler.dump_traceback_later(2 * after_s + JOIN_S, exit=True)
+            elif armed:
+                faulthandler.cancel_dump_traceback_later()
+            armed = reaction == EXIT
+            if self._closing.wait(CHECK_S):
+                break
             pulse = self._pulse()
             if pulse is None:
                 watch = TickWatch(time.monotonic())
@@ -156,7 +162,8 @@ class Watchdog:
             self._say(alarm)
             if alarm is not None and alarm.curable and alarm.silent_s > after_s:
                 self._react(reaction)
-        faulthandler.cancel_dump_traceback_later()
+        if armed:
+            faulthandler.cancel_dump_traceback_later()
 
     def _react(self, reaction: str) -> None:
         if reaction == RESTART and not self._restarted:
