@@ -233,14 +233,14 @@ def test_wall_clock_set_back_stops_no_ticks(moved: Path, stall: Callable[..., St
         robot.received['cmi/status'].clear()
         robot.run(2.0)
         assert len(robot.received['cmi/status']) > 20, f'ticks, the clock moved by {seconds} s'
-    assert 'time ran backwards by 20' in stalling.node.log
+    assert 'time ran backwards by' in stalling.node.log
 
 
 def test_wall_clock_set_back_stops_no_replay(
     moved: Path, robot: Robot, start: Callable[..., NodeProcess]
 ) -> None:
     recordings = tmp_recordings(moved.parent)
-    node = start(f'recordings:={recordings}', 'camera_rate_hz:=20', module='replay_node')
+    node = start(f'recordings:={recordings}', 'camera_rate_hz:=20', 'image_reliability:=reliable', module='replay_node')
     robot.watch('image', Image)
     robot.until(lambda: robot.received['image'], 'images', 20.0)
     moved.write_text('-20')
