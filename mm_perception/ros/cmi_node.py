@@ -8,6 +8,7 @@ import threading
 import time
 from contextlib import ExitStack
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from rclpy.parameter import Parameter
@@ -31,9 +32,15 @@ from mm_perception.ros.cmi.parameters import (
     modality_specs,
     read_settings,
 )
-from mm_perception.ros.cmi.reception import REST_S, TRIGGERED_REST_S, Receiver
+from mm_perception.ros.cmi.reception import (
+    REST_S,
+    TRIGGERED_REST_S,
+    Receiver,
+    Reception,
+)
 from mm_perception.ros.cmi.watchdog import Alarm, Pulse, Watchdog
 from mm_perception.ros.cmi.worker import Worker
+from mm_perception.ros.codecs.image import DECODED_APART
 from mm_perception.ros.lifecycle import (
     LateService,
     ManagedNode,
@@ -63,7 +70,7 @@ class CmiNode(ManagedNode):
         self.parameters = Parameters(self)
         self.parameters.declare(NODE_SPECS)
         self._worker: Worker | None = None
-        self._receiver: Receiver | None = None
+        self._reception: Reception | None = None
         self._sim_timer: Any = None
         self._guard = threading.RLock()  # of what executor and watchdog exchange
         self._last_error = ''
@@ -75,8 +82,8 @@ class CmiNode(ManagedNode):
     @property
     def subscriptions(self) -> Any:
         """Subscriptions that the executor serves."""
-        receiver = self._receiver
-        return (s for s in super().subscriptions if receiver is None or s not in receiver)
+        ours = self._reception
+        return (s for s in super().subscriptions if ours is None or s not in ours)
 
     def subscribe_input(
         self, message_type: type, topic: str, callback: Any, **options: Any
@@ -90,8 +97,8 @@ class CmiNode(ManagedNode):
         :returns: the subscription.
         """
         subscription = self.create_subscription(message_type, topic, callback, **options)
-        if self._receiver is not None:
-            self._receiver.serve(subscription, callback)
+        if self._reception is not None:
+            self._reception.serve(subscription, callback, message_type in DECODED_APART)
         return subscription
 
     def setup(self, undo: ExitStack) -> None:
@@ -107,10 +114,9 @@ class CmiNode(ManagedNode):
             self.get_logger().warning(f'{OLD_FALLBACK} is the old name of fallback: set that')
         self._outputs = Outputs(self, perception.modalities, undo)
         rest_s = TRIGGERED_REST_S if self._triggers else REST_S
-        self._receiver = Receiver(
-            self.context, rest_s, lambda error: self.log_defect('reception', error)
-        )
-        undo.callback(setattr, self, '_receiver', None)
+        failed = partial(self.log_defect, 'reception')
+        self._reception = Reception(lambda: Receiver(self.context, rest_s, failed))
+        undo.callback(setattr, self, '_reception', None)
         self._inputs = Inputs(self, perception, self.parameters, undo, self._receive)
         self._reporter = Reporter(self, self._inputs, self._outputs)
         undo.callback(self._reporter.destroy)
@@ -118,8 +124,8 @@ class CmiNode(ManagedNode):
         undo.callback(self.destroy_publisher, self._info)
         self._publish_info()
         self._offer_services(undo)
-        self._receiver.start()
-        undo.callback(self._receiver.stop)
+        self._reception.start()
+        undo.callback(self._reception.stop)
         self._throttle_report, self._throttle_beat = Throttle(REPORT_S), Throttle(HEARTBEAT_S)
         watchdog = Watchdog(self._pulse, self._say, self._restart, self._reaction)
         undo.callback(watchdog.stop)

@@ -232,7 +232,7 @@ def test_wall_clock_set_back_stops_no_ticks(moved: Path, stall: Callable[..., St
         moved.write_text(str(seconds))
         robot.received['cmi/status'].clear()
         robot.run(2.0)
-        assert len(robot.received['cmi/status']) > 20, f'ticks, the clock moved by {seconds} s'
+        assert len(robot.received['cmi/status']) > 10, f'ticks, the clock moved by {seconds} s'
     assert 'time ran backwards by' in stalling.node.log
 
 

@@ -129,6 +129,43 @@ class Receiver:
         return begin_s
 
 
+class Reception:
+    """
+    All receivers of a node: one for most sensors, and one each for what takes long to read.
+
+    :param make: makes a receiver.
+    """
+
+    def __init__(self, make: Callable[[], Receiver]) -> None:
+        self._make = make
+        self._receivers = [make()]
+
+    def __contains__(self, subscription: Any) -> bool:
+        """Whether a subscription is served here."""
+        return any(subscription in receiver for receiver in self._receivers)
+
+    def serve(self, subscription: Any, take: Take, apart: bool) -> None:
+        """
+        Serve a subscription; before :meth:`start`.
+
+        :param take: called with each message, and with what the middleware says about it.
+        :param apart: whether its messages take so long to read that others must not wait for them.
+        """
+        if apart:
+            self._receivers.append(self._make())
+        self._receivers[-1 if apart else 0].serve(subscription, take)
+
+    def start(self) -> None:
+        """Begin to receive."""
+        for receiver in self._receivers:
+            receiver.start()
+
+    def stop(self) -> None:
+        """Cease to receive."""
+        for receiver in self._receivers:
+            receiver.stop()
+
+
 def _queued(subscription: Any) -> Iterator[tuple[Any, Any]]:
     """What a subscription's queue holds, and no more than that: a flood has no end."""
     for _ in range(max(subscription.qos_profile.depth, 1)):
