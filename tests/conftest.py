@@ -31,6 +31,7 @@ SLOW = (
     'ros/test_transport.py',
     'ros/test_tutorial_policy.py',
     'ros/test_two_hosts.py',
+    'ros/test_watchdog.py',
     # Training for longer than seconds, and what trains first.
     'evaluation/test_likelihood.py',
     'lab/test_benchmark_command.py',

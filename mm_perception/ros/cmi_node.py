@@ -6,12 +6,11 @@ import json
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any, Generic, TypeVar
+from functools import partial
+from typing import Any
 
-from rclpy.clock import Clock, ClockType
 from rclpy.parameter import Parameter
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
@@ -21,9 +20,8 @@ from mm_perception.engines.build import build_engine
 from mm_perception.errors import BundleError, ConfigError, MMPerceptionError
 from mm_perception.fusion.health import NO_OUTPUT
 from mm_perception.fusion.perception import Perception
-from mm_perception.fusion.streams import Reading
 from mm_perception.ros.cmi.diagnostics import Reporter
-from mm_perception.ros.cmi.inputs import Inputs
+from mm_perception.ros.cmi.inputs import Inputs, Throttle
 from mm_perception.ros.cmi.outputs import Outputs
 from mm_perception.ros.cmi.parameters import (
     NODE_SPECS,
@@ -34,6 +32,15 @@ from mm_perception.ros.cmi.parameters import (
     modality_specs,
     read_settings,
 )
+from mm_perception.ros.cmi.reception import (
+    REST_S,
+    TRIGGERED_REST_S,
+    Receiver,
+    Reception,
+)
+from mm_perception.ros.cmi.watchdog import Alarm, Pulse, Watchdog
+from mm_perception.ros.cmi.worker import Worker
+from mm_perception.ros.codecs.image import DECODED_APART
 from mm_perception.ros.lifecycle import (
     LateService,
     ManagedNode,
@@ -44,75 +51,39 @@ from mm_perception.ros.lifecycle import (
 from mm_perception.ros.parameters import Parameters
 from mm_perception.ros.qos import latched_qos
 
-Readings = Mapping[str, Reading]
-Job = TypeVar('Job')
 _ENGINE_CHOICES = ('device', 'engine', 'threads', 'precision')
-
-
-class Worker(Generic[Job]):
-    """
-    Runs jobs in a thread of its own, never more than one waiting: a newer one replaces it.
-
-    :param work: does a job.
-    :param report: called with an exception that ``work`` raised; the thread goes on.
-    """
-
-    def __init__(self, work: Callable[[Job], None], report: Callable[[Exception], None]) -> None:
-        self.replaced = 0
-        self._work = work
-        self._report = report
-        self._condition = threading.Condition()
-        self._job: Job | None = None
-        self._stopping = False
-        self._thread = threading.Thread(target=self._run, name='fusion', daemon=True)
-        self._thread.start()
-
-    def submit(self, job: Job) -> None:
-        """Hand over a job; one that still waits is dropped and counted in ``replaced``."""
-        with self._condition:
-            self.replaced += self._job is not None
-            self._job = job
-            self._condition.notify()
-
-    def stop(self) -> None:
-        """Finish the job under way, drop the one that waits, end the thread."""
-        with self._condition:
-            self._stopping = True
-            self._condition.notify()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while True:
-            with self._condition:
-                self._condition.wait_for(lambda: self._stopping or self._job is not None)
-                if self._stopping:
-                    return
-                job, self._job = self._job, None
-            try:
-                self._work(job)  # type: ignore[arg-type]
-            except Exception as error:  # noqa: BLE001 - a failed tick must not end all ticks
-                self._report(error)
+STOP_S = 2.0
+REPORT_S, HEARTBEAT_S = 1.0, 0.25
 
 
 class CmiNode(ManagedNode):
     """
     Cross-modality inference over topics.
 
-    The executor's thread only receives: messages go into streams, and the timer or a new value
-    hands their newest readings to one worker thread, which fuses and publishes.
+    Four threads: one receives, so that messages go into streams; one fuses and publishes their
+    newest readings at its own beat or for a new value; a watchdog looks after that one and reports;
+    the executor serves the rest.
     """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__('cmi', **kwargs)
         self.parameters = Parameters(self)
         self.parameters.declare(NODE_SPECS)
-        self._worker: Worker[Readings] | None = None
-        self._timer: Any = None
+        self._worker: Worker | None = None
+        self._reception: Reception | None = None
+        self._sim_timer: Any = None
+        self._guard = threading.RLock()  # of what executor and watchdog exchange
+        self._last_error = ''
         self._enabled = True
         self._names: tuple[str, ...] = ()
         self._settings = read_settings(self.parameters, self._names)
-        self._last_tick_s = 0.0
         self.add_post_set_parameters_callback(self._take_parameters)
+
+    @property
+    def subscriptions(self) -> Any:
+        """Subscriptions that the executor serves."""
+        ours = self._reception
+        return (s for s in super().subscriptions if ours is None or s not in ours)
 
     def subscribe_input(
         self, message_type: type, topic: str, callback: Any, **options: Any
@@ -120,11 +91,15 @@ class CmiNode(ManagedNode):
         """
         Subscribe to a sensor; a subclass may put filters of ``message_filters`` in front.
 
-        :param callback: takes every message that the sensor's stream is to see.
+        :param callback: takes every message that the sensor's stream is to see, in any thread, and
+            as a second argument what the middleware says about it, if that is known.
         :param options: of ``create_subscription``.
         :returns: the subscription.
         """
-        return self.create_subscription(message_type, topic, callback, **options)
+        subscription = self.create_subscription(message_type, topic, callback, **options)
+        if self._reception is not None:
+            self._reception.serve(subscription, callback, message_type in DECODED_APART)
+        return subscription
 
     def setup(self, undo: ExitStack) -> None:
         """Load and warm up the model, subscribe and advertise."""
@@ -142,6 +117,10 @@ class CmiNode(ManagedNode):
         if self.parameters[OLD_FALLBACK] != UNSET:
             self.get_logger().warning(f'{OLD_FALLBACK} is the old name of fallback: set that')
         self._outputs = Outputs(self, perception.modalities, undo)
+        rest_s = TRIGGERED_REST_S if self._triggers else REST_S
+        failed = partial(self.log_defect, 'reception')
+        self._reception = Reception(lambda: Receiver(self.context, rest_s, failed))
+        undo.callback(setattr, self, '_reception', None)
         self._inputs = Inputs(self, perception, self.parameters, undo, self._receive)
         self._reporter = Reporter(self, self._inputs, self._outputs)
         undo.callback(self._reporter.destroy)
@@ -149,18 +128,17 @@ class CmiNode(ManagedNode):
         undo.callback(self.destroy_publisher, self._info)
         self._publish_info()
         self._offer_services(undo)
-        watch = self.create_timer(1.0, self._report, clock=Clock(clock_type=ClockType.STEADY_TIME))
-        undo.callback(self.destroy_timer, watch)
         self.parameters.fixed = True
+        self._reception.start()
+        undo.callback(self._reception.stop)
+        self._throttle_report, self._throttle_beat = Throttle(REPORT_S), Throttle(HEARTBEAT_S)
+        watchdog = Watchdog(self._pulse, self._say, self._restart, self._reaction)
+        undo.callback(watchdog.stop)
 
     def start(self, undo: ExitStack) -> None:
         """Begin to fuse."""
-        self._worker = Worker(self._tick, self._tick_failed)
-        undo.callback(setattr, self, '_worker', None)
-        undo.callback(self._worker.stop)
-        self._timer = self.create_timer(1.0 / self._settings.rate_hz, self._on_timer)
-        undo.callback(setattr, self, '_timer', None)
-        undo.callback(self.destroy_timer, self._timer)
+        self._begin_ticks()
+        undo.callback(self._end_ticks)
 
     def _load(self) -> Perception:
         bundle = load_bundle(self.parameters['bundle'])
@@ -188,32 +166,85 @@ class CmiNode(ManagedNode):
         return known[trigger]
 
     def _offer_services(self, undo: ExitStack) -> None:
-        reload = LateService(self, Trigger, '~/reload_model', self._load, self._on_loaded)
+        busy = MMPerceptionError('already loading; call again when that is answered')
+        reload = LateService(self, Trigger, '~/reload_model', self._load, self._on_loaded, busy)
+        undo.callback(reload.close, MMPerceptionError('the node was cleaned up meanwhile'))
         for service in (
             self.create_service(SetBool, '~/enable', self._on_enable),
             self.create_service(Trigger, '~/reset', self._on_reset),
-            reload.service,
         ):
             undo.callback(self.destroy_service, service)
 
-    def _on_timer(self) -> None:
-        news = self._inputs.advance()
-        late = time.monotonic() - self._last_tick_s > 0.9 / self._settings.rate_hz
-        if not self._triggers or late or news & self._triggers:
-            self._request()
+    @property
+    def _simulated(self) -> bool:
+        return bool(self.get_parameter('use_sim_time').value)
 
-    def _receive(self, name: str, message: Any) -> None:
-        news = self._inputs.take(name, message, self._settings.limits[name])
-        if news and name in self._triggers:
-            self._request()
+    def _begin_ticks(self) -> None:
+        """Make the thread that fuses, at its own beat or at that of simulated time."""
+        period_s = 1.0 / self._settings.rate_hz
+        with self._guard:
+            if self._simulated:
+                self._sim_timer = self.create_timer(period_s, self._on_sim_timer)
+            beat_s = None if self._simulated else period_s
+            self._last_error = ''
+            self._worker = Worker(self._tick, self._tick_failed, beat_s, bool(self._triggers))
 
-    def _request(self) -> None:
-        """Hand the newest readings to the worker."""
-        if self._worker is not None:
-            self._last_tick_s = time.monotonic()
-            self._worker.submit(self._inputs.snapshot())
+    def _end_ticks(self) -> None:
+        with self._guard:
+            worker, self._worker = self._worker, None
+            if self._sim_timer is not None:
+                self.destroy_timer(self._sim_timer)
+                self._sim_timer = None
+        if worker is not None and not worker.stop(STOP_S):
+            self.get_logger().error(f'a tick hangs for more than {STOP_S} s: it is left alone')
 
-    def _tick(self, readings: Readings) -> None:
+    def _restart(self) -> None:
+        """Put another thread, with a session of its own, in the place of one that hangs."""
+        with self._guard:
+            if self._worker is None:
+                return
+            self.get_logger().error('the ticks begin anew in another thread')
+            self._worker.stop(0.0)
+            fresh = Perception(self._perception.bundle, self._perception.engine)
+            fresh.adopt(self._perception)
+            self._perception = fresh
+            if self._sim_timer is not None:
+                self.destroy_timer(self._sim_timer)
+            self._begin_ticks()
+
+    def _reaction(self) -> tuple[str, float]:
+        return self._settings.stalled_reaction, self._settings.stalled_after_s
+
+    def _pulse(self) -> Pulse | None:
+        with self._guard:
+            worker = self._worker
+            if worker is None:
+                return None
+            simulated = self._simulated
+            return Pulse(
+                worker.finished,
+                worker.finished_s,
+                1.0 / self._settings.rate_hz,
+                self.get_clock().now().nanoseconds if simulated else None,
+                self.count_publishers('/clock') if simulated else 0,
+                self._last_error,
+            )
+
+    def _on_sim_timer(self) -> None:
+        worker = self._worker
+        if worker is None:
+            return
+        late = time.monotonic() - worker.began_s > 0.9 / self._settings.rate_hz
+        if not self._triggers or late:
+            worker.ask()
+
+    def _receive(self, name: str, message: Any, info: Any = None) -> None:
+        news = self._inputs.take(name, message, self._settings.limits[name], info)
+        worker = self._worker
+        if news and name in self._triggers and worker is not None:
+            worker.ask()
+
+    def _tick(self, worker: Worker) -> None:
         """Fuse and publish, in the worker's thread."""
         begin = time.perf_counter()
         perception, settings = self._perception, self._settings
@@ -222,27 +253,51 @@ class CmiNode(ManagedNode):
         if not self._enabled:
             demand = replace(demand, fallback=NO_OUTPUT)
             limits = {name: replace(limit, enabled=False) for name, limit in limits.items()}
+        readings = self._inputs.snapshot()
         now_ns = self.get_clock().now().nanoseconds
         (fused,) = perception.tick([readings], limits, demand, now_ns, settings.checks)
+        if worker.abandoned:  # another thread ticks by now
+            return
         self._outputs.publish(fused, perception.modalities, perception.frame_id, settings)
         self._reporter.add(fused, perception.frame_id, (time.perf_counter() - begin) * 1e3)
+        self._last_error = ''
 
     def _tick_failed(self, error: Exception) -> None:
         self._reporter.errors += 1
-        self.log_defect('tick', error)
+        self._last_error = repr(error)[:200]
+        if self._reporter.may_log_defect():
+            self.log_defect('tick', error)
 
-    def _report(self) -> None:
+    def _say(self, alarm: Alarm | None) -> None:
+        """Report, in the watchdog's thread."""
         worker = self._worker
-        dropped = worker.replaced if worker else 0
-        self._reporter.report(self._perception, worker is not None, self._enabled, dropped)
+        if not self.context.ok():
+            return
+        try:
+            if worker is not None and alarm is None and self._throttle_beat.ready(None):
+                self._reporter.beat(worker.finished)
+            if self._throttle_report.ready(alarm is None):
+                dropped = worker.dropped if worker else 0
+                active = worker is not None
+                self._reporter.report(self._perception, active, self._enabled, dropped, alarm)
+        except Exception as error:  # noqa: BLE001 - who watches must go on
+            self.log_defect('report', error)
 
     def _publish_info(self) -> None:
         self._info.publish(String(data=json.dumps(self._perception.describe())))
 
     def _take_parameters(self, parameters: list[Parameter]) -> None:
         self._settings = read_settings(self.parameters, self._names)
-        if self._timer is not None:
-            self._timer.timer_period_ns = int(1e9 / self._settings.rate_hz)
+        worker = self._worker
+        if worker is None:
+            return
+        if any(parameter.name == 'use_sim_time' for parameter in parameters):
+            self._end_ticks()
+            self._begin_ticks()
+        elif self._sim_timer is not None:
+            self._sim_timer.timer_period_ns = int(1e9 / self._settings.rate_hz)
+        else:
+            worker.pace(1.0 / self._settings.rate_hz)
 
     def _on_enable(self, request: SetBool.Request, response: SetBool.Response) -> SetBool.Response:
         self._enabled = request.data
@@ -279,8 +334,9 @@ class CmiNode(ManagedNode):
         )
         if old != new:
             raise BundleError('its modalities differ; clean up and configure the node instead')
-        loaded.adopt(self._perception)
-        self._perception = loaded
+        with self._guard, self._inputs.lock:
+            loaded.adopt(self._perception)
+            self._perception = loaded
         self._publish_info()
 
 

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import ctypes
+import faulthandler
 import gc
+import os
 import signal
 import sys
 import threading
+import time
 import traceback
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 from typing import Any, Generic, TypeVar
 
 import rclpy
+from rclpy.clock import Clock, ClockType
 from rclpy.exceptions import InvalidHandle, NotInitializedException, ParameterException
 from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
@@ -48,6 +52,9 @@ FAILURE = TransitionCallbackReturn.FAILURE
 ERROR = TransitionCallbackReturn.ERROR
 WAKE_S = 0.5
 FAILED = 1
+END_S = 10.0
+EXIT_STALLED = 70
+"""Exit code of a process that hangs and ends itself (EX_SOFTWARE of sysexits.h)."""
 
 
 class ManagedNode(LifecycleNode):
@@ -148,6 +155,7 @@ class LateService(Generic[Result]):
     :param work: runs in a thread of its own.
     :param finish: runs in the executor's thread, with what ``work`` returned or the exception
         that it raised, and fills in the response.
+    :param busy: what ``finish`` gets for a request that comes while another is under way.
     """
 
     def __init__(
@@ -157,16 +165,29 @@ class LateService(Generic[Result]):
         name: str,
         work: Callable[[], Result],
         finish: Callable[[Result | Exception, Any], Any],
+        busy: Exception,
     ) -> None:
         self._node = node
+        self._busy = busy
+        self._pending: tuple[Any, Future] | None = None
         self._work = work
         self._finish = finish
         self.service: Service = node.create_service(service_type, name, self._begin)
         self._send = self.service.send_response
         self.service.send_response = self._send_when_done
 
+    def close(self, reason: Exception) -> None:
+        """Answer the request under way, if there is one, with a reason, and end the service."""
+        if self._pending is not None:
+            self._end(reason, *self._pending)
+        self._node.destroy_service(self.service)
+
     def _begin(self, request: Any, response: Any) -> Future:
         answer = Future()
+        if self._pending is not None:
+            answer.set_result(self._finish(self._busy, response))
+            return answer
+        self._pending = response, answer
 
         def run() -> None:
             outcome: Result | Exception
@@ -181,7 +202,9 @@ class LateService(Generic[Result]):
         return answer
 
     def _end(self, outcome: Result | Exception, response: Any, answer: Future) -> None:
-        answer.set_result(self._finish(outcome, response))
+        if not answer.done():  # else the service was closed meanwhile
+            self._pending = None
+            answer.set_result(self._finish(outcome, response))
 
     def _send_when_done(self, answer: Future, header: Any) -> None:
         def send(done: Future) -> None:
@@ -202,6 +225,19 @@ def autostart(node: LifecycleNode) -> int:
         if outcome != SUCCESS:
             return UNUSABLE if outcome == FAILURE else FAILED
     return 0
+
+
+def steady_clock() -> Clock:
+    """Make a clock for timers that nobody can set; simulated time does not stop it."""
+    return Clock(clock_type=ClockType.STEADY_TIME)
+
+
+def leave(why: str) -> None:
+    """End the process at once where it cannot end in order; its threads' places are shown."""
+    print(f'error: {why}: this process exits with code {EXIT_STALLED}', file=sys.stderr)
+    faulthandler.dump_traceback(all_threads=True)
+    sys.stderr.flush()
+    os._exit(EXIT_STALLED)
 
 
 def build_executor(name: str) -> Executor:
@@ -254,6 +290,7 @@ def run_node(
     _on_signals(signal.SIG_DFL)
     shared_memory.clean_up()
     rclpy.init(args=args)
+    threading.Thread(target=_end_in_any_case, name='end', daemon=True).start()
     node, failure = None, UNUSABLE
     try:
         node = make()
@@ -276,6 +313,14 @@ def run_node(
     finally:
         _end(node)
     return 0
+
+
+def _end_in_any_case() -> None:
+    """Wait for the shutdown; a process that goes on for long after it hangs, and is ended."""
+    while rclpy.ok():
+        time.sleep(WAKE_S)
+    time.sleep(END_S)
+    leave(f'still at work {END_S:.0f} s after its end was asked for')
 
 
 def _end(node: Any) -> None:

@@ -14,7 +14,7 @@ from sensor_msgs.msg import PointCloud2
 
 from mm_perception.errors import ConfigError, MissingDependency, MMPerceptionError
 from mm_perception.ros.codecs import audio_message
-from mm_perception.ros.lifecycle import run_node
+from mm_perception.ros.lifecycle import run_node, steady_clock
 from mm_perception.ros.parameters import Parameters, ParameterSpec
 from mm_perception.ros.qos import overridable
 
@@ -59,7 +59,7 @@ class MicrophoneNode(Node):
         self._begin_s = time.monotonic()
         self._captured = 0
         # Twice as often as there are chunks: the device sets the pace, never the timer.
-        self.create_timer(0.5 * self._count / self._rate_hz, self._capture)
+        self.create_timer(0.5 * self._count / self._rate_hz, self._capture, clock=steady_clock())
 
     def release(self) -> None:
         """Let the device go."""

@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from rclpy.duration import Duration
 from rclpy.node import Node
 from rclpy.qos import (
     DurabilityPolicy,
+    LivelinessPolicy,
     QoSCompatibility,
+    QoSPolicyKind,
     QoSProfile,
     ReliabilityPolicy,
     qos_check_compatible,
@@ -16,6 +19,18 @@ from rclpy.qos import (
 from rclpy.qos_overriding_options import QoSOverridingOptions
 
 from mm_perception.ros.codecs import message_name
+
+HEARTBEAT_DEADLINE_S, HEARTBEAT_LEASE_S = 1.0, 2.0
+_OVERRIDABLE = (
+    QoSPolicyKind.HISTORY,
+    QoSPolicyKind.DEPTH,
+    QoSPolicyKind.RELIABILITY,
+    QoSPolicyKind.DURABILITY,
+    QoSPolicyKind.DEADLINE,
+    QoSPolicyKind.LIFESPAN,
+    QoSPolicyKind.LIVELINESS,
+    QoSPolicyKind.LIVELINESS_LEASE_DURATION,
+)
 
 
 def input_qos(depth: int) -> QoSProfile:
@@ -37,9 +52,24 @@ def latched_qos() -> QoSProfile:
     )
 
 
+def heartbeat_qos() -> QoSProfile:
+    """
+    A sign of life, for which a subscriber may demand a deadline and a lease.
+
+    It waits for a heartbeat for as long as it likes, if that is no less than what is offered.
+    """
+    return QoSProfile(
+        depth=1,
+        reliability=ReliabilityPolicy.RELIABLE,
+        deadline=Duration(seconds=HEARTBEAT_DEADLINE_S),
+        liveliness=LivelinessPolicy.MANUAL_BY_TOPIC,
+        liveliness_lease_duration=Duration(seconds=HEARTBEAT_LEASE_S),
+    )
+
+
 def overridable() -> QoSOverridingOptions:
-    """Declare the standard ``qos_overrides`` parameters of a topic."""
-    return QoSOverridingOptions.with_default_policies()
+    """Declare the ``qos_overrides`` parameters of a topic."""
+    return QoSOverridingOptions(_OVERRIDABLE)
 
 
 def explain_silence(node: Node, subscription: Any, name: str) -> str:

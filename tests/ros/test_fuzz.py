@@ -25,7 +25,7 @@ from checks.fuzz_messages import INPUTS, InputPath, fuzzed_spec
 from mm_perception.errors import InvalidInput
 from mm_perception.modalities import build_modality
 from mm_perception.ros.codecs import input_codec
-from mm_perception.ros.codecs.image import picture_size
+from mm_perception.ros.picture_process import essential_picture
 
 ROOT = Path(__file__).parents[2]
 MESSAGES = int(os.environ.get('FUZZ_MESSAGES', '20000'))
@@ -140,6 +140,10 @@ def test_fuzz_notices_a_defect_which_stops_no_other_modality(
 
 
 # Pictures that claim more than they are
+
+
+def picture_size(data: bytes) -> tuple[int, int] | None:
+    return essential_picture(np.frombuffer(data, np.uint8))[1]
 
 
 def png(chunks: list[tuple[int, bytes, bytes]]) -> bytes:

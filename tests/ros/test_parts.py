@@ -16,7 +16,7 @@ from mm_perception.ros.cmi.inputs import (
 )
 from mm_perception.ros.cmi.mosaic import CELL, MosaicColumn, render_mosaic
 from mm_perception.ros.cmi.parameters import NODE_SPECS, modality_specs
-from mm_perception.ros.cmi_node import Worker
+from mm_perception.ros.cmi.worker import Worker
 from mm_perception.ros.parameters import ParameterSpec
 from mm_perception.spec import ModalitySpec
 from tests.helpers.model_specs import arm_spec
@@ -30,44 +30,73 @@ LIMITS = Limits(enabled=True, max_age_s=1.0, hold=False, future_s=0.5)
 # Worker
 
 
-def test_worker_drops_all_but_the_newest_job():
+def until(condition):
+    deadline_s = time.monotonic() + 5
+    while not condition() and time.monotonic() < deadline_s:
+        time.sleep(0.005)
+    assert condition()
+
+
+def test_worker_drops_all_requests_but_one():
     begun, gate, done = threading.Event(), threading.Event(), []
 
-    def work(job):
+    def work(worker):
         begun.set()
         gate.wait(5)
-        done.append(job)
+        done.append(worker)
 
-    worker = Worker(work, done.append)
-    worker.submit(0)
+    worker = Worker(work, done.append, None)
+    worker.ask()
     assert begun.wait(5)
-    for job in range(1, 6):
-        worker.submit(job)
+    for _ in range(5):
+        worker.ask()
     gate.set()
-    deadline_s = time.monotonic() + 5
-    while len(done) < 2 and time.monotonic() < deadline_s:
-        time.sleep(0.01)
-    worker.stop()
-    assert done == [0, 5]
-    assert worker.replaced == 4
+    until(lambda: len(done) == 2)
+    assert worker.stop(5.0)
+    assert len(done) == worker.finished == 2
+    assert worker.dropped == 4
 
 
 def test_worker_goes_on_after_an_exception():
     errors, done = [], threading.Event()
 
-    def work(job):
-        if job == 'bad':
-            raise ValueError(job)
+    def work(worker):
+        if not errors:
+            raise ValueError('bad')
         done.set()
 
-    worker = Worker(work, errors.append)
-    worker.submit('bad')
-    while not errors:
-        time.sleep(0.01)
-    worker.submit('good')
+    worker = Worker(work, errors.append, None)
+    worker.ask()
+    until(lambda: errors)
+    assert worker.finished == 0
+    worker.ask()
     assert done.wait(5)
-    worker.stop()
+    assert worker.stop(5.0)
     assert isinstance(errors[0], ValueError)
+
+
+def test_worker_keeps_its_beat_and_counts_what_it_missed():
+    began_s = []
+
+    def work(worker):
+        began_s.append(time.monotonic())
+        if len(began_s) == 3:
+            time.sleep(0.25)
+
+    worker = Worker(work, print, 0.05)
+    until(lambda: len(began_s) == 8)
+    assert worker.stop(5.0)
+    beats = np.diff(began_s) / 0.05
+    assert worker.dropped >= 4, 'of the slow one'
+    assert 0.5 < np.median(beats) < 1.5
+
+
+def test_worker_that_hangs_is_abandoned():
+    gate = threading.Event()
+    worker = Worker(lambda worker: gate.wait(5), print, 0.01)
+    time.sleep(0.05)
+    assert not worker.stop(0.05) and worker.abandoned
+    gate.set()
 
 
 # Parameters

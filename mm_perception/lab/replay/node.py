@@ -15,6 +15,7 @@ from std_msgs.msg import String
 
 from mm_perception.bundle import find_bundle
 from mm_perception.errors import DataError
+from mm_perception.fusion.streams import ClockWatch
 from mm_perception.lab.digits.recordings import Recording, load_recordings, real_recordings
 from mm_perception.lab.replay.playlist import (
     Playlist,
@@ -24,7 +25,7 @@ from mm_perception.lab.replay.playlist import (
     phase_name,
 )
 from mm_perception.lab.replay.sensors import Camera, make_sensors
-from mm_perception.ros.lifecycle import run_node
+from mm_perception.ros.lifecycle import run_node, steady_clock
 from mm_perception.ros.parameters import Parameters, ParameterSpec
 from mm_perception.ros.qos import overridable
 
@@ -123,7 +124,8 @@ class ReplayNode(Node):
         self._told: Shown | None = None
         self._failing: dict[str, str] = {}
         self._truth_due_ns = 0
-        self.create_timer(STEP_S, self._step)
+        self._clock_watch = ClockWatch()
+        self.create_timer(STEP_S, self._step, clock=steady_clock())
         self.get_logger().info(
             f'{len(self._recordings)} recordings, {len(self._schedule)} scheduled failures'
         )
@@ -154,6 +156,12 @@ class ReplayNode(Node):
     def _step(self) -> None:
         """Send what is due, of the digit on show and of those that it followed since."""
         now_ns = int(self.get_clock().now().nanoseconds)
+        back_s = self._clock_watch.step_back_s(now_ns)
+        if back_s:
+            self.get_logger().warning(
+                f'time ran backwards by {back_s:.3g} s: played from the start'
+            )
+            self._playlist = None
         if self._playlist is None:
             if self.parameters['wait_for_subscribers'] and not self._all_have_subscribers():
                 return

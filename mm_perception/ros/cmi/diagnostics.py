@@ -10,12 +10,15 @@ from typing import Any
 import numpy as np
 from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
 from rclpy.node import Node
+from std_msgs.msg import Header
 
 from mm_perception.fusion.health import State, Verdict
 from mm_perception.fusion.perception import OBSERVED, Fused, Perception
 from mm_perception.ros.cmi.inputs import Inputs, Throttle
 from mm_perception.ros.cmi.outputs import Outputs
+from mm_perception.ros.cmi.watchdog import Alarm
 from mm_perception.ros.codecs import make_header
+from mm_perception.ros.qos import heartbeat_qos, overridable
 
 LEVELS = {
     State.OK: DiagnosticStatus.OK,
@@ -137,10 +140,26 @@ class Reporter:
         self._verdicts: Mapping[str, Verdict] = {}
         self._status = outputs.advertise(DiagnosticArray, '~/status')
         self._publisher = node.create_publisher(DiagnosticArray, '/diagnostics', 10)
+        self._heartbeat = node.create_publisher(
+            Header, '~/heartbeat', heartbeat_qos(), qos_overriding_options=overridable()
+        )
+        self._beaten = 0
+        self._alarm: Alarm | None = None
 
     def destroy(self) -> None:
-        """Destroy the publisher."""
+        """Destroy the publishers."""
         self._node.destroy_publisher(self._publisher)
+        self._node.destroy_publisher(self._heartbeat)
+
+    def beat(self, finished: int) -> None:
+        """Publish a heartbeat if ticks were finished since the last one."""
+        if finished != self._beaten:
+            self._beaten = finished
+            self._heartbeat.publish(make_header(self._node.get_clock().now().nanoseconds))
+
+    def may_log_defect(self) -> bool:
+        """Whether it is time for another traceback."""
+        return self._explain.ready('defect')
 
     def add(self, fused: Fused, frame_id: str, tick_ms: float) -> None:
         """Publish how the modalities stood in a tick; take how long all of it took."""
@@ -154,9 +173,19 @@ class Reporter:
             if verdict.state in (State.REJECTED, State.INCONSISTENT) or verdict.fault:
                 self._inputs.report_fault(name, verdict)
 
-    def report(self, perception: Perception, active: bool, enabled: bool, dropped: int) -> None:
+    def report(
+        self,
+        perception: Perception,
+        active: bool,
+        enabled: bool,
+        dropped: int,
+        alarm: Alarm | None = None,
+    ) -> None:
         """Publish the diagnostics, and log what keeps output away."""
         self._reports += 1
+        self._alarm = alarm
+        if alarm is not None and self._explain.ready(alarm.curable):
+            self._node.get_logger().error(alarm.text)
         entries = [self._own_status(perception, active, enabled, dropped)]
         for name, stream in self._inputs.streams.items():
             entries.append(self._modality_status(name, stream.received, stream.refused))
@@ -205,6 +234,8 @@ class Reporter:
             **self.times.percentiles(),
         }
         level = DiagnosticStatus.WARN if problem else DiagnosticStatus.OK
+        if self._alarm is not None:
+            level, problem = DiagnosticStatus.ERROR, self._alarm.text
         return make_status(f'{self._node.get_name()}: fusion', level, problem or 'ok', values)
 
     def _modality_status(self, name: str, received: int, rejected: int) -> Any:
@@ -223,6 +254,9 @@ class Reporter:
             'topic': self._inputs.topic(name),
         }
         status = f'{self._node.get_name()}: {name}'
+        if self._alarm is not None:
+            silence = f'not judged for {self._alarm.silent_s:.1f} s: there are no ticks'
+            return make_status(status, DiagnosticStatus.STALE, silence, values)
         return make_status(status, level(verdict), reason or 'ok', values)
 
     def _may_explain(self, what: str) -> bool:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 import time
 import traceback
+from collections import defaultdict
 from collections.abc import Callable, Hashable
 from contextlib import ExitStack
 from functools import partial
@@ -12,6 +14,7 @@ from typing import Any
 from mm_perception.fusion.health import MALFORMED, Limits, Verdict
 from mm_perception.fusion.perception import Perception
 from mm_perception.fusion.streams import ClockWatch, Reading, Stream
+from mm_perception.ros.cmi.reception import Delays
 from mm_perception.ros.codecs import InputCodec, input_codec
 from mm_perception.ros.parameters import Parameters
 from mm_perception.ros.qos import explain_silence, input_qos, overridable
@@ -37,12 +40,15 @@ class Throttle:
 
 class Inputs:
     """
-    Subscriptions that feed the streams of a perception; lives in the executor's thread.
+    Subscriptions that feed the streams of a perception; any thread may call.
 
     :param node: offers ``subscribe_input``, as :class:`CmiNode` does.
     :param perception: whose first stream is fed.
     :param undo: takes what destroys the subscriptions.
-    :param receive: called with the name of a modality and a message of it.
+    :param receive: called with the name of a modality, a message of it, and, where that is known,
+        what the middleware says about it.
+
+    ``lock`` is held while streams are used; never while a message is read.
     """
 
     def __init__(
@@ -51,9 +57,11 @@ class Inputs:
         perception: Perception,
         parameters: Parameters,
         undo: ExitStack,
-        receive: Callable[[str, Any], None],
+        receive: Callable[..., None],
     ) -> None:
         self._node = node
+        self.lock = threading.RLock()
+        self._delays: dict[str, Delays] = defaultdict(Delays)
         self._clock = ClockWatch()
         self._throttle = Throttle()
         self._codecs: dict[str, InputCodec] = {}
@@ -72,20 +80,27 @@ class Inputs:
             )
             undo.callback(node.destroy_subscription, self._subscriptions[name])
 
-    def take(self, name: str, message: Any, limits: Limits) -> bool:
+    def take(self, name: str, message: Any, limits: Limits, info: Any = None) -> bool:
         """
         Take a message of a modality; it never raises.
 
         :param limits: thresholds of the modality.
+        :param info: what the middleware says about the message, such as when it was sent.
         :returns: whether it has a new value, or messages begin or cease to be refused.
         """
         stream, now_ns = self.streams[name], self._now_ns()
+        sent_ns = info.get('source_timestamp', 0) if info else 0
+        receipt_ns = now_ns - self._delays[name].delay_ns(sent_ns, time.time_ns())
+        raw, failure = None, None
         try:
-            raw, stamp_ns = self._codecs[name].decode(message, now_ns, stream.modality)
+            raw, stamp_ns = self._codecs[name].decode(message, receipt_ns, stream.modality)
         except Exception as error:  # noqa: BLE001 - a message must not stop the node
-            taken = stream.refuse(error, now_ns)
-        else:
-            taken = stream.take(raw, stamp_ns, now_ns, limits)
+            failure = error
+        with self.lock:
+            if failure is None:
+                taken = stream.take(raw, stamp_ns, now_ns, limits)
+            else:
+                taken = stream.refuse(failure, now_ns)
         if taken.refused:
             self._report_refusal(name, taken.refused, taken.defect)
         if taken.jump_s and self._throttle.ready(('notice', name)):
@@ -95,19 +110,19 @@ class Inputs:
             )
         return taken.news
 
-    def advance(self) -> set[str]:
-        """Let time pass in every stream; which of them have news."""
-        now_ns = self._now_ns()
-        return {name for name, stream in self.streams.items() if stream.advance(now_ns)}
-
     def snapshot(self) -> dict[str, Reading]:
-        """What every stream says now."""
-        return {name: stream.snapshot() for name, stream in self.streams.items()}
+        """Let time pass in every stream; what each says now."""
+        now_ns = self._now_ns()
+        with self.lock:
+            for stream in self.streams.values():
+                stream.advance(now_ns)
+            return {name: stream.snapshot() for name, stream in self.streams.items()}
 
     def clear(self) -> None:
         """Forget everything received."""
-        for stream in self.streams.values():
-            stream.clear()
+        with self.lock:
+            for stream in self.streams.values():
+                stream.clear()
 
     def topic(self, name: str) -> str:
         """Fully resolved topic of a modality."""
@@ -142,8 +157,9 @@ class Inputs:
 
     def _now_ns(self) -> int:
         """Time of the node; where it runs backwards, nothing that was received counts."""
-        now_ns = int(self._node.get_clock().now().nanoseconds)
-        back_s = self._clock.step_back_s(now_ns)
+        with self.lock:
+            now_ns = int(self._node.get_clock().now().nanoseconds)
+            back_s = self._clock.step_back_s(now_ns)
         if back_s:
             self.clear()
             self._node.get_logger().warning(

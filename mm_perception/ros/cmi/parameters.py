@@ -8,6 +8,7 @@ from typing import Any
 
 from mm_perception.fusion.health import FALLBACKS, NO_OUTPUT, Checks, Limits
 from mm_perception.modalities.base import Thresholds
+from mm_perception.ros.cmi.watchdog import REACTIONS, RESTART
 from mm_perception.ros.codecs import input_codec
 from mm_perception.ros.lifecycle import EXECUTORS
 from mm_perception.ros.parameters import Parameters, ParameterSpec, field_specs, listed
@@ -66,6 +67,19 @@ NODE_SPECS = (
         'What starts a fusion: timer (at rate_hz), any (every new value), or the name of a'
         ' modality; with the latter two the timer still fires when nothing arrives.',
         structural=True,
+    ),
+    ParameterSpec(
+        'stalled.reaction',
+        RESTART,
+        'What follows when ticks cease: restart (another thread, and if that does not help exit),'
+        ' exit (with code 70, for who respawns the process), or report alone.',
+        choices=REACTIONS,
+    ),
+    ParameterSpec(
+        'stalled.after_s',
+        5.0,
+        'Time without a finished tick before that (s); it is reported after 1 s or 3 periods.',
+        span=(1.0, 3600.0),
     ),
     ParameterSpec('autostart', False, 'Configure and activate without a lifecycle manager.', True),
     ParameterSpec('rate_hz', 10.0, 'Rate of the timer.', span=(0.1, 1000.0)),
@@ -135,6 +149,8 @@ class NodeSettings:
     reconstruct_all: bool
     std_samples: int
     fallback: str
+    stalled_reaction: str
+    stalled_after_s: float
     limits: Mapping[str, Limits]
     checks: Checks
 
@@ -160,6 +176,8 @@ def read_settings(parameters: Parameters, names: Iterable[str]) -> NodeSettings:
         reconstruct_all=parameters['publish.reconstruct'] == 'all',
         std_samples=parameters['publish.std_samples'],
         fallback=parameters['fallback'] if old == UNSET else old,
+        stalled_reaction=parameters['stalled.reaction'],
+        stalled_after_s=float(parameters['stalled.after_s']),
         limits=limits,
         checks=Checks(**checks, thresholds=thresholds),
     )

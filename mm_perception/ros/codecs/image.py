@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -29,61 +30,10 @@ from mm_perception.ros.codecs.encodings import (
     layout_of,
     mark_no_return,
 )
+from mm_perception.ros.picture_process import decode_apart, essential_picture
 
-PNG_START = b'\x89PNG\r\n\x1a\n'
-JPEG_START = b'\xff\xd8'
-WITHOUT_LENGTH = {0x01, *range(0xD0, 0xD8)}
-FRAMES = set(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-
-
-def picture_size(data: bytes | memoryview) -> tuple[int, int] | None:
-    """
-    Width and height that the head of a JPEG or PNG promises.
-
-    :param data: the whole file.
-    :returns: pixels; None if it is neither, or if a part of it, or what follows a PNG, claims to
-        be longer than the whole: decoders allocate what is claimed.
-    """
-    data = memoryview(data)
-    try:
-        if data[:8] == PNG_START:
-            return _png_size(data)
-        return _jpeg_size(data) if data[:2] == JPEG_START else None
-    except (struct.error, IndexError):
-        return None
-
-
-def _png_size(data: memoryview) -> tuple[int, int] | None:
-    position, size = len(PNG_START), None
-    while position < len(data):
-        length, kind = struct.unpack('>I4s', data[position : position + 8])
-        if size is None:
-            if (length, kind) != (13, b'IHDR'):
-                return None
-            size = struct.unpack('>II', data[16:24])
-        position += 12 + length
-        if kind == b'IEND':
-            return size if position == len(data) else None
-    return None
-
-
-def _jpeg_size(data: memoryview) -> tuple[int, int] | None:
-    position = len(JPEG_START)
-    while data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker == 0xFF:
-            position += 1
-        elif marker in WITHOUT_LENGTH:
-            position += 2
-        elif marker in FRAMES:
-            height, width = struct.unpack('>HH', data[position + 5 : position + 9])
-            return width, height
-        else:
-            (length,) = struct.unpack('>H', data[position + 2 : position + 4])
-            position += 2 + length
-    return None
-
-
+DECODED_APART = (CompressedImage,)
+"""Messages that another process reads, in a thread of their own: others do not wait for it."""
 MAX_PIXELS = 40_000_000
 MAX_PIXELS_PER_BYTE = 10_000  # more than PNG and JPEG can compress
 
@@ -170,7 +120,7 @@ def _decompress(data: NDArray[Any], form: str) -> NDArray[Any]:
     """What OpenCV makes of a JPEG or PNG: ``[H, W]``, BGR or BGRA."""
     if data.size == 0:
         raise InvalidInput('compressed image is empty')
-    size = picture_size(data.data)
+    picture, size = essential_picture(data)
     # A file of a few bytes can promise any size, and it would be allocated.
     count = 0 if size is None else size[0] * size[1]
     if size is not None and count > MAX_PIXELS:
@@ -179,10 +129,7 @@ def _decompress(data: NDArray[Any], form: str) -> NDArray[Any]:
         raise InvalidInput(
             f'compressed image claims {size[0]}x{size[1]} pixels in {data.size} bytes'
         )
-    try:
-        pixels = None if size is None else cv2.imdecode(data, cv2.IMREAD_UNCHANGED)
-    except cv2.error as error:
-        raise InvalidInput(f'compressed image cannot be decoded ({error.err})') from error
+    pixels = None if size is None else decode_apart(picture)
     if pixels is None:
         raise InvalidInput(
             f'compressed image of {data.size} bytes ({form[:32]!r}) is neither a'

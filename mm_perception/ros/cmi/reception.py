@@ -1,0 +1,179 @@
+"""Receives in a thread of its own, so that a flood of messages holds up neither ticks nor services."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from rclpy.context import Context
+from rclpy.exceptions import InvalidHandle
+from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
+
+WAKE_S = 0.2
+JOIN_S = 2.0
+REST_S, TRIGGERED_REST_S = 0.005, 0.001
+DELAY_WINDOW_S = 10.0
+Take = Callable[[Any, Any], None]
+
+
+class Delays:
+    """
+    How late messages of one sensor are taken, from the time at which the middleware sent them.
+
+    The clocks of two machines differ by any amount; the shortest way of the last 10 to 20 s counts
+    as none. So messages that waited, while this process stood still say, are as old as they are.
+
+    :param window_s: over which the shortest way is sought.
+    """
+
+    def __init__(self, window_s: float = DELAY_WINDOW_S) -> None:
+        self._window_ns = int(window_s * 1e9)
+        self._since_ns: int | None = None
+        self._shortest_ns = self._before_ns = 0
+
+    def delay_ns(self, source_ns: int, now_ns: int) -> int:
+        """
+        How much longer than the shortest way a message was under way; 0 or more.
+
+        :param source_ns: when it was sent, on its sender's clock; 0 if that is not known.
+        :param now_ns: time of this machine, as people set it.
+        """
+        if not source_ns:
+            return 0
+        way_ns = now_ns - source_ns
+        if self._since_ns is None:
+            # At first one machine is assumed: what a publisher kept for late subscribers is old.
+            self._since_ns = now_ns
+            self._shortest_ns = self._before_ns = way_ns
+            return max(way_ns, 0)
+        if not 0 <= now_ns - self._since_ns < self._window_ns:
+            self._since_ns = now_ns
+            self._before_ns, self._shortest_ns = self._shortest_ns, way_ns
+        self._shortest_ns = min(self._shortest_ns, way_ns)
+        return max(way_ns - min(self._shortest_ns, self._before_ns), 0)
+
+
+class Receiver:
+    """
+    Takes the messages of subscriptions in a thread; their node hides them from its executor.
+
+    After each round it rests, at least as long as the round took: however much arrives, half of
+    the interpreter is left to the ticks, and the middleware drops what is older than its queues.
+
+    :param context: of the node.
+    :param rest_s: least time between two rounds; a single message is never held up by it.
+    :param report: called with an exception that taking a message raised.
+    """
+
+    def __init__(
+        self, context: Context, rest_s: float, report: Callable[[Exception], None]
+    ) -> None:
+        self._context = context
+        self._rest_s = rest_s
+        self._report = report
+        self._served: dict[Any, Take] = {}
+        self._closing = threading.Event()
+        self._thread = threading.Thread(target=self._run, name='reception', daemon=True)
+        self.beat_s = time.monotonic()
+
+    def __contains__(self, subscription: Any) -> bool:
+        """Whether a subscription is served here."""
+        return subscription in self._served
+
+    def serve(self, subscription: Any, take: Take) -> None:
+        """
+        Serve a subscription; before :meth:`start`.
+
+        :param take: called with each message, and with what the middleware says about it.
+        """
+        self._served[subscription] = take
+
+    def start(self) -> None:
+        """Begin to receive."""
+        self.beat_s = time.monotonic()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Cease to receive; a message that is being read for too long is left alone."""
+        self._closing.set()
+        if self._thread.is_alive():
+            self._thread.join(JOIN_S)
+
+    def _run(self) -> None:
+        while not self._closing.is_set() and self._context.ok():
+            self.beat_s = time.monotonic()
+            try:
+                begin_s = self._round()
+            except Exception as error:  # noqa: BLE001 - a message must not end the reception
+                if self._context.ok():
+                    self._report(error)
+                begin_s = self.beat_s
+            self._closing.wait(max(time.monotonic() - begin_s, self._rest_s))
+
+    def _round(self) -> float:
+        """Wait for messages and take them; returns when the wait was over."""
+        count = len(self._served)
+        wait_set = _rclpy.WaitSet(count, 0, 0, 0, 0, 0, self._context.handle)
+        wait_set.clear_entities()
+        for subscription in self._served:
+            wait_set.add_subscription(subscription.handle)
+        wait_set.wait(int(WAKE_S * 1e9))
+        begin_s = time.monotonic()
+        ready = set(wait_set.get_ready_entities('subscription'))
+        for subscription, take in self._served.items():
+            if subscription.handle.pointer in ready and not self._closing.is_set():
+                for message, info in _queued(subscription):
+                    take(message, info)
+        return begin_s
+
+
+class Reception:
+    """
+    All receivers of a node: one for most sensors, and one each for what takes long to read.
+
+    :param make: makes a receiver.
+    """
+
+    def __init__(self, make: Callable[[], Receiver]) -> None:
+        self._make = make
+        self._receivers = [make()]
+
+    def __contains__(self, subscription: Any) -> bool:
+        """Whether a subscription is served here."""
+        return any(subscription in receiver for receiver in self._receivers)
+
+    def serve(self, subscription: Any, take: Take, apart: bool) -> None:
+        """
+        Serve a subscription; before :meth:`start`.
+
+        :param take: called with each message, and with what the middleware says about it.
+        :param apart: whether its messages take so long to read that others must not wait for them.
+        """
+        if apart:
+            self._receivers.append(self._make())
+        self._receivers[-1 if apart else 0].serve(subscription, take)
+
+    def start(self) -> None:
+        """Begin to receive."""
+        for receiver in self._receivers:
+            receiver.start()
+
+    def stop(self) -> None:
+        """Cease to receive."""
+        for receiver in self._receivers:
+            receiver.stop()
+
+
+def _queued(subscription: Any) -> Iterator[tuple[Any, Any]]:
+    """What a subscription's queue holds, and no more than that: a flood has no end."""
+    for _ in range(max(subscription.qos_profile.depth, 1)):
+        try:
+            with subscription.handle:
+                taken = subscription.handle.take_message(subscription.msg_type, subscription.raw)
+        except InvalidHandle:  # destroyed meanwhile
+            return
+        if taken is None:
+            return
+        yield taken
