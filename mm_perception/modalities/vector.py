@@ -57,6 +57,11 @@ class VectorModality(Modality[VectorOptions]):
         """Names of the elements, where given."""
         return self.options.names
 
+    @property
+    def unit_scale(self) -> Array:
+        """The span of each element."""
+        return self._span
+
     def to_model(self, raw: Array) -> Array:
         """Scaled to 0..1 over the range, clipped: ``float32[n]``."""
         values = require_finite(raw, 'vector')
