@@ -1,9 +1,9 @@
-"""What fills in for a lost sensor, ours beside the baselines: figures per outage, and their sum."""
+"""What fills in for a lost sensor, ours beside the baselines: figures per outage, and sums."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +34,8 @@ WORTH = 0.97
 LEAST_STD = 0.01
 """Of an element, in that of the modality's largest: others are constant but for noise."""
 NOTHING = 1e-9
+LEAST_ERROR = 1e-3
+"""In training stds: a sensor that stands still is held without any error; no ratio tells there."""
 
 
 class Cell(NamedTuple):
@@ -95,12 +97,12 @@ class Judgement:
 
     def ratios(self, method: str = OURS) -> dict[Cell, float]:
         """Test error of a method over that of the best baseline, per cell measured on both."""
-        best, ratios = self.best(), {}
-        for cell, errors in by_cell(self.test).items():
-            if cell in best and method in errors:
-                against = max(errors[best[cell]], NOTHING)
-                ratios[cell] = max(errors[method], NOTHING) / against
-        return ratios
+        rows = {(row.cell, row.method): row for row in self.test}
+        return {
+            cell: _ratio(rows[cell, method], rows[cell, best])
+            for cell, best in self.best().items()
+            if (cell, method) in rows and (cell, best) in rows
+        }
 
     def not_worth(self, method: str = OURS) -> list[tuple[str, tuple[str, ...]]]:
         """Targets and what is observed, of which filling in beats neither hold nor mean."""
@@ -111,6 +113,15 @@ class Judgement:
                 key = (cell.target, cell.observed)
                 pays[key] = pays.get(key, False) or better
         return [key for key, some in pays.items() if not some]
+
+
+def _ratio(mine: OutageRow, other: OutageRow) -> float:
+    """Ratio of two errors, of which none counts as less than 0.001 training stds."""
+    larger = max(mine, other, key=lambda row: row.error)
+    if larger.error <= NOTHING or larger.error_std <= LEAST_ERROR:
+        return 1.0
+    least = LEAST_ERROR * larger.error / larger.error_std
+    return max(mine.error, least) / max(other.error, least)
 
 
 def is_ours(method: str) -> bool:
@@ -126,29 +137,23 @@ def by_cell(rows: Iterable[OutageRow]) -> dict[Cell, dict[str, float]]:
     return found
 
 
-def judge(
-    ours: Sequence[Method],
-    spec: ModelSpec,
-    folder: Path,
-    units: Mapping[str, str] | None = None,
-) -> Judgement | None:
+def judge(ours: Sequence[Method], spec: ModelSpec, folder: Path) -> Judgement | None:
     """
     Set methods against the baselines, which are fitted on the training split.
 
     :param ours: methods that are trained already.
     :param folder: of the dataset, with splits ``train``, ``validation`` and ``test``.
-    :param units: of the modalities; without, ``sensor unit`` or ``0..1``.
     :returns: None if the dataset tells no time, or lacks a split.
     """
     if not {'train', 'validation', 'test'} <= set(splits(folder)):
         return None
     train, validation, test = (load_dataset(folder, s) for s in ('train', 'validation', 'test'))
-    if any(data.time_s is None for data in (train, validation, test)):
+    if not all(data.tells_time for data in (train, validation, test)):
         return None
     methods = [*ours, *build_baselines()]
     for method in methods:
         method.fit(train)
-    scales = {name: Scale.of(train, spec, name, units or {}) for name in train.names}
+    scales = {name: Scale.of(train, spec, name) for name in train.names}
     return Judgement(
         *(
             tuple(measure_outages(methods, data, scales, title))
@@ -173,7 +178,7 @@ class Scale:
     tick: float
 
     @classmethod
-    def of(cls, train: Dataset, spec: ModelSpec, name: str, units: Mapping[str, str]) -> Scale:
+    def of(cls, train: Dataset, spec: ModelSpec, name: str) -> Scale:
         """Take the scale of a modality from the training rows."""
         modality = build_modality(spec.modality(name))
         sensor = np.broadcast_to(np.float32(modality.unit_scale), modality.shape)
@@ -182,13 +187,12 @@ class Scale:
         std = std if std.ndim == 1 else np.sqrt((std * std).mean())
         first, second = pairs(train, tick_s(train), lost=(name,))
         change = (train.rows(name, second) - train.rows(name, first)) * sensor
-        usual = unit_of(sensor) if name not in units else units[name]
         tick = root_mean_square(change) if len(first) else 0.0
-        return cls(usual, sensor, np.maximum(std, LEAST_STD * std.max()), tick)
+        return cls(unit_of(sensor), sensor, np.maximum(std, LEAST_STD * std.max()), tick)
 
 
 def unit_of(sensor: Array) -> str:
-    """Name of the unit where nobody said it: the model's array is scaled to 0..1."""
+    """Name of the unit: without a scale, the model's array is what is measured."""
     return '0..1' if (sensor == 1).all() else 'sensor unit'
 
 
@@ -286,12 +290,36 @@ def _summed(lost: str, ratios: Mapping[Cell, float]) -> dict[str, Any]:
     }
 
 
-def plain_rows(rows: Iterable[OutageRow], **more: Any) -> list[dict[str, Any]]:
+def plain_rows(judgement: Judgement, **more: Any) -> list[dict[str, Any]]:
     """
-    Rows for machines.
+    Test rows for machines, each with the ``validation_error`` of its cell and method.
 
     :param more: what each row says besides, such as the recording and the seed.
     """
-    return [
-        {**more, **{k: v for k, v in asdict(row).items() if v is not None}} for row in rows
-    ]
+    chosen = by_cell(judgement.validation)
+    rows = []
+    for row in judgement.test:
+        plain = {**more, **{k: v for k, v in asdict(row).items() if v is not None}}
+        known = chosen.get(row.cell, {}).get(row.method)
+        if known is not None:
+            plain['validation_error'] = known
+        rows.append({k: _short(v) for k, v in plain.items()})
+    return rows
+
+
+def _short(value: Any) -> Any:
+    """Six digits of a number say enough."""
+    return float(f'{value:.6g}') if isinstance(value, float) else value
+
+
+def from_rows(rows: Iterable[Mapping[str, Any]]) -> Judgement:
+    """Judgement that :func:`plain_rows` told; what else the rows say is left out."""
+    known = {field.name for field in fields(OutageRow)}
+    test, validation = [], []
+    for plain in rows:
+        row = OutageRow(**{k: v for k, v in plain.items() if k in known})
+        row = replace(row, observed=tuple(row.observed))
+        test.append(row)
+        if 'validation_error' in plain:
+            validation.append(replace(row, error=plain['validation_error']))
+    return Judgement(tuple(validation), tuple(test))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -25,10 +25,7 @@ HEAD = (
 
 def judgement_report(judgement: Judgement) -> list[str]:
     """Lines of Markdown: errors by target and age, all methods in one figure, the remarks."""
-    methods = {row.method for row in judgement.test}
-    shown = OURS if OURS in methods else f'{OURS}:no_memory'
-    if shown not in methods:
-        return ['## After a loss', '', *method_table(judgement), '']
+    shown = shown_method(judgement)
     return [
         '## After a loss',
         '',
@@ -42,6 +39,12 @@ def judgement_report(judgement: Judgement) -> list[str]:
         '',
         *not_worth_in_words(judgement, shown),
     ]
+
+
+def shown_method(judgement: Judgement) -> str:
+    """What a bundle fills in with: its memory, or without one what its model generates."""
+    methods = [row.method for row in judgement.test]
+    return OURS if OURS in methods else f'{OURS}:no_memory'
 
 
 def error_table(judgement: Judgement, method: str = OURS) -> list[str]:
@@ -127,11 +130,12 @@ def not_worth_in_words(judgement: Judgement, method: str = OURS) -> list[str]:
     found: dict[str, list[tuple[str, ...]]] = {}
     for target, observed in judgement.not_worth(method):
         found.setdefault(target, []).append(observed)
-    if not found:
+    asked = {(row.target, row.observed) for row in judgement.validation if row.method == method}
+    parts = []
+    for target, subsets in found.items():
+        everything = len(subsets) == sum(name == target for name, _ in asked)
+        some = ', '.join(' + '.join(subset) for subset in subsets)
+        parts.append(target if everything else f'{target} from {some}')
+    if not parts:
         return []
-    parts = [f'{target} from {_some(subsets)}' for target, subsets in found.items()]
     return [f'Not worth filling in, holding or the mean does as well: {"; ".join(parts)}.']
-
-
-def _some(subsets: Sequence[tuple[str, ...]]) -> str:
-    return ' or '.join(' with '.join(subset) for subset in subsets)

@@ -168,23 +168,28 @@ def _network(
     return dict(zip(names, np.split(read.numpy(), ends, axis=1)))
 
 
-def state_table(rows: Sequence[StateRow]) -> list[str]:
-    """Lines of Markdown: the shares of explained variance per subset and target."""
-    lines = [
-        [
-            ', '.join(row.observed),
-            row.target,
-            f'{row.latent:.3f}',
-            f'{row.ridge:.3f}',
-            f'{row.network:.3f}',
-        ]
-        for row in rows
-    ]
+def state_table(rows: Sequence[StateRow], names: Sequence[str]) -> list[str]:
+    """
+    Lines of Markdown: the shares of explained variance, by what is lost and what is read.
+
+    :param names: all modalities.
+    """
+    targets = list(dict.fromkeys(row.target for row in rows))
+    lines = []
+    for observed in dict.fromkeys(row.observed for row in rows):
+        cells = {row.target: row for row in rows if row.observed == observed}
+        lost = ', '.join(name for name in names if name not in observed)
+        lines.append([lost or 'nothing', *(_shares(cells[name]) for name in targets)])
     return [
         '## What the joint latent tells of the state',
         '',
-        'Share of the variance of each vector that is explained on the test rows (1: all): by'
-        ' ridge regression from the joint latent, and directly from the observed modalities.',
+        'Share of the variance of each vector that is explained on the test rows (1: all;'
+        ' negative: their mean is better): by ridge regression from the joint latent / by ridge regression /'
+        ' by a network from the observed modalities themselves.',
         '',
-        *markdown_table(['observed', 'target', 'latent', 'ridge', 'network'], lines),
+        *markdown_table(['lost', *targets], lines),
     ]
+
+
+def _shares(row: StateRow) -> str:
+    return f'{row.latent:.3f} / {row.ridge:.3f} / {row.network:.3f}'

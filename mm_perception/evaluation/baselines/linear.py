@@ -139,9 +139,7 @@ class Ridge:
     ) -> list[tuple[float, np.ndarray]]:
         return [(0.0, np.arange(len(now)))]
 
-    def _inputs(
-        self, names: Sequence[str], target: str, observed: tuple[str, ...]
-    ) -> np.ndarray:
+    def _inputs(self, names: Sequence[str], target: str, observed: tuple[str, ...]) -> np.ndarray:
         return columns_of(names, self._codes, observed)
 
     def _solve(
@@ -198,9 +196,7 @@ class RidgeMemory(Ridge):
     ) -> list[tuple[float, np.ndarray]]:
         return of_ages(dataset, lost, now)
 
-    def _inputs(
-        self, names: Sequence[str], target: str, observed: tuple[str, ...]
-    ) -> np.ndarray:
+    def _inputs(self, names: Sequence[str], target: str, observed: tuple[str, ...]) -> np.ndarray:
         width = sum(self._codes[name].size for name in names)
         then = columns_of(names, self._codes, (*observed, target)) + width
         return np.concatenate([columns_of(names, self._codes, observed), then])
