@@ -58,8 +58,19 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError('evaluate takes a bundle or --table NAME, one of the two')
     content = run_table_command(args) if args.table else _run_bundle(args)
     if args.json:
-        args.json.write_text(json.dumps(content, indent=1) + '\n')
+        args.json.write_text(row_per_line(content))
     return 0
+
+
+def row_per_line(content: dict[str, Any]) -> str:
+    """JSON in which every row of a list is a line."""
+    parts = []
+    for key, value in content.items():
+        text = json.dumps(value)
+        if isinstance(value, list) and value:
+            text = '[\n' + ',\n'.join(map(json.dumps, value)) + '\n]'
+        parts.append(f'{json.dumps(key)}: {text}')
+    return '{\n' + ',\n'.join(parts) + '\n}\n'
 
 
 def _add_bundle_options(group: Any) -> None:

@@ -184,8 +184,8 @@ def state_table(rows: Sequence[StateRow], names: Sequence[str]) -> list[str]:
         '## What the joint latent tells of the state',
         '',
         'Share of the variance of each vector that is explained on the test rows (1: all;'
-        ' negative: their mean is better): by ridge regression from the joint latent / by ridge regression /'
-        ' by a network from the observed modalities themselves.',
+        ' negative: their mean is better): by ridge regression from the joint latent /'
+        ' by ridge regression / by a network from the observed modalities themselves.',
         '',
         *markdown_table(['lost', *targets], lines),
     ]

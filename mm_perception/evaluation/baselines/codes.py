@@ -47,11 +47,11 @@ def fit_code(values: Array) -> Code:
 
     :param values: of training rows, ``float32[N, E]``.
     """
-    mean = values.mean(0)
+    mean: Array = values.mean(0)
     if values.shape[1] <= LONGEST:
         std = values.std(0)
-        scale = np.where(std > CONSTANT, 1 / np.maximum(std, CONSTANT), 0)
-        return Code(mean, np.diag(scale), np.diag(std))
+        known = std > CONSTANT
+        return Code(mean, np.diag(known / np.maximum(std, CONSTANT)), np.diag(std))
     centred = values[np.linspace(0, len(values) - 1, min(SAMPLED, len(values))).astype(int)] - mean
     # Of the products of rows: a picture has more pixels than there are rows.
     variances, vectors = np.linalg.eigh(centred @ centred.T)

@@ -191,4 +191,4 @@ class NearestNeighbours:
         total = known.rows(target, nearest[:, 0])
         for k in range(1, count):
             total += known.rows(target, nearest[:, k])
-        return total / count
+        return (total / count).astype(np.float32)

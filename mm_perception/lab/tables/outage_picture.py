@@ -27,9 +27,9 @@ COLOURS = {
     'kalman': '#c2185b',
 }
 OWN = ('#d95f02', '#e9a066', '#f3c9a5')
-CEILING = 2.0
-"""Of a panel, in the largest error of what is no mere extrapolation."""
+MARGIN = 1.08
 EXTRAPOLATION = 'constant_velocity'
+"""Method that may leave its panel: the others would lie flat on its floor."""
 
 
 def draw_outages(rows: Sequence[OutageRow], title: str, file: Path) -> None:
@@ -53,7 +53,7 @@ def draw_outages(rows: Sequence[OutageRow], title: str, file: Path) -> None:
         _draw_target(panel, [row for row in shown if row.target == name], methods)
         panel.set_title(name, fontsize=10, color=INK, loc='left')
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc='outside lower center', ncols=4, fontsize=8, frameon=False)
+    figure.legend(handles, labels, loc='outside lower center', ncols=5, fontsize=8, frameon=False)
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=DPI)
 
@@ -61,11 +61,11 @@ def draw_outages(rows: Sequence[OutageRow], title: str, file: Path) -> None:
 def _draw_target(panel: Any, rows: Sequence[OutageRow], methods: Sequence[str]) -> None:
     ages = sorted({row.age_s for row in rows})
     own = iter(OWN)
-    top = 0.0
+    largest = [0.0]
     for method in methods:
         mine = [row for row in rows if row.method == method]
         known = [age for age in ages if any(row.age_s == age for row in mine)]
-        errors = [np.mean([row.error for row in mine if row.age_s == age]) for age in known]
+        errors = [float(np.mean([r.error for r in mine if r.age_s == age])) for age in known]
         first = method == OURS
         panel.plot(
             known,
@@ -78,9 +78,9 @@ def _draw_target(panel: Any, rows: Sequence[OutageRow], methods: Sequence[str]) 
             label=method,
         )
         if method != EXTRAPOLATION and errors:
-            top = max(top, *errors)
-    if top:
-        panel.set_ylim(0, min(panel.get_ylim()[1], CEILING / 2 * 1.08 * top))
+            largest += errors
+    if max(largest):
+        panel.set_ylim(0, MARGIN * max(largest))
     panel.set_xscale('log')
     panel.set_xticks(ages, [f'{age:g}' for age in ages])
     panel.xaxis.set_minor_formatter(NullFormatter())

@@ -51,11 +51,8 @@ class Entry:
         """Words of the commands that import all splits."""
         config = config_of(name).as_posix()
         source = (data / self.source).as_posix()
-        return [
-            [self.command, source, '--config', config, '--out', out.as_posix(), '--split', split]
-            + list(self.splits[split])
-            for split in SPLITS
-        ]
+        words = [self.command, source, '--config', config, '--out', out.as_posix()]
+        return [[*words, '--split', split, *self.splits[split]] for split in SPLITS]
 
 
 JOINTS = dict.fromkeys(('left_arm', 'right_arm', 'left_hand', 'right_hand'), 'rad')
@@ -183,9 +180,7 @@ def _train(args: argparse.Namespace, name: str, dataset: Path, folder: Path, see
     words += ['--device', args.device, '--jobs', str(args.jobs), '--resume']
     _command(words)
     if not (folder / FILE).is_file():
-        raise DataError(
-            f'{dataset}: its rows tell no time, or a split is missing; import it again'
-        )
+        raise DataError(f'{dataset}: tells no time, or a split is missing; import it again')
     seconds = round(time.monotonic() - began, 1)
     settings.write_text(json.dumps({'key': key, 'seconds': seconds}) + '\n')
     return seconds

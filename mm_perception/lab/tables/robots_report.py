@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from mm_perception.evaluation.judgement import (
-    OURS,
     WITHIN,
     Judgement,
     OutageRow,
@@ -32,11 +31,11 @@ from mm_perception.markdown import markdown_table
 
 WORST, SHARE, JUMP = 1.10, 0.9, 1.5
 COVERAGE = (0.87, 0.93)
-NOTES = """Recordings of robots that the project does not ship. Every sensor is taken away in turn,
-on recordings that nothing was trained on, and what fills in for it is compared with the truth after
-0.1 to 5 s: **ours** (the bundle's memory), `ours:no_memory` (what the model generates from the
-sensors that work), `ours:no_anchor` (the memory without that), and the baselines, which are fitted
-on the same training recordings:
+NOTES = """Recordings of robots that the project does not ship. Every sensor is taken away in
+turn, on recordings that nothing was trained on, and what fills in for it is compared with the
+truth after 0.1 to 5 s: **ours** (the bundle's memory), `ours:no_memory` (what the model generates
+from the sensors that work), `ours:no_anchor` (the memory without that), and the baselines, which
+are fitted on the same training recordings:
 
 - `hold`, the last value; `mean`, that of the training; `constant_velocity`; `damped_velocity`,
   which moves on as far as sensors did in the training recordings;
@@ -120,7 +119,7 @@ def _averaged(rows: Sequence[OutageRow]) -> tuple[OutageRow, ...]:
     figures = ('error', 'error_std', 'coverage90', 'jump')
     result = []
     for group in groups.values():
-        means = {}
+        means: dict[str, Any] = {}
         for name in figures:
             values = [getattr(row, name) for row in group]
             means[name] = None if None in values else float(np.mean(values))
