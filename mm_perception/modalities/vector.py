@@ -57,11 +57,6 @@ class VectorModality(Modality[VectorOptions]):
         """Names of the elements, where given."""
         return self.options.names
 
-    @property
-    def unit_scale(self) -> Array:
-        """The span of each element."""
-        return self._span
-
     def to_model(self, raw: Array) -> Array:
         """Scaled to 0..1 over the range, clipped: ``float32[n]``."""
         values = require_finite(raw, 'vector')
@@ -72,6 +67,11 @@ class VectorModality(Modality[VectorOptions]):
     def find_fault(self, raw: Array, array: Array, thresholds: Thresholds) -> Fault | None:
         """Find elements far outside of their range."""
         return beyond_range(np.asarray(raw), self._low, self._low + self._span, thresholds)
+
+    @property
+    def unit_scale(self) -> Array:
+        """The span of each element."""
+        return self._span
 
     def from_model(self, array: Array) -> Array:
         """Back in the sensor's unit, ``float32[n]``."""
