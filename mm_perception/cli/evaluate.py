@@ -19,10 +19,12 @@ EXAMPLES = """examples:
   mm-perception evaluate mhd --full --json metrics.json
   mm-perception evaluate mhd --precision int8
   mm-perception evaluate --table hierarchy --markdown hierarchy.md
+  mm-perception evaluate models/my_robot --dataset data/my_robot --pictures pictures
+  mm-perception evaluate --table robots --variants g1 --seeds 1
   mm-perception evaluate --table likelihood --scale full --device cuda
 
 tables, with minutes on two CPU cores:
-  hierarchy 9, fpd 6, standard 11, likelihood 30, mhd 46, ablation 12, speakers 8
+  hierarchy 9, fpd 6, standard 11, likelihood 30, mhd 46, ablation 12, speakers 8, robots 60
 A table trains its models under --out and goes on where it was interrupted. --scale full takes the
 papers' budgets and is meant for a GPU.
 """
@@ -56,8 +58,19 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError('evaluate takes a bundle or --table NAME, one of the two')
     content = run_table_command(args) if args.table else _run_bundle(args)
     if args.json:
-        args.json.write_text(json.dumps(content, indent=1) + '\n')
+        args.json.write_text(row_per_line(content))
     return 0
+
+
+def row_per_line(content: dict[str, Any]) -> str:
+    """JSON in which every row of a list is a line."""
+    parts = []
+    for key, value in content.items():
+        text = json.dumps(value)
+        if isinstance(value, list) and value:
+            text = '[\n' + ',\n'.join(map(json.dumps, value)) + '\n]'
+        parts.append(f'{json.dumps(key)}: {text}')
+    return '{\n' + ',\n'.join(parts) + '\n}\n'
 
 
 def _add_bundle_options(group: Any) -> None:
@@ -99,17 +112,39 @@ def _run_bundle(args: argparse.Namespace) -> dict[str, Any]:
     )
     for split, result in figures.items():
         print('\n'.join(coherence_table(split, result)), end='\n\n')
-    if not figures:
-        print(f'{dataset}: no test split has complete rows, or no classifier reads labels')
     rows = json_rows(bundle, figures, args.seed)
     if args.full:
         rows += json_rows(bundle, _other_metrics(args, bundle, dataset), args.seed)
+    judged = _judge(args, bundle, dataset)
+    if not figures and not judged:
+        print(
+            f'{dataset}: no test split has complete rows, or no classifier reads labels; nor do'
+            ' train, validation and test tell time'
+        )
     return {
         'rows': rows,
+        **judged,
         'precision': args.precision,
         'versions': versions(),
         'seconds': round(time.monotonic() - began, 1),
     }
+
+
+def _judge(args: argparse.Namespace, bundle: Any, dataset: Path) -> dict[str, Any]:
+    """Outages of recordings; nothing for data without time."""
+    from mm_perception.evaluation.bundle_judgement import judge_bundle
+    from mm_perception.lab.tables.outage_picture import draw_outages
+    from mm_perception.training.run import choose_device
+
+    judgement = judge_bundle(bundle, dataset, choose_device(args.device))
+    if judgement is None:
+        return {}
+    print('\n'.join(judgement.lines()), end='\n\n')
+    if args.pictures:
+        file = args.pictures / f'{bundle.name}_outages.png'
+        draw_outages(judgement.outages.test, bundle.name, file)
+        print(f'wrote {file}')
+    return {'judgement': judgement.plain()}
 
 
 def _other_metrics(args: argparse.Namespace, bundle: Any, dataset: Path) -> dict[str, Any]:

@@ -124,6 +124,11 @@ class Dataset:
             time_s=None if self.time_s is None else self.time_s[rows],
         )
 
+    @property
+    def tells_time(self) -> bool:
+        """Whether the rows tell their recording and time."""
+        return self.time_s is not None and RECORDING in self.attributes
+
     def recordings(self) -> list[Recording]:
         """
         Rows of each recording, in the order of time.

@@ -256,6 +256,11 @@ class Modality(ABC, Generic[Options]):
         """Labels of which the array is one, one-hot; empty where the data are no label."""
         return ()
 
+    @property
+    def unit_scale(self) -> Array | float:
+        """Sensor units per unit of the model's array; 1 where errors are told in the latter."""
+        return 1.0
+
     def draw(self, array: Array, side: int) -> NDArray[Any]:
         """
         Draw a model array as a person can judge it; by default its values as bars.

@@ -107,6 +107,11 @@ class VectorModality(Modality[VectorOptions]):
         """Find elements far outside of their range."""
         return beyond_range(np.asarray(raw), self._low, self._low + self._span, thresholds)
 
+    @property
+    def unit_scale(self) -> Array:
+        """The span of each element."""
+        return self._span
+
     def from_model(self, array: Array) -> Array:
         """Back in the sensor's unit, ``float32[n]``."""
         return np.asarray(array, np.float32) * self._span + self._low

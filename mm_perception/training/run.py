@@ -22,6 +22,7 @@ from mm_perception.data.preprocessing import decided
 from mm_perception.engines.export import with_graphs
 from mm_perception.engines.torch_classifiers import TorchClassifiers
 from mm_perception.errors import ConfigError, EngineUnavailable
+from mm_perception.evaluation.bundle_judgement import judge_bundle, save_judgement
 from mm_perception.evaluation.coherence import evaluate_bundle, versions
 from mm_perception.evaluation.generation import label_indices, labels_of_unique
 from mm_perception.modalities import build_modality
@@ -130,7 +131,10 @@ def train(run: Run, out: Path, command: str) -> Bundle:
         return bundle
     bundle = replace(bundle, metrics=evaluate_bundle(bundle, Path(run.spec.dataset), run.device))
     bundle = with_health(bundle, *part_data(run.spec, dataset), run.device)
-    return save_bundle(with_graphs(bundle), out, model_card(bundle, model.fuses))
+    judgement = judge_bundle(bundle, Path(run.spec.dataset), run.device)
+    bundle = save_bundle(with_graphs(bundle), out, model_card(bundle, model.fuses, judgement))
+    save_judgement(judgement, out)
+    return bundle
 
 
 def trains_apart(spec: TrainingSpec) -> bool:

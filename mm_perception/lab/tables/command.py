@@ -7,6 +7,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+ROBOTS = 'robots'
+"""A table of its own sort: recordings of robots, not of a paper."""
+
 
 def add_table_options(group: Any) -> None:
     """Add the options of a table to ``mm-perception evaluate``."""
@@ -34,6 +37,10 @@ def add_table_options(group: Any) -> None:
 
 def run_table_command(args: argparse.Namespace) -> dict[str, Any]:
     """Train and measure a table, write and print it; returns what ``--json`` holds."""
+    if args.table == ROBOTS:
+        from mm_perception.lab.tables.robots import run_robots
+
+        return run_robots(args)
     from mm_perception.lab.tables.pictures import draw_pictures
     from mm_perception.lab.tables.report import json_content, markdown
     from mm_perception.lab.tables.runner import run_table
