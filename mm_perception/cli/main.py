@@ -25,8 +25,8 @@ COMMANDS = {
         'build a dataset from bags of your own robot',
     ),
     'build-data': (
-        'mm_perception.lab.digits.command',
-        'build a dataset from the recordings of the papers',
+        'mm_perception.lab.build_data',
+        'build a dataset from the recordings of the papers, or from a simulated arm',
     ),
     'train': (
         'mm_perception.cli.train',
@@ -56,6 +56,7 @@ COMMANDS = {
 """Command -> the module that runs it, and its line in the help."""
 REMEDIES = {
     'sounddevice': 'run pip install ".[microphone]" in the repository',
+    'mujoco': 'run pip install ".[arm]" in the repository',
     **dict.fromkeys(('psutil', 'rich'), 'run pip install ".[demo]" in the repository'),
     **dict.fromkeys(
         ('onnx', 'rosbags', 'tensorboard', 'torch'),

@@ -22,9 +22,8 @@ from mm_perception.lab.replay.playlist import (
     active_faults,
     parse_schedule,
     phase_name,
-    sound_track,
 )
-from mm_perception.lab.replay.sensors import Camera, Microphone, make_sensors
+from mm_perception.lab.replay.sensors import Camera, Microphone, make_sensors, sound_track
 from mm_perception.ros.codecs import read_table
 from mm_perception.ros.qos import input_qos
 from tests.helpers.spoken_digits import RATE_HZ, SPEECH_S, make_recordings
@@ -239,7 +238,9 @@ def test_replay_node_plays_in_real_time(start, robot, folder):
     assert 0.5 * SPEECH_S < np.mean(np.abs(sound) > 0.05) < 1.2 * SPEECH_S
     truths = [json.loads(m.data) for m in messages['replay/truth']]
     # The newest value's truth may be here before its symbol.
-    labels = [{t['index']: t['label'] for t in truths}[k] for k in sorted({t['index'] for t in truths})]
+    labels = [
+        {t['index']: t['label'] for t in truths}[k] for k in sorted({t['index'] for t in truths})
+    ]
     assert set(labels[:-1]) <= {m.data for m in messages['symbol']} <= set(labels)
     starts = {t['index']: t['start_ns'] for t in truths}
     assert len(starts) >= 3
