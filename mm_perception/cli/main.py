@@ -29,8 +29,8 @@ COMMANDS = {
         'build a dataset from a LeRobot dataset',
     ),
     'build-data': (
-        'mm_perception.lab.digits.command',
-        'build a dataset from the recordings of the papers',
+        'mm_perception.lab.build_data',
+        'build a dataset from the recordings of the papers, or from a simulated arm',
     ),
     'train': (
         'mm_perception.cli.train',
@@ -60,6 +60,7 @@ COMMANDS = {
 """Command -> the module that runs it, and its line in the help."""
 REMEDIES = {
     'sounddevice': 'run pip install ".[microphone]" in the repository',
+    'mujoco': 'run pip install ".[arm]" in the repository',
     **dict.fromkeys(('psutil', 'rich'), 'run pip install ".[demo]" in the repository'),
     **dict.fromkeys(('av', 'pyarrow'), 'run pip install ".[train,lerobot]" in the repository'),
     **dict.fromkeys(

@@ -22,9 +22,8 @@ from mm_perception.lab.replay.playlist import (
     active_faults,
     parse_schedule,
     phase_name,
-    sound_track,
 )
-from mm_perception.lab.replay.sensors import Camera, Microphone, make_sensors
+from mm_perception.lab.replay.sensors import Camera, Microphone, make_sensors, sound_track
 from mm_perception.ros.codecs import read_table
 from mm_perception.ros.qos import input_qos
 from tests.helpers.spoken_digits import RATE_HZ, SPEECH_S, make_recordings

@@ -11,8 +11,10 @@ from typing import Any
 from mm_perception.errors import DataError
 
 MISSED = 1
+ROBOTS = ('arm',)
 EXAMPLES = """examples:
   mm-perception demo
+  mm-perception demo --robot arm
   mm-perception demo --bundle models/my_robot --out my_report
   mm-perception demo --recordings real --data ../shared/data
   mm-perception demo --seconds-scale 0.4 --gif demo.gif
@@ -28,11 +30,19 @@ def add_parser(subparsers: Any) -> None:
         help='sensors fail one after the other, over live topics',
         description='Start replay_node and cmi_node as processes of their own, take every sensor'
         ' away in turn, and pairs and triples of them, watch the topics as a consumer would, and'
-        ' count how often what the model filled in shows the true digit.',
+        ' count how often what the model filled in shows the true digit, or measure its error'
+        ' beside that of holding the last value.',
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('--bundle', default='mhd', help='a name or a folder (default: mhd)')
+    robot = parser.add_mutually_exclusive_group()
+    robot.add_argument('--bundle', default='mhd', help='a name or a folder (default: mhd)')
+    robot.add_argument(
+        '--robot',
+        dest='bundle',
+        choices=ROBOTS,
+        help='a robot that ships with recorded episodes: arm, a simulated one',
+    )
     _add_recordings_options(parser)
     parser.add_argument(
         '--out',
@@ -67,7 +77,8 @@ def _add_recordings_options(parser: argparse.ArgumentParser) -> None:
         '--recordings',
         default='',
         metavar='DIR|real',
-        help='what is played: a folder, or real for test recordings of pendigits and FSDD'
+        help='what is played: a folder, of digits or of a robot, or real for test recordings of'
+        ' pendigits and FSDD'
         ' (default: those that the bundle carries)',
     )
     parser.add_argument(
@@ -86,6 +97,8 @@ def run(args: argparse.Namespace) -> int:
     bundle = load_bundle(args.bundle)
     from rich.console import Console
 
+    from mm_perception.lab.demo.curves import draw_errors
+    from mm_perception.lab.demo.error_judge import ErrorJudge
     from mm_perception.lab.demo.pictures import draw_phases, load_pillow, write_gif
     from mm_perception.lab.demo.report import write_report
     from mm_perception.lab.demo.run import Demo, DemoOptions
@@ -105,11 +118,15 @@ def run(args: argparse.Namespace) -> int:
         seed=args.seed,
     )
     demo = Demo(bundle, options, console)
-    summary, ticks = demo.run()
+    outcome = demo.run()
+    summary, ticks, judge = outcome.summary, outcome.ticks, outcome.judge
     if not args.no_report:
-        write_report(args.out, summary, draw_phases(ticks, demo.modalities))
+        curves = None
+        if isinstance(judge, ErrorJudge):
+            curves = draw_errors(ticks, list(demo.modalities), judge)
+        write_report(args.out, summary, draw_phases(ticks, demo.modalities, judge), curves)
     if args.gif is not None:
-        write_gif(args.gif, ticks, demo.modalities)
+        write_gif(args.gif, ticks, demo.modalities, judge)
     if args.json is not None:
         _write_json(args.json, summary)
     _print_targets(summary, console)
@@ -124,9 +141,10 @@ def _print_targets(summary: dict[str, Any], console: Any) -> None:
     for target in summary['targets']:
         value = 'not measured' if target['value'] is None else f'{target["value"]:.3g}'
         verdict = '[green]met[/]' if target['met'] else '[red]missed[/]'
-        console.print(
-            f'{target["name"]:32} {value:>12}  target {target["at_least"]:.3g}  {verdict}'
-        )
+        limit = f'{target["at_least"]:.3g}'
+        if 'at_most' in target:
+            limit += f' to {target["at_most"]:.3g}'
+        console.print(f'{target["name"]:32} {value:>12}  target {limit}  {verdict}')
 
 
 def _write_json(path: Path, summary: dict[str, Any]) -> None:

@@ -132,8 +132,8 @@ class Status:
 
 
 @dataclass(frozen=True)
-class Digit:
-    """A recording while it is on show."""
+class Showing:
+    """A recording while it is on show: a digit, or an episode of a robot."""
 
     index: int
     label: str
@@ -148,15 +148,15 @@ class Log:
     statuses: list[Status] = field(default_factory=list)
     generated: dict[str, list[Received]] = field(default_factory=lambda: defaultdict(list))
     filled: dict[str, list[Received]] = field(default_factory=lambda: defaultdict(list))
-    digits: list[Digit] = field(default_factory=list)
+    showings: list[Showing] = field(default_factory=list)
     schedule_start_ns: int | None = None
     model_info: Mapping[str, Any] = field(default_factory=dict)
 
-    def digit_at(self, time_ns: int) -> Digit | None:
-        """Digit on show at a time."""
-        starts = [digit.start_ns for digit in self.digits]
+    def showing_at(self, time_ns: int) -> Showing | None:
+        """What is on show at a time."""
+        starts = [showing.start_ns for showing in self.showings]
         position = bisect.bisect_right(starts, time_ns + ROUNDING_NS)
-        return self.digits[position - 1] if position else None
+        return self.showings[position - 1] if position else None
 
     def elapsed_s(self, time_ns: int) -> float:
         """Seconds from the start of the schedule; negative before it is known."""
@@ -169,27 +169,27 @@ class Tick:
     """
     What one fusion gave.
 
-    :param digit: the digit on show, if all used values stem from it; None if any is older.
+    :param showing: what is on show, if all used values stem from it; None if any is older.
     :param generated: per modality what was generated of it.
     :param filled: per modality what was sent as its filled value.
     """
 
     status: Status
     latent: Received
-    digit: Digit | None
+    showing: Showing | None
     generated: Mapping[str, Received]
     filled: Mapping[str, Received]
 
     @property
     def label(self) -> str:
-        """Label of the digit on show, empty if there is none."""
-        return self.digit.label if self.digit else ''
+        """Label of what is on show, empty if there is nothing."""
+        return self.showing.label if self.showing else ''
 
     def shows(self, missing: Collection[str]) -> bool:
-        """Whether just these took no part and all of them were generated, of one digit."""
+        """Whether just these took no part and all of them were generated, of one recording."""
         used = self.status.states.keys() - set(missing)
         generated = self.generated.keys() >= set(missing)
-        return self.digit is not None and self.status.used == used and generated
+        return self.showing is not None and self.status.used == used and generated
 
 
 def gather_ticks(log: Log, names: Sequence[str], period_s: float) -> list[Tick]:
@@ -206,13 +206,13 @@ def gather_ticks(log: Log, names: Sequence[str], period_s: float) -> list[Tick]:
         if latent is None:
             continue
         times_ns = [status.tick_ns, *(status.data_ns(name) for name in status.used)]
-        digits = {log.digit_at(time_ns) for time_ns in times_ns}
+        showings = {log.showing_at(time_ns) for time_ns in times_ns}
         generated, filled = (
             {n: found for n in names if (found := _match(entries[n], status, within_ns))}
             for entries in (log.generated, log.filled)
         )
-        digit = digits.pop() if len(digits) == 1 else None
-        ticks.append(Tick(status, latent, digit, generated, filled))
+        showing = showings.pop() if len(showings) == 1 else None
+        ticks.append(Tick(status, latent, showing, generated, filled))
     return ticks
 
 

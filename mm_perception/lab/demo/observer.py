@@ -1,10 +1,10 @@
-"""A consumer of the node's topics, and the classifiers that read what it receives."""
+"""A consumer of the node's topics."""
 
 from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,10 +12,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import String
 
-from mm_perception.bundle import Bundle
-from mm_perception.engines.classifiers import load_classifiers
-from mm_perception.errors import InvalidInput
-from mm_perception.lab.demo.log import Digit, Log, Received, Status
+from mm_perception.lab.demo.log import Log, Received, Showing, Status
 from mm_perception.lab.harness.client import RosClient
 from mm_perception.modalities import Modality
 from mm_perception.ros.codecs import output_codec
@@ -66,9 +63,9 @@ class Observer(RosClient):
     def _take_truth(self, message: String) -> None:
         truth = json.loads(message.data)
         self.log.schedule_start_ns = truth['schedule_start_ns']
-        if not self.log.digits or truth['index'] > self.log.digits[-1].index:
-            digit = Digit(truth['index'], truth['label'], truth['start_ns'])
-            self.log.digits.append(digit)
+        if not self.log.showings or truth['index'] > self.log.showings[-1].index:
+            showing = Showing(truth['index'], truth['label'], truth['start_ns'])
+            self.log.showings.append(showing)
 
     def _take_model_info(self, message: String) -> None:
         self.log.model_info = json.loads(message.data)
@@ -83,9 +80,6 @@ def _stamp_ns(header: Any) -> int | None:
     return None if header is None else header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
 
 
-UNREADABLE = '-'
-
-
 def read_output(modality: Modality[Any], entry: Received) -> np.ndarray:
     """
     Model array of a message of ``reconstruction/`` or ``filled/``: ``float32[shape]``.
@@ -93,41 +87,3 @@ def read_output(modality: Modality[Any], entry: Received) -> np.ndarray:
     :raises InvalidInput: if the message holds nothing usable.
     """
     return output_codec(modality.spec.kind).decode(modality, entry.message)
-
-
-class LabelReader:
-    """
-    Reads messages as labels.
-
-    :param bundle: carries the classifiers.
-    :param modalities: of the bundle.
-    """
-
-    def __init__(self, bundle: Bundle, modalities: Mapping[str, Modality[Any]]) -> None:
-        self._classifiers = load_classifiers(bundle)
-        self._labels = bundle.labels
-        self._modalities = modalities
-        self._done: dict[str, int] = {}
-
-    def read_generated(self, log: Log) -> None:
-        """Read everything that was generated and has not been read."""
-        for name in self._modalities:
-            entries = log.generated[name]
-            end = len(entries)
-            self.read(name, entries[self._done.get(name, 0) : end])
-            self._done[name] = end
-
-    def read(self, name: str, entries: Iterable[Received]) -> None:
-        """Read messages of one modality."""
-        arrays, readable = [], []
-        for entry in entries:
-            if not entry.shows:
-                try:
-                    arrays.append(read_output(self._modalities[name], entry))
-                    readable.append(entry)
-                except InvalidInput:
-                    entry.shows = UNREADABLE
-        if readable:
-            indices = self._classifiers.read(name, np.stack(arrays))
-            for entry, index in zip(readable, indices, strict=True):
-                entry.shows = self._labels[index]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import datetime, timezone
@@ -15,8 +14,11 @@ from rich.console import Console
 
 import mm_perception
 from mm_perception.bundle import Bundle
+from mm_perception.lab.demo.error_judge import ErrorJudge
+from mm_perception.lab.demo.judge import Judge, TicksOf
+from mm_perception.lab.demo.label_judge import LabelJudge
 from mm_perception.lab.demo.log import Log, Phase, Tick, gather_ticks, plan_phases, schedule_json
-from mm_perception.lab.demo.observer import LabelReader, Observer
+from mm_perception.lab.demo.observer import Observer
 from mm_perception.lab.demo.scores import (
     latency_ms,
     one_sensor_out,
@@ -32,6 +34,7 @@ from mm_perception.lab.harness.processes import (
     isolate,
     running,
 )
+from mm_perception.lab.replay.episodes import holds_episodes, load_episodes
 from mm_perception.modalities import Modality, build_modality
 
 REFRESH_S = 0.25
@@ -58,6 +61,21 @@ class DemoOptions:
     seed: int = 0
 
 
+@dataclass(frozen=True)
+class Outcome:
+    """
+    What a demonstration gave.
+
+    :param summary: what goes into summary.json.
+    :param ticks: of every phase.
+    :param judge: that told how good it is.
+    """
+
+    summary: dict[str, Any]
+    ticks: dict[Phase, list[Tick]]
+    judge: Judge
+
+
 class Demo:
     """
     Runs the nodes, observes them, and counts.
@@ -76,11 +94,10 @@ class Demo:
             {spec.name: spec.max_age_s for spec in bundle.spec.modalities}, options.scale
         )
 
-    def run(self) -> tuple[dict[str, Any], dict[Phase, list[Tick]]]:
+    def run(self) -> Outcome:
         """
         Run all phases.
 
-        :returns: what goes into summary.json, and the ticks of every phase.
         :raises NodeFailed: if a node ends or says nothing.
         """
         begin_s = time.monotonic()
@@ -92,16 +109,24 @@ class Demo:
             with interruptions_deferred():
                 observer = Observer(self.modalities, domain)
                 stack.callback(observer.close)
-            log, reader = observer.log, LabelReader(self._bundle, self.modalities)
+            log, judge = observer.log, self._judge(observer.log)
             self._console.print(f'ROS_DOMAIN_ID={domain}; starting the nodes', style='dim')
             observer.expect(lambda: log.statuses, cmi, 'cmi_node published no status')
             observer.expect(lambda: log.latents, replay, 'no latent came')
-            self._watch(log, reader, (cmi, replay))
-        reader.read_generated(log)
+            self._watch(log, judge, (cmi, replay))
+        judge.read(log)
         ticks = self._ticks(log)
-        summary = self._summary(log, ticks)
+        summary = self._summary(log, ticks, judge)
         summary |= {'seconds': round(time.monotonic() - begin_s, 1), 'started': started}
-        return summary, ticks
+        return Outcome(summary, ticks, judge)
+
+    def _judge(self, log: Log) -> Judge:
+        """Whoever knows what is played."""
+        recordings = Path(self._options.recordings or self._bundle.path / 'recordings')
+        if holds_episodes(recordings.expanduser()):
+            recorded = load_episodes(recordings.expanduser())
+            return ErrorJudge(recorded, self.modalities, log)
+        return LabelJudge(self._bundle, self.modalities)
 
     def _cmi_parameters(self) -> dict[str, Any]:
         return {
@@ -121,20 +146,20 @@ class Demo:
             'wait_for_subscribers': True,
         }
 
-    def _watch(self, log: Log, reader: LabelReader, nodes: tuple[NodeProcess, ...]) -> None:
+    def _watch(self, log: Log, judge: Judge, nodes: tuple[NodeProcess, ...]) -> None:
         """Show what happens until the schedule is over."""
-        remaining = list(self.phases)
-        with Screen(list(self.modalities), self.phases, self._console) as screen:
+        remaining, names = list(self.phases), list(self.modalities)
+        with Screen(names, self.phases, judge, self._console) as screen:
             while remaining:
                 for node in nodes:
                     node.check()
                 now_ns = time.time_ns()
-                reader.read_generated(log)
-                screen.update(log, reader, now_ns)
+                judge.read(log)
+                screen.update(log, now_ns)
                 if log.elapsed_s(now_ns) > remaining[0].end_s + AFTER_S:
                     phase = remaining.pop(0)
                     ticks = self._ticks(log)[phase]
-                    screen.finish_phase(score_phase(phase, ticks, list(self.modalities)))
+                    screen.finish_phase(score_phase(phase, ticks, names, judge.figures))
                 time.sleep(REFRESH_S)
 
     def _ticks(self, log: Log) -> dict[Phase, list[Tick]]:
@@ -142,21 +167,23 @@ class Demo:
         ticks = gather_ticks(log, list(self.modalities), 1.0 / self._options.rate_hz)
         return ticks_by_phase(log, ticks, self.phases)
 
-    def _summary(self, log: Log, ticks: Mapping[Phase, Sequence[Tick]]) -> dict[str, Any]:
+    def _summary(self, log: Log, ticks: TicksOf, judge: Judge) -> dict[str, Any]:
         names = list(self.modalities)
-        phases = [score_phase(phase, ticks[phase], names) for phase in self.phases]
+        phases = [score_phase(phase, ticks[phase], names, judge.figures) for phase in self.phases]
         measured_hz = rate_hz(log.latents)
         singles = one_sensor_out(phases)
-        reached = targets(singles, measured_hz, self._options.rate_hz)
+        reached = targets(singles, judge.criteria, measured_hz, self._options.rate_hz)
         return {
             'ok': all(target.met for target in reached),
             'bundle': self._bundle.frame_id,
             'recordings': self._options.recordings or 'those of the bundle',
+            'judged_by': judge.kind,
             'rate_hz': self._options.rate_hz,
             'latent_rate_hz': None if measured_hz is None else round(measured_hz, 3),
             'latency_ms': latency_ms(log.latents),
             'one_sensor_out': singles,
             'targets': [target.plain() for target in reached],
+            **judge.overall(ticks),
             'phases': phases,
             'device': log.model_info.get('device'),
             'engine': log.model_info.get('engine'),

@@ -3,40 +3,16 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from mm_perception.lab.demo.judge import Criterion, Figures
 from mm_perception.lab.demo.log import FAULT, Log, Phase, Received, Tick, phase_at
 
-COHERENCE = {'sound': 0.90}
-COHERENCE_OTHERS = 0.95
 PUBLISHED = 0.95
 RATE_TOLERANCE = 0.05
-
-
-@dataclass(frozen=True)
-class Criterion:
-    """A figure and what it has to reach."""
-
-    name: str
-    value: float | None
-    at_least: float
-    at_most: float = float('inf')
-
-    @property
-    def met(self) -> bool:
-        """Whether it is reached; not if it could not be measured."""
-        return self.value is not None and self.at_least <= self.value <= self.at_most
-
-    def plain(self) -> dict[str, Any]:
-        """As plain data."""
-        limits = {'at_least': self.at_least}
-        if self.at_most != float('inf'):
-            limits['at_most'] = self.at_most
-        return {'name': self.name, 'value': self.value, **limits, 'met': self.met}
 
 
 def ticks_by_phase(
@@ -51,16 +27,24 @@ def ticks_by_phase(
     return sorted_in
 
 
-def score_phase(phase: Phase, ticks: Sequence[Tick], names: Sequence[str]) -> dict[str, Any]:
+FiguresOf = Callable[[str, Sequence[Tick]], dict[str, Any]]
+CriteriaOf = Callable[[str, Figures], list[Criterion]]
+
+
+def score_phase(
+    phase: Phase, ticks: Sequence[Tick], names: Sequence[str], figures_of: FiguresOf
+) -> dict[str, Any]:
     """
     Figures of one phase.
 
-    Counted from when the node no longer uses a modality; coherence only in ticks in which
-    everything that is used, and just what should be, shows the same digit.
+    Counted from when the node no longer uses a modality; judged only in ticks in which
+    everything that is used, and just what should be, is of the same recording.
+
+    :param figures_of: judges such ticks of a modality.
     """
     expected = frozenset(names) - frozenset(phase.missing)
     exact = [tick for tick in ticks if tick.status.used == expected]
-    settled = [tick for tick in exact if tick.digit is not None]
+    settled = [tick for tick in exact if tick.showing is not None]
     return {
         'name': phase.name,
         'missing': list(phase.missing),
@@ -69,28 +53,25 @@ def score_phase(phase: Phase, ticks: Sequence[Tick], names: Sequence[str]) -> di
         'seconds': round(phase.duration_s, 2),
         'latents': len(ticks),
         'settled_fraction': _share(len(settled), len(exact)),
-        'modalities': {name: _score_modality(name, ticks, settled) for name in phase.missing},
+        'modalities': {
+            name: _score_modality(name, ticks, settled, figures_of) for name in phase.missing
+        },
     }
 
 
-def _score_modality(name: str, ticks: Sequence[Tick], settled: Sequence[Tick]) -> dict[str, Any]:
+def _score_modality(
+    name: str, ticks: Sequence[Tick], settled: Sequence[Tick], figures_of: FiguresOf
+) -> dict[str, Any]:
     unused = [tick for tick in ticks if name not in tick.status.used]
     published = [tick for tick in unused if name in tick.generated]
     scored = [tick for tick in settled if name in tick.generated]
-    right = [tick for tick in scored if is_right(tick, name)]
     states = Counter(tick.status.states[name] for tick in unused)
     return {
         'published_fraction': _share(len(published), len(unused)),
-        'coherence': _share(len(right), len(scored)),
         'state': states.most_common(1)[0][0] if states else None,
         'n': len(scored),
-        'digits': len({tick.digit.index for tick in scored if tick.digit}),
+        **figures_of(name, scored),
     }
-
-
-def is_right(tick: Tick, name: str) -> bool:
-    """Whether what was generated shows the digit that the sensors show."""
-    return tick.digit is not None and tick.generated[name].shows == tick.digit.label
 
 
 def rate_hz(entries: Sequence[Received]) -> float | None:
@@ -127,13 +108,15 @@ def one_sensor_out(phases: Iterable[Mapping[str, Any]]) -> dict[str, dict[str, A
 
 
 def targets(
-    singles: Mapping[str, Mapping[str, Any]], measured_hz: float | None, wanted_hz: float
+    singles: Mapping[str, Figures],
+    criteria_of: CriteriaOf,
+    measured_hz: float | None,
+    wanted_hz: float,
 ) -> list[Criterion]:
-    """What has to be reached."""
+    """What has to be reached; ``criteria_of`` says it of the figures of a modality."""
     result = []
     for name, scores in singles.items():
-        least = COHERENCE.get(name, COHERENCE_OTHERS)
-        result.append(Criterion(f'coherence of {name}', scores['coherence'], least))
+        result += criteria_of(name, scores)
         published = scores['published_fraction']
         result.append(Criterion(f'published fraction of {name}', published, PUBLISHED))
     low, high = ((1 + sign * RATE_TOLERANCE) * wanted_hz for sign in (-1, 1))

@@ -26,6 +26,8 @@ FORMAT = 1
 LIST_FILE = 'recordings.json'
 STROKES_FILE = 'strokes.json'
 SPEECH_FOLDER = 'speech'
+LEAD_S = 0.02
+PAUSE_S = 0.5
 
 
 @dataclass(frozen=True)
@@ -41,6 +43,11 @@ class Recording:
     stroke: Motion
     speech: Waveform
     source: str
+
+    @property
+    def needed_s(self) -> float:
+        """Seconds that its speech takes, with the pause after which listeners know it is over."""
+        return LEAD_S + self.speech.seconds + PAUSE_S
 
 
 def save_recordings(path: Path, recordings: Sequence[Recording]) -> None:

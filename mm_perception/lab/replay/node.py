@@ -6,25 +6,30 @@ import json
 import math
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from rclpy.node import Node
 from rclpy.qos import DurabilityPolicy, QoSProfile, ReliabilityPolicy
+from sensor_msgs.msg import Image
 from std_msgs.msg import String
 
 from mm_perception.bundle import find_bundle
 from mm_perception.errors import DataError
 from mm_perception.fusion.streams import ClockWatch
-from mm_perception.lab.digits.recordings import Recording, load_recordings, real_recordings
+from mm_perception.lab.digits.recordings import load_recordings, real_recordings
+from mm_perception.lab.replay.episode_sensors import episode_sensors
+from mm_perception.lab.replay.episodes import holds_episodes, load_episodes
 from mm_perception.lab.replay.playlist import (
+    Playable,
     Playlist,
     Shown,
     active_faults,
     parse_schedule,
     phase_name,
 )
-from mm_perception.lab.replay.sensors import Camera, make_sensors
+from mm_perception.lab.replay.sensors import ReplayedSensor, make_sensors
 from mm_perception.ros.lifecycle import run_node, steady_clock
 from mm_perception.ros.parameters import Parameters, ParameterSpec
 from mm_perception.ros.qos import overridable
@@ -41,8 +46,8 @@ ROWS = (
     ParameterSpec(
         'recordings',
         '',
-        'Folder of recordings; empty for those of the bundle; real for test recordings of'
-        ' pendigits and FSDD.',
+        'Folder of recordings, of digits or of a robot; empty for those of the bundle; real for'
+        ' test recordings of pendigits and FSDD.',
         True,
     ),
     ParameterSpec('data_root', '', 'Folder of the raw recordings, for recordings:=real.', True),
@@ -53,7 +58,7 @@ ROWS = (
     ParameterSpec(
         'digit_period_s', 1.0, 'How long a digit is shown, at least.', True, span=(0.2, 3600.0)
     ),
-    ParameterSpec('camera_rate_hz', 30.0, 'Frames per second.', True, span=(0.1, 200.0)),
+    ParameterSpec('camera_rate_hz', 30.0, 'Frames of digits per second.', True, span=(0.1, 200.0)),
     ParameterSpec('audio_chunk_s', 0.04, 'Length of a chunk of sound.', True, span=(0.005, 1.0)),
     ParameterSpec('trajectory_period_s', 0.4, 'Time between strokes.', True, span=(0.02, 3600.0)),
     ParameterSpec('symbol_period_s', 0.3, 'Time between labels.', True, span=(0.02, 3600.0)),
@@ -89,32 +94,24 @@ ROWS = (
 
 class ReplayNode(Node):
     """
-    Publishes ``image``, ``audio``, ``trajectory`` and ``symbol`` of one digit after the other.
+    Publishes ``image``, ``audio``, ``trajectory`` and ``symbol`` of one digit after the other,
+    or what the sensors of a robot gave in one recorded episode after the other.
 
     The truth goes to ``~/truth`` for whoever observes: a JSON object with ``label``, ``index``,
-    ``source``, ``start_ns`` (of the digit), ``schedule_start_ns``, ``elapsed_s``, ``phase`` and
-    ``faults`` (sensor to fault).
+    ``source``, ``start_ns`` (of the recording), ``schedule_start_ns``, ``elapsed_s``, ``phase``
+    and ``faults`` (sensor to fault).
     """
 
     def __init__(self, **kwargs: Any) -> None:
         super().__init__('replay', **kwargs)
         self.parameters = Parameters(self)
         self.parameters.declare(ROWS)
-        self._recordings = self._load()
-        get = self.parameters
-        self._sensors = make_sensors(
-            self._recordings,
-            get['seed'],
-            get['camera_rate_hz'],
-            get['audio_chunk_s'],
-            get['trajectory_period_s'],
-            get['symbol_period_s'],
-        )
+        self._recordings, self._sensors = self._load()
         names = [sensor.name for sensor in self._sensors]
         self._schedule = parse_schedule(self.parameters['schedule'], names)
         self._publishers_of = {
             s.name: self.create_publisher(
-                s.message_type, s.topic, self._qos(s.name), qos_overriding_options=overridable()
+                s.message_type, s.topic, self._qos(s), qos_overriding_options=overridable()
             )
             for s in self._sensors
         }
@@ -133,22 +130,27 @@ class ReplayNode(Node):
     def release(self) -> None:
         """Nothing to undo; nodes that are run have this."""
 
-    def _load(self) -> list[Recording]:
-        source = self.parameters['recordings']
-        seed = self.parameters['seed']
+    def _load(self) -> tuple[Sequence[Playable], Sequence[ReplayedSensor]]:
+        """Read recordings, and make the sensors that watch them."""
+        get, source = self.parameters, self.parameters['recordings']
         if source == REAL:
-            root = self.parameters['data_root'] or os.environ.get('MM_PERCEPTION_DATA', '')
+            root = get['data_root'] or os.environ.get('MM_PERCEPTION_DATA', '')
             if not root:
                 raise DataError('recordings:=real needs data_root, the folder with pendigits_orig')
-            return real_recordings(Path(root), 'test', seed, PER_LABEL)
-        folder = source or find_bundle(self.parameters['bundle']) / 'recordings'
-        recordings = load_recordings(Path(folder).expanduser())
-        if not recordings:
-            raise DataError(f'{folder}: holds no recordings')
-        return recordings
+            digits = real_recordings(Path(root), 'test', get['seed'], PER_LABEL)
+        else:
+            folder = Path(source or find_bundle(get['bundle']) / 'recordings').expanduser()
+            if holds_episodes(folder):
+                recorded = load_episodes(folder)
+                return recorded.episodes, episode_sensors(recorded, get['seed'])
+            digits = load_recordings(folder)
+            if not digits:
+                raise DataError(f'{folder}: holds no recordings')
+        names = ('camera_rate_hz', 'audio_chunk_s', 'trajectory_period_s', 'symbol_period_s')
+        return digits, make_sensors(digits, get['seed'], *(get[name] for name in names))
 
-    def _qos(self, name: str) -> QoSProfile:
-        if name == Camera.name:
+    def _qos(self, sensor: ReplayedSensor) -> QoSProfile:
+        if sensor.message_type is Image:
             reliability = RELIABILITY[self.parameters['image_reliability']]
             return QoSProfile(depth=1, reliability=reliability)
         return QoSProfile(depth=10, reliability=ReliabilityPolicy.RELIABLE)

@@ -7,12 +7,11 @@ import math
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from mm_perception.errors import ConfigError
-from mm_perception.lab.digits.recordings import Recording
 
 SILENT, FROZEN = 'silent', 'frozen'
 FAULTS = (SILENT, FROZEN, 'black', 'nan', 'noise')
@@ -111,9 +110,23 @@ def _seconds(where: str, values: Mapping[str, Any], key: str) -> float:
     return float(value)
 
 
-LEAD_S = 0.02
-PAUSE_S = 0.5
 STEP_S = 0.1  # durations are whole multiples, so that frames at 30 Hz go on evenly
+
+
+class Playable(Protocol):
+    """What can be on show: a digit, or an episode of a robot."""
+
+    @property
+    def label(self) -> str:
+        """What it shows."""
+
+    @property
+    def source(self) -> str:
+        """Where it is from."""
+
+    @property
+    def needed_s(self) -> float:
+        """How long it has to be on show, at least."""
 
 
 @dataclass(frozen=True)
@@ -121,11 +134,12 @@ class Shown:
     """
     A recording while all sensors show it.
 
+    :param recording: one that the sensors know to read.
     :param index: counts what has been shown.
     :param start_ns: on the node's clock.
     """
 
-    recording: Recording
+    recording: Any
     index: int
     start_ns: int
     duration_s: float
@@ -136,13 +150,13 @@ class Shown:
         return self.start_ns + round(self.duration_s * 1e9)
 
 
-def shuffled(recordings: Sequence[Recording], seed: int) -> Iterator[Recording]:
+def shuffled(recordings: Sequence[Playable], seed: int) -> Iterator[Playable]:
     """Go through the recordings for ever: every label once, in random order, then again."""
     rng = np.random.default_rng(seed)
-    by_label: dict[str, list[Recording]] = defaultdict(list)
+    by_label: dict[str, list[Playable]] = defaultdict(list)
     for recording in recordings:
         by_label[recording.label].append(recording)
-    queues: dict[str, list[Recording]] = defaultdict(list)
+    queues: dict[str, list[Playable]] = defaultdict(list)
     while True:
         for label in rng.permutation(sorted(by_label)):
             if not queues[label]:
@@ -156,13 +170,13 @@ class Playlist:
     Shows one recording after the other.
 
     :param recordings: to choose from, at least one.
-    :param period_s: how long each is shown; longer if its speech and a pause need it.
+    :param period_s: how long each is shown; longer if it needs that.
     :param seed: of the order.
     :param start_ns: when the first one begins.
     """
 
     def __init__(
-        self, recordings: Sequence[Recording], period_s: float, seed: int, start_ns: int
+        self, recordings: Sequence[Playable], period_s: float, seed: int, start_ns: int
     ) -> None:
         self._order = shuffled(recordings, seed)
         self._period_s = period_s
@@ -181,21 +195,5 @@ class Playlist:
 
     def _show(self, index: int, start_ns: int) -> Shown:
         recording = next(self._order)
-        needed_s = max(self._period_s, spoken_s(recording))
+        needed_s = max(self._period_s, recording.needed_s)
         return Shown(recording, index, start_ns, math.ceil(needed_s / STEP_S - 1e-6) * STEP_S)
-
-
-def spoken_s(recording: Recording) -> float:
-    """Seconds that its speech takes, with the pause after which listeners know it is over."""
-    return LEAD_S + recording.speech.seconds + PAUSE_S
-
-
-def sound_track(shown: Shown) -> np.ndarray:
-    """What a microphone would hear: the speech, again as often as it fits; ``float32[n]``."""
-    speech = shown.recording.speech
-    track = np.zeros(round(shown.duration_s * speech.rate_hz), np.float32)
-    lead = round(LEAD_S * speech.rate_hz)
-    slot = round(spoken_s(shown.recording) * speech.rate_hz)
-    for start in range(lead, len(track) - slot + lead + 1, slot):
-        track[start : start + len(speech.samples)] = speech.samples
-    return track

@@ -1,11 +1,11 @@
-"""The sensors that are replayed: what each shows of a recording, and how each breaks."""
+"""Sensors that are replayed, those that watch digits first: what each shows, how each breaks."""
 
 from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Mapping
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 from sensor_msgs.msg import Image, PointCloud2
@@ -13,8 +13,8 @@ from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
 from mm_perception.lab.digits.pen import render_stroke
-from mm_perception.lab.digits.recordings import Recording
-from mm_perception.lab.replay.playlist import FROZEN, SILENT, Shown, sound_track
+from mm_perception.lab.digits.recordings import LEAD_S, Recording
+from mm_perception.lab.replay.playlist import FROZEN, SILENT, Shown
 from mm_perception.modalities import Motion, Waveform
 from mm_perception.ros.codecs import audio_message, image_message, trajectory_message
 
@@ -26,27 +26,34 @@ FRAME_VALUES = 480 * 640 * 3
 
 class ReplayedSensor(ABC):
     """
-    A sensor that looks at the recording on show.
+    A sensor that looks at the recording on show, and gives one frame of it after the other.
 
-    Its frame k is due ``k * period_s`` after the recording's start, or at the end of its
-    period if it has to gather first.
-
-    :param period_s: time between frames.
     :param seed: of its noise.
     """
 
-    name: ClassVar[str]
-    topic: ClassVar[str]
-    message_type: ClassVar[type]
-    gathers: ClassVar[bool] = False  # frames follow each other without a gap; none is left out
-    broken: ClassVar[Mapping[str, Break]]
+    name: str
+    topic: str
+    message_type: type
+    broken: Mapping[str, Break]
 
-    def __init__(self, period_s: float, seed: int) -> None:
-        self.period_s = period_s
+    def __init__(self, seed: int) -> None:
         self.rng = np.random.default_rng(seed)
         self._shown: Shown | None = None
         self._next = 0
         self._raw: Any = None
+
+    @abstractmethod
+    def frames(self, shown: Shown, elapsed_s: float, sent: int) -> range:
+        """
+        Frames that are due.
+
+        :param elapsed_s: since the recording began.
+        :param sent: how many were due before.
+        """
+
+    @abstractmethod
+    def offset_s(self, shown: Shown, frame: int) -> float:
+        """When a frame is, since the recording began."""
 
     @abstractmethod
     def raw(self, shown: Shown, frame: int) -> Any:
@@ -65,14 +72,7 @@ class ReplayedSensor(ABC):
         if shown is not self._shown:
             self._shown, self._next = shown, 0
         elapsed_s = min((now_ns - shown.start_ns) * 1e-9, shown.duration_s)
-        if self.gathers:
-            end = math.floor(elapsed_s / self.period_s + 1e-6)
-            if elapsed_s >= shown.duration_s:
-                end = math.ceil(shown.duration_s / self.period_s - 1e-6)
-            frames = range(self._next, end)
-        else:
-            last = math.ceil(min(elapsed_s + 1e-9, shown.duration_s - 1e-6) / self.period_s) - 1
-            frames = range(max(last, self._next), last + 1)
+        frames = self.frames(shown, elapsed_s, self._next)
         self._next = max(self._next, frames.stop)
         return [m for k in frames if (m := self._frame(shown, k, fault)) is not None]
 
@@ -84,18 +84,52 @@ class ReplayedSensor(ABC):
         raw = self._raw
         if fault is not None and fault in self.broken:
             raw = self.broken[fault](raw, self)
-        return self.message(raw, shown.start_ns + round(frame * self.period_s * 1e9))
+        return self.message(raw, shown.start_ns + round(self.offset_s(shown, frame) * 1e9))
 
 
-class Camera(ReplayedSensor):
+class DigitSensor(ReplayedSensor):
+    """
+    A sensor that watches digits.
+
+    Its frame k is due ``k * period_s`` after the recording's start, or at the end of its
+    period if it has to gather first.
+
+    :param period_s: time between frames.
+    """
+
+    gathers = False  # frames follow each other without a gap; none is left out
+
+    def __init__(self, period_s: float, seed: int) -> None:
+        super().__init__(seed)
+        self.period_s = period_s
+
+    def frames(self, shown: Shown, elapsed_s: float, sent: int) -> range:
+        """The newest one, or all since then."""
+        if self.gathers:
+            end = math.floor(elapsed_s / self.period_s + 1e-6)
+            if elapsed_s >= shown.duration_s:
+                end = math.ceil(shown.duration_s / self.period_s - 1e-6)
+            return range(sent, end)
+        last = math.ceil(min(elapsed_s + 1e-9, shown.duration_s - 1e-6) / self.period_s) - 1
+        return range(max(last, sent), last + 1)
+
+    def offset_s(self, shown: Shown, frame: int) -> float:
+        """One every period."""
+        return frame * self.period_s
+
+
+IMAGE_FAULTS: Mapping[str, Break] = {
+    'black': lambda pixels, sensor: np.zeros_like(pixels),
+    'nan': lambda pixels, sensor: np.full(pixels.shape[:2], np.nan, np.float32),
+    'noise': lambda pixels, sensor: sensor.rng.integers(0, 256, pixels.shape, np.uint8),
+}
+
+
+class Camera(DigitSensor):
     """Sees the digit as drawn, 640x480 rgb8, with noise in the lowest bit."""
 
     name, topic, message_type = 'image', 'image', Image
-    broken: ClassVar[Mapping[str, Break]] = {
-        'black': lambda pixels, sensor: np.zeros_like(pixels),
-        'nan': lambda pixels, sensor: np.full(pixels.shape[:2], np.nan, np.float32),
-        'noise': lambda pixels, sensor: sensor.rng.integers(0, 256, pixels.shape, np.uint8),
-    }
+    broken = IMAGE_FAULTS
 
     def __init__(self, period_s: float, seed: int) -> None:
         super().__init__(period_s, seed)
@@ -116,11 +150,11 @@ class Camera(ReplayedSensor):
         return image_message(raw, stamp_ns)
 
 
-class Microphone(ReplayedSensor):
+class Microphone(DigitSensor):
     """Hears the speech, over a faint noise, at the recording's own rate."""
 
     name, topic, message_type, gathers = 'sound', 'audio', PointCloud2, True
-    broken: ClassVar[Mapping[str, Break]] = {
+    broken: Mapping[str, Break] = {
         'black': lambda sound, sensor: _with(sound, np.zeros_like(sound.samples)),
         'nan': lambda sound, sensor: _with(sound, np.full_like(sound.samples, np.nan)),
         'noise': lambda sound, sensor: _with(
@@ -144,11 +178,11 @@ class Microphone(ReplayedSensor):
         return audio_message(raw.samples, raw.rate_hz, stamp_ns)
 
 
-class Pen(ReplayedSensor):
+class Pen(DigitSensor):
     """Sends the whole stroke, again and again."""
 
     name, topic, message_type = 'trajectory', 'trajectory', JointTrajectory
-    broken: ClassVar[Mapping[str, Break]] = {
+    broken: Mapping[str, Break] = {
         'black': lambda motion, sensor: _moved(motion, np.zeros_like(motion.points)),
         'nan': lambda motion, sensor: _moved(motion, np.full_like(motion.points, np.nan)),
         'noise': lambda motion, sensor: _moved(
@@ -165,7 +199,7 @@ class Pen(ReplayedSensor):
         return trajectory_message(raw, stamp_ns)
 
 
-class Labeller(ReplayedSensor):
+class Labeller(DigitSensor):
     """
     Says which label it is.
 
@@ -174,7 +208,7 @@ class Labeller(ReplayedSensor):
 
     name, topic, message_type = 'symbol', 'symbol', String
 
-    broken: ClassVar[Mapping[str, Break]] = {
+    broken: Mapping[str, Break] = {
         'black': lambda label, sensor: '',
         'nan': lambda label, sensor: 'nan',
         'noise': lambda label, sensor: sensor.wrong(label),
@@ -229,3 +263,14 @@ def _moved(motion: Motion, points: np.ndarray) -> Motion:
 
 def _noise(count: int, level: float, rng: np.random.Generator) -> np.ndarray:
     return level * rng.standard_normal(count, dtype=np.float32)
+
+
+def sound_track(shown: Shown) -> np.ndarray:
+    """What a microphone would hear: the speech, again as often as it fits; ``float32[n]``."""
+    speech = shown.recording.speech
+    track = np.zeros(round(shown.duration_s * speech.rate_hz), np.float32)
+    lead = round(LEAD_S * speech.rate_hz)
+    slot = round(shown.recording.needed_s * speech.rate_hz)
+    for start in range(lead, len(track) - slot + lead + 1, slot):
+        track[start : start + len(speech.samples)] = speech.samples
+    return track

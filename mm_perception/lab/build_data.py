@@ -1,4 +1,4 @@
-"""``mm-perception build-data``: from raw recordings to a dataset or to sample recordings."""
+"""``mm-perception build-data``: from raw recordings, or a simulation, to a dataset or to samples."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 
 from mm_perception.errors import DataError
 
+SAMPLES = 3
 EXAMPLES = """examples:
   mm-perception build-data mhd
   mm-perception build-data mhd --train-size 2000 --test-size 500 --generated-voices none
@@ -19,9 +20,11 @@ EXAMPLES = """examples:
   mm-perception build-data samples --out models/mhd/recordings
   mm-perception build-data mnist
   mm-perception build-data fashion_mnist
+  mm-perception build-data arm
+  mm-perception build-data arm_samples --out models/arm/recordings
 
 The recordings are read from --data, which holds the folders ujipenchars2, pendigits_orig and fsdd
-for mhd and samples, mnist or fashion_mnist for the others.
+for mhd and samples, mnist or fashion_mnist for images. The arm is simulated: it needs MuJoCo.
 """
 
 
@@ -42,10 +45,11 @@ def add_parser(subparsers: Any) -> None:
     """Add the command to ``mm-perception``."""
     parser = subparsers.add_parser(
         'build-data',
-        help='build a dataset from raw recordings',
+        help='build a dataset from raw recordings, or from a simulated arm',
         description='Build the Multimodal Handwritten Digits dataset (mhd), the sample'
-        ' recordings that a bundle carries (samples), or a dataset of images and their labels'
-        ' from the official files (mnist, fashion_mnist). The output folder appears only when'
+        ' recordings that a bundle carries (samples), a dataset of images and their labels'
+        ' from the official files (mnist, fashion_mnist), or one of a simulated arm (arm) and'
+        ' the episodes that its bundle carries (arm_samples). The output folder appears only when'
         ' all of it is written.',
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
@@ -74,6 +78,7 @@ def _add_sizes(parser: argparse.ArgumentParser) -> None:
         'test-size': (10_000, 'test samples of mhd'),
         'validation-size': (5000, 'validation samples of a dataset'),
         'per-label': (24, 'sample recordings per digit'),
+        'episodes': (40, 'training episodes of the arm; a quarter of it for validation and test'),
     }
     for name, (default, what) in sizes.items():
         text = f'{what} (default: %(default)s)'
@@ -124,6 +129,19 @@ def _images(args: argparse.Namespace, out: Path) -> dict[str, Any]:
     return build_images(args.data, out, collection, args.seed, args.validation_size)
 
 
+def _arm(args: argparse.Namespace, out: Path) -> dict[str, Any]:
+    from mm_perception.lab.arm.build import ArmOptions, build_arm
+
+    held_out = max(args.episodes // 4, 1)
+    return build_arm(out, ArmOptions(args.seed, (args.episodes, held_out, held_out)))
+
+
+def _arm_samples(args: argparse.Namespace, out: Path) -> dict[str, Any]:
+    from mm_perception.lab.arm.build import ArmOptions, write_arm_samples
+
+    return {'recordings': write_arm_samples(out, SAMPLES, ArmOptions(args.seed))}
+
+
 def _voices(text: str) -> int | None:
     if text == 'all':
         return None
@@ -139,4 +157,6 @@ KINDS = {
     'samples': Kind(Path('models/mhd/recordings'), _samples),
     'mnist': Kind(Path('data/mnist'), _images),
     'fashion_mnist': Kind(Path('data/fashion_mnist'), _images),
+    'arm': Kind(Path('data/arm'), _arm),
+    'arm_samples': Kind(Path('models/arm/recordings'), _arm_samples),
 }

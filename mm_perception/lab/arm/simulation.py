@@ -1,0 +1,95 @@
+"""The arm in MuJoCo: from set points to what its sensors give."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mm_perception.lab.arm.script import PERIOD_S, Script
+from mm_perception.lab.replay.episodes import Track
+
+CAMERA_EVERY = 2  # of the ticks: 25 frames per second beside 50 joint states
+SIDE = 64
+JOINTS = ('shoulder', 'elbow', 'wrist')
+# Std of what encoders, force sensor and tracker add.
+JOINT_NOISE_RAD, FORCE_NOISE_N, TORQUE_NOISE_NM, TRACKER_NOISE_M = 0.001, 0.05, 0.005, 0.001
+
+
+class Simulation:
+    """
+    The scene ``arm.xml``.
+
+    Needs MuJoCo, and OpenGL without a display: EGL or OSMesa, as ``MUJOCO_GL`` says.
+
+    :raises ModuleNotFoundError: without MuJoCo.
+    """
+
+    def __init__(self) -> None:
+        os.environ.setdefault('MUJOCO_GL', 'egl')  # MuJoCo reads it when it is imported
+        import mujoco
+
+        self._mujoco: Any = mujoco
+        self._model = mujoco.MjModel.from_xml_path(str(Path(__file__).with_name('arm.xml')))
+        self._data = mujoco.MjData(self._model)
+        self._renderer = mujoco.Renderer(self._model, SIDE, SIDE)
+        for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
+            self._renderer.scene.flags[flag] = 0
+
+    def close(self) -> None:
+        """Free what renders."""
+        self._renderer.close()
+
+    def run(
+        self, script: Script, rng: np.random.Generator, frames: np.ndarray | None = None
+    ) -> dict[str, Track]:
+        """
+        Play an episode.
+
+        :param rng: of the sensors' noise.
+        :param frames: which frames of the camera to render; None for all.
+        :returns: ``camera`` ``uint8[T, 64, 64, 3]``, ``joints`` (rad), ``force`` (N, then N m, in
+            the finger's frame) and ``target`` (m), each with its own times.
+        """
+        states, forces = self._simulate(script)
+        every = np.arange(0, len(states), CAMERA_EVERY)
+        seen = every if frames is None else every[frames]
+        times_s = np.arange(len(states)) * PERIOD_S
+        noisy = {
+            'joints': (states[:, :3], JOINT_NOISE_RAD),
+            'force': (forces, [FORCE_NOISE_N] * 3 + [TORQUE_NOISE_NM] * 3),
+            'target': (states[every, 3:], TRACKER_NOISE_M),
+        }
+        tracks = {'camera': Track(times_s[seen], self._render(states[seen]))}
+        for name, (values, std) in noisy.items():
+            taken = values + rng.standard_normal(values.shape) * np.asarray(std)
+            when = times_s[every] if name == 'target' else times_s
+            tracks[name] = Track(when, taken.astype(np.float32))
+        return tracks
+
+    def _simulate(self, script: Script) -> tuple[np.ndarray, np.ndarray]:
+        """Positions ``float64[T, 5]`` and wrenches ``float64[T, 6]`` at every tick."""
+        model, data, mujoco = self._model, self._data, self._mujoco
+        controls = np.concatenate((script.joints, script.ball), axis=1)
+        steps = round(PERIOD_S / model.opt.timestep)
+        mujoco.mj_resetData(model, data)
+        data.qpos[:] = controls[0]
+        states, wrenches = np.empty((len(controls), 5)), np.empty((len(controls), 6))
+        for k, control in enumerate(controls):
+            data.ctrl[:] = control
+            mujoco.mj_step(model, data, steps)
+            states[k], wrenches[k] = data.qpos, data.sensordata
+        return states, wrenches
+
+    def _render(self, states: np.ndarray) -> np.ndarray:
+        """What the camera sees: ``uint8[T, 64, 64, 3]``, RGB."""
+        frames = np.empty((len(states), SIDE, SIDE, 3), np.uint8)
+        for k, state in enumerate(states):
+            self._data.qpos[:] = state
+            self._mujoco.mj_kinematics(self._model, self._data)
+            self._mujoco.mj_camlight(self._model, self._data)
+            self._renderer.update_scene(self._data, camera='above')
+            self._renderer.render(out=frames[k])
+        return frames
