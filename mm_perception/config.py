@@ -111,6 +111,8 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
         if not isinstance(value, (list, tuple)):
             raise ConfigError(f'{path}: expected a list, got {value!r}')
         return tuple(_convert(arguments[0], item, f'{path}[{i}]') for i, item in enumerate(value))
+    if type(None) in arguments:
+        return None if value is None else _convert(arguments[0], value, path)
     if origin is not None and issubclass(origin, Mapping):
         if not isinstance(value, Mapping):
             raise ConfigError(f'{path}: expected keys and values, got {value!r}')

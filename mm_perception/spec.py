@@ -28,13 +28,14 @@ class ModalitySpec:
 
     :param name: unique name, used in topics and reports.
     :param kind: key of the modality registry (image, sound, trajectory, vector, symbol).
-    :param latent_dim: size of the unimodal latent z_m.
+    :param latent_dim: size of the unimodal latent z_m; 0: found from the kind and the data.
     :param preprocessing: options of the kind; missing ones take the kind's defaults.
     :param network: ``type`` names the network pair, the rest are its options.
-    :param likelihood: gaussian, optimal_sigma, bernoulli or categorical.
+    :param likelihood: gaussian, optimal_sigma, bernoulli or categorical; empty: by the kind.
     :param likelihood_weight: lambda of eq. 21 (bottom-level reconstruction).
     :param beta: weight of the unimodal KL divergence.
-    :param latent_weight: gamma of eq. 21 (top-level reconstruction of z_m).
+    :param latent_weight: gamma of eq. 21 (top-level reconstruction of z_m, of variance 1); None:
+        the variance of each of its dimensions is learned, and nothing needs a weight.
     :param data_weight: weight of the data's log likelihood while the top decoder is refined; 0
         leaves it as it is.
     :param topic: ROS topic of the sensor, default the name.
@@ -44,13 +45,13 @@ class ModalitySpec:
 
     name: str
     kind: str
-    latent_dim: int
+    latent_dim: int = 0
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     network: Mapping[str, Any] = field(default_factory=dict)
-    likelihood: str = 'gaussian'
+    likelihood: str = ''
     likelihood_weight: float = 1.0
     beta: float = 1.0
-    latent_weight: float = 1.0
+    latent_weight: float | None = None
     data_weight: float = 0.0
     topic: str = ''
     message: str = ''
@@ -63,9 +64,10 @@ class ModelSpec:
     A hierarchical multimodal model.
 
     :param modalities: in a fixed order; that of presence masks.
-    :param joint_latent_dim: size of the joint latent z_sigma.
+    :param joint_latent_dim: size of the joint latent z_sigma; 0: found from the data.
     :param message_dim: size of the messages that the mapping networks give.
-    :param joint_encoder: key of the joint encoder registry.
+    :param joint_encoder: key of the joint encoder registry; empty: skip for nexus whose levels
+        train apart, else mean.
     :param joint_hidden: hidden layers of the joint encoder.
     :param decoder_hidden: hidden layers of each top decoder.
     :param dropout: rho of forced perceptual dropout.
@@ -77,9 +79,9 @@ class ModelSpec:
 
     modalities: tuple[ModalitySpec, ...]
     family: str = 'nexus'
-    joint_latent_dim: int = 32
+    joint_latent_dim: int = 0
     message_dim: int = 512
-    joint_encoder: str = 'mean'
+    joint_encoder: str = ''
     joint_hidden: tuple[int, ...] = (512, 512)
     decoder_hidden: tuple[int, ...] = (512, 512, 512)
     dropout: float = 0.2
@@ -110,12 +112,17 @@ class StageSpec:
     """
     How one stage (a unimodal VAE, or the top level) is trained.
 
-    :param warm_up_epochs: epochs over which the KL weight rises to its value.
+    :param epochs: passes over the training samples; 0: as many as ``steps`` take, and more
+        passes over few samples.
+    :param steps: least number of updates where ``epochs`` does not say how many.
+    :param warm_up_epochs: epochs over which the KL weight rises to its value; where ``epochs``
+        is 0, a fifth of them.
     :param augmentation: key of the augmentation registry, with options; empty for none.
     """
 
-    epochs: int
+    epochs: int = 0
     batch_size: int = 128
+    steps: int = 2000
     learning_rate: float = 1e-3
     warm_up_epochs: int = 0
     augmentation: Mapping[str, Any] = field(default_factory=dict)
@@ -128,7 +135,7 @@ class TrainingSpec:
 
     :param dataset: folder that ``mm-perception build-data`` wrote.
     :param top: the top level's stage.
-    :param unimodal: a stage per modality; a model that is trained in one step takes only the
+    :param unimodal: a stage per modality, the default for one that is not there; a model that is trained in one step takes only the
         augmentations from them.
     :param classifiers: the stage of each evaluation classifier, which measures coherence.
     :param refinement: the stage that trains top decoders on through those below, for modalities
@@ -142,7 +149,7 @@ class TrainingSpec:
     name: str
     dataset: str
     model: ModelSpec
-    top: StageSpec
+    top: StageSpec = StageSpec()
     unimodal: Mapping[str, StageSpec] = field(default_factory=dict)
     classifiers: StageSpec = StageSpec(epochs=10)
     refinement: StageSpec = StageSpec(epochs=8, batch_size=256)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import sys
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -66,6 +67,8 @@ def run(args: argparse.Namespace) -> int:
         if not distributed.is_main():
             return 0
     print((out / 'README.md').read_text())
+    for sentence in bundle.training.get('warnings', ()):
+        print(f'warning: {sentence}', file=sys.stderr)
     print(f'{out}: {bundle.name}@{bundle.hash[:8]}')
     if args.json:
         args.json.write_text(

@@ -51,15 +51,30 @@ FAMILIES: dict[str, Callable[[ModelSpec], MultimodalModel]] = {
 _NAME = re.compile(r'[a-z][a-z0-9_]*')
 
 
+def is_separable(family: str) -> bool:
+    """
+    Whether a family's autoencoders and its top level may train apart.
+
+    :raises ConfigError: if there is no such family.
+    """
+    built = _find_family(family)
+    model = built.func if isinstance(built, partial) else built
+    return bool(getattr(model, 'separable', False))
+
+
+def _find_family(name: str) -> Callable[[ModelSpec], MultimodalModel]:
+    if name not in FAMILIES:
+        raise ConfigError(f'model.family: unknown "{name}"; known: {", ".join(FAMILIES)}')
+    return FAMILIES[name]
+
+
 def build_model(spec: ModelSpec) -> MultimodalModel:
     """
     Build a model with fresh weights.
 
     :raises ConfigError: if the spec does not describe a model that can be built.
     """
-    if spec.family not in FAMILIES:
-        known = ', '.join(FAMILIES)
-        raise ConfigError(f'model.family: unknown "{spec.family}"; known: {known}')
+    build = _find_family(spec.family)
     if not spec.modalities:
         raise ConfigError('model.modalities: at least one modality is needed')
     for name in spec.names:
@@ -67,7 +82,12 @@ def build_model(spec: ModelSpec) -> MultimodalModel:
             raise ConfigError(
                 f'model.modalities: "{name}" must be unique, lower case letters, digits and _'
             )
-    model = FAMILIES[spec.family](spec)
+    sizes = {'joint_latent_dim': spec.joint_latent_dim}
+    sizes |= {f'{m.name}.latent_dim': m.latent_dim for m in spec.modalities}
+    for key, size in sizes.items():
+        if size < 1:
+            raise ConfigError(f'model.{key}: {size} is no size; training finds it where it is 0')
+    model = build(spec)
     if spec.calibrated and not model.separable:
         raise ConfigError(f'model.calibrated: not for {spec.family}; leave it out')
     return model

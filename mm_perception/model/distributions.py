@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from mm_perception.errors import ConfigError
+from mm_perception.spec import ModalitySpec
 
 LOG_2PI = math.log(2.0 * math.pi)
 
@@ -166,6 +167,16 @@ LIKELIHOODS = {
     'bernoulli': Likelihood(torch.sigmoid, _bernoulli),
     'categorical': Likelihood(partial(torch.softmax, dim=-1), _categorical),
 }
+
+
+def default_likelihood(kind: str) -> str:
+    """Name of the likelihood of a kind of modality where the configuration names none."""
+    return 'categorical' if kind == 'symbol' else 'optimal_sigma'
+
+
+def likelihood_of(spec: ModalitySpec) -> Likelihood:
+    """Likelihood of a modality, see :func:`find_likelihood`."""
+    return find_likelihood(spec.likelihood or default_likelihood(spec.kind))
 
 
 def find_likelihood(name: str) -> Likelihood:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from mm_perception.errors import ConfigError
 from mm_perception.model.distributions import DiagonalGaussian, Posterior, scatter_rows
-from mm_perception.model.networks import dense, split_posterior
+from mm_perception.model.networks import ByName, dense, split_posterior
 from mm_perception.spec import ModelSpec
 
 
@@ -113,6 +113,13 @@ class JointEncoder(nn.Module, ABC):
         :param present: ``bool[B, M]``.
         """
 
+    def fit(self, latents: Codes) -> None:
+        """Prepare for the latents of the training set, ``float[N, d_m]``, before training."""
+
+    def expected(self, name: str, joint: Tensor, decoded: Tensor) -> Tensor:
+        """Latent ``float[B, d_m]`` that a joint one gives, of what its top decoder says."""
+        return decoded
+
     def forward(self, codes: Codes, present: Tensor) -> Posterior:
         """Joint posterior of codes ``float[B, C_m]``, see :meth:`message` and :meth:`fuse`."""
         return self.fuse({n: self.message(n, codes[n]) for n in self.names}, present)
@@ -120,8 +127,8 @@ class JointEncoder(nn.Module, ABC):
 
 JOINT_ENCODERS: dict[str, type[JointEncoder]] = {}
 DEFAULT_JOINT_ENCODER = 'mean'
-RENAMED = {'surest': 'most_certain'}
-"""Names in older configurations and bundles."""
+RENAMED = {'surest': 'most_certain', '': DEFAULT_JOINT_ENCODER}
+"""Names in older configurations and bundles, and what is taken where training names none."""
 EncoderT = TypeVar('EncoderT', bound=type[JointEncoder])
 
 
@@ -220,3 +227,97 @@ class Concatenation(MeanAggregator):
     def aggregate(self, messages: Tensor, present: Tensor) -> Tensor:
         """Concatenate, see :class:`MeanAggregator`."""
         return messages.masked_fill(~present[:, :, None], 0.0).flatten(1)
+
+
+class Components(nn.Module):
+    """
+    Principal components of one modality's latent, each in a place of its own in the joint one.
+
+    :param size: d of the modality's latent; joint: D of the joint latent.
+    """
+
+    forth: Tensor
+    back: Tensor
+    kept: Tensor
+
+    def __init__(self, size: int, joint: int) -> None:
+        super().__init__()
+        self.register_buffer('forth', torch.zeros(size, joint))
+        self.register_buffer('back', torch.zeros(joint, size))
+        self.register_buffer('kept', torch.zeros(joint))
+
+    def keep(self, place: int, direction: Tensor, variance: Tensor) -> None:
+        """Keep the component along a unit vector ``float[d]`` at a place, at unit variance."""
+        self.forth[:, place] = direction / variance.sqrt()
+        self.back[place] = direction * variance.sqrt()
+        self.kept[place] = 1.0
+
+
+@joint_encoder('skip')
+class Skip(MeanAggregator):
+    """
+    What is observed goes straight into the joint latent; a network fills in what is not.
+
+    The joint latent holds the leading principal components of every modality's latent, each at
+    a place of its own. Those of present modalities are copied; the mean of the messages and
+    the presence mask give the others, and the width of the posterior. Back, a component is
+    copied too, and top decoders add what no component holds. So whatever is observed passes the
+    top level without loss, with any subset.
+    """
+
+    least_variance = 1e-3
+    """Components of standardised latents with less are not kept."""
+
+    def __init__(self, spec: ModelSpec, sizes: Sizes | None) -> None:
+        if sizes is None:
+            raise ConfigError(
+                f'model.joint_encoder: skip copies latents, and {spec.family} has none below the'
+                ' joint one; take mean'
+            )
+        super().__init__(spec, sizes)
+        self.network_dim = spec.message_dim
+        self.message_dim = spec.message_dim + spec.joint_latent_dim
+        self.components = ByName[Components](
+            {name: Components(size, spec.joint_latent_dim) for name, size in sizes.items()}
+        )
+
+    @staticmethod
+    def width(spec: ModelSpec) -> int:
+        """Size of the aggregated message and the presence mask."""
+        return spec.message_dim + len(spec.modalities)
+
+    @torch.no_grad()
+    def fit(self, latents: Codes) -> None:
+        """Choose the components that explain most, see :class:`JointEncoder`."""
+        found = []
+        for name, latent in latents.items():
+            centred = (latent - latent.mean(0)).double()
+            values, vectors = torch.linalg.eigh(centred.t() @ centred / len(latent))
+            columns = vectors.t().to(latent.dtype)
+            found += [(float(v), name, column) for v, column in zip(values, columns)]
+        found.sort(key=lambda entry: -entry[0])
+        places = range(self.posterior.out_features // 2)
+        for place, (variance, name, direction) in zip(places, found):
+            if variance > self.least_variance:
+                self.components[name].keep(place, direction, direction.new_tensor(variance))
+
+    def message(self, name: str, code: Tensor) -> Tensor:
+        """Message for the network, and the components, see :class:`JointEncoder`."""
+        return torch.cat([self.mapping[name](code), code @ self.components[name].forth], dim=1)
+
+    def fuse(self, messages: Codes, present: Tensor) -> DiagonalGaussian:
+        """Joint posterior, see :class:`JointEncoder`."""
+        seen = present.to(next(iter(messages.values())).dtype)
+        stacked = torch.stack([messages[name] for name in self.names], dim=1)
+        stacked = stacked.masked_fill(~present[:, :, None], 0.0)
+        network, copied = stacked.split([self.network_dim, self.message_dim - self.network_dim], 2)
+        aggregated = torch.cat([aggregate_mean(network, present), seen], dim=1)
+        mean, log_variance = split_posterior(self.posterior(self.hidden(aggregated)))
+        kept = torch.stack([self.components[name].kept for name in self.names])
+        mean = copied.sum(1) + (1.0 - seen @ kept) * mean
+        return DiagonalGaussian(mean, log_variance)
+
+    def expected(self, name: str, joint: Tensor, decoded: Tensor) -> Tensor:
+        """Copy the components back; the rest is decoded, see :class:`JointEncoder`."""
+        part = self.components[name]
+        return joint @ part.back + decoded - (decoded @ part.forth) @ part.back

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, ItemsView, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+import torch
 from torch import Tensor, nn
 
 from mm_perception.config import from_plain
@@ -185,6 +186,87 @@ def build_temporal_convolution(
     return encoder, decoder
 
 
+LINEAR = 'linear'
+LINEAR_LOG_VARIANCE = -9.0
+"""Of the ``linear`` pair's latents: a std of a hundredth of the training data's."""
+CONSTANT_STD = 1e-4
+"""Elements in 0..1 whose std is below this are constant."""
+_EDGE = 1e-5
+
+
+@dataclass(frozen=True)
+class NoOptions:
+    """A pair of networks without options."""
+
+
+class Standardisation(nn.Module):
+    """Brings each of ``n`` elements to mean 0 and std 1."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, n: int) -> None:
+        super().__init__()
+        self.register_buffer('mean', torch.zeros(n))
+        self.register_buffer('std', torch.ones(n))
+
+    def forward(self, data: Tensor) -> Tensor:
+        """Standardise ``float[B, n]``."""
+        return (data - self.mean) / self.std
+
+
+class StandardisedLogits(Standardisation):
+    """Logits of standardised elements: what a decoder gives whose outputs pass a sigmoid."""
+
+    def forward(self, scaled: Tensor) -> Tensor:
+        """Logits of the values in 0..1 that ``float[B, n]`` stands for."""
+        data = (scaled * self.std + self.mean).clamp(_EDGE, 1.0 - _EDGE)
+        return data.log() - (1.0 - data).log()
+
+
+def active_elements(data: Tensor) -> Tensor:
+    """Which elements of ``float[N, *shape]`` in 0..1 are not constant, ``bool[n]``."""
+    return data.flatten(1).std(0, correction=0) > CONSTANT_STD
+
+
+def build_linear(shape: Shape, latent_dim: int, options: NoOptions) -> Pair:
+    """Principal components of standardised elements, and back; :func:`fit_linear` finds them."""
+    size = math.prod(shape)
+    encoder = nn.Sequential(nn.Flatten(), Standardisation(size), nn.Linear(size, 2 * latent_dim))
+    decoder = nn.Sequential(nn.Linear(latent_dim, size), StandardisedLogits(size), Reshape(shape))
+    return encoder, decoder
+
+
+@torch.no_grad()
+def fit_linear(pair: tuple[nn.Sequential, nn.Sequential], data: Tensor) -> None:
+    """
+    Fit the ``linear`` pair in closed form.
+
+    With a latent per element that is not constant, each is an element, standardised: nothing is
+    lost. With fewer they are principal components.
+
+    :param data: training data, ``float[N, *shape]`` in 0..1.
+    """
+    encoder, decoder = pair
+    flat, active = data.flatten(1).double(), active_elements(data)
+    std = torch.where(active, flat.std(0, correction=0), 1.0)
+    for part in (encoder[1], decoder[1]):
+        part.mean.copy_(flat.mean(0))
+        part.std.copy_(std)
+    forth, back = encoder[2], decoder[0]
+    latents = back.in_features
+    basis = torch.eye(len(active), device=data.device).double()[:, active]
+    if latents < int(active.sum()):
+        scaled = (flat - flat.mean(0)) / std * active
+        basis = torch.linalg.eigh(scaled.t() @ scaled).eigenvectors.flip(1)[:, :latents]
+    for parameter in (*forth.parameters(), *back.parameters()):
+        parameter.zero_()
+    used = basis.shape[1]
+    forth.weight[:used] = basis.t().float()
+    forth.bias[latents : latents + used] = LINEAR_LOG_VARIANCE
+    back.weight[:, :used] = basis.float()
+
+
 _PAIRS: dict[str, tuple[type[Any], Callable[..., Pair]]] = {}
 _DEFAULT_PAIR: dict[str, str] = {}
 
@@ -207,6 +289,7 @@ def register_pair(
 
 register_pair('dense', DenseOptions, build_dense)
 register_pair('convolution', ConvolutionOptions, build_convolution, ['image'])
+register_pair(LINEAR, NoOptions, build_linear)
 register_pair(
     'temporal_convolution', TemporalConvolutionOptions, build_temporal_convolution, ['sound']
 )
@@ -254,6 +337,8 @@ class Classifier(nn.Module):
 
     def __init__(self, spec: ModalitySpec, classes: int) -> None:
         super().__init__()
+        if spec.network.get('type') == LINEAR:  # too little to read a label with
+            spec = replace(spec, network={'type': 'dense'})
         self.encoder, _ = build_pair(spec, build_modality(spec).shape)
         self.head = nn.Sequential(
             nn.LeakyReLU(0.01), nn.Dropout(0.3), nn.Linear(2 * spec.latent_dim, classes)

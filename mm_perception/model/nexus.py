@@ -22,12 +22,19 @@ from mm_perception.model.base import MultimodalModel
 from mm_perception.model.distributions import (
     DiagonalGaussian,
     Posterior,
-    find_likelihood,
+    likelihood_of,
     mapped,
     scatter_rows,
 )
 from mm_perception.model.family import Batch, Family
-from mm_perception.model.networks import ByName, build_pair, dense, split_posterior
+from mm_perception.model.networks import (
+    LINEAR,
+    ByName,
+    build_pair,
+    dense,
+    fit_linear,
+    split_posterior,
+)
 from mm_perception.model.uncertainty import Uncertainty
 from mm_perception.spec import ModalitySpec, ModelSpec
 
@@ -64,6 +71,47 @@ class LatentScale(nn.Module):
         return latent * self.std + self.mean
 
 
+LEAST_VARIANCE = 1e-4
+"""Of a standardised latent given the joint one; below, nothing is gained by being exact."""
+_MOMENTUM = 0.02
+
+
+class LearnedVariance(nn.Module):
+    """
+    Variance of a modality's standardised latent given the joint one, per dimension.
+
+    While training it is that of the batch, which makes the likelihood half the sum of the
+    logarithms of the mean squared errors: what is worth how much follows from the data. The
+    running mean of it is the model's variance.
+
+    :param latent_dim: size d of the latent.
+
+    Rybkin et al. 2020, "Simple and effective VAE training with calibrated decoders", eq. 5.
+    """
+
+    noise: Tensor
+    running: Tensor
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__()
+        self.register_buffer('noise', torch.zeros(latent_dim))
+        self.register_buffer('running', torch.ones(latent_dim))
+
+    @torch.no_grad()
+    def fit(self, posterior: DiagonalGaussian, std: Tensor) -> None:
+        """Take the variance that the posteriors ``[N, d]`` have themselves; std: of the latent."""
+        self.noise.copy_(posterior.log_variance.exp().mean(0) / std.square())
+
+    def forward(self, error: Tensor) -> Tensor:
+        """Variance ``float[d]`` for errors ``float[B, d]`` of the posterior's mean."""
+        if not self.training:
+            return self.running
+        variance = (error.square().mean(0) + self.noise).clamp_min(LEAST_VARIANCE)
+        with torch.no_grad():
+            self.running.lerp_(variance, _MOMENTUM)
+        return variance
+
+
 class UnimodalVAE(nn.Module):
     """
     Variational autoencoder of one modality.
@@ -78,7 +126,16 @@ class UnimodalVAE(nn.Module):
         self.spec = spec
         self.shape = build_modality(spec).shape
         self.encoder, self.decoder = build_pair(spec, self.shape)
-        self.likelihood = find_likelihood(spec.likelihood)
+        self.likelihood = likelihood_of(spec)
+
+    @property
+    def closed_form(self) -> bool:
+        """Whether :meth:`fit` takes the place of training."""
+        return self.spec.network.get('type') == LINEAR
+
+    def fit(self, data: Tensor) -> None:
+        """Fit the ``linear`` networks to training data, ``float[N, *shape]``."""
+        fit_linear((self.encoder, self.decoder), data)
 
     def encode(self, data: Tensor) -> DiagonalGaussian:
         """Unimodal posterior q(z_m | x_m) of ``float[B, *shape]``: ``[B, latent_dim]``."""
@@ -134,6 +191,19 @@ class TopLevel(nn.Module):
                 for name, size in sizes.items()
             }
         )
+        learned = {m.name: m.latent_dim for m in spec.modalities if m.latent_weight is None}
+        self.variance = ByName[LearnedVariance](
+            {name: LearnedVariance(size) for name, size in learned.items()}
+        )
+
+    @torch.no_grad()
+    def fit(self, posteriors: Mapping[str, DiagonalGaussian]) -> None:
+        """Take all that is fitted from the training set's unimodal posteriors, ``[N, d_m]``."""
+        for name, posterior in posteriors.items():
+            self.scale[name].fit(posterior)
+            if name in self.variance:
+                self.variance[name].fit(posterior, self.scale[name].std)
+        self.joint.fit(self.scaled({name: p.mean for name, p in posteriors.items()}))
 
     def scaled(self, latents: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Standardised unimodal latents, ``float[B, d_m]`` each."""
@@ -141,16 +211,23 @@ class TopLevel(nn.Module):
 
     def conditional(self, name: str, joint: Tensor) -> DiagonalGaussian:
         """Distribution p(z_m | z_sigma) of a modality's standardised latent, ``[B, d_m]``."""
-        mean = self.decoders[name](joint).float()
-        return DiagonalGaussian(mean, torch.zeros_like(mean))
+        mean = self.joint.expected(name, joint, self.decoders[name](joint)).float()
+        if name not in self.variance:
+            return DiagonalGaussian(mean, torch.zeros_like(mean))
+        return DiagonalGaussian(mean, self.variance[name].running.log().expand_as(mean))
 
     def log_likelihood(self, name: str, joint: Tensor, target: Tensor) -> Tensor:
         """Log density of a standardised latent given the joint latent, ``float[B]``."""
-        return self.conditional(name, joint).log_prob(target)
+        conditional = self.conditional(name, joint)
+        if name in self.variance:
+            variance = self.variance[name](conditional.mean - target)
+            conditional = conditional._replace(log_variance=variance.log().expand_as(target))
+        return conditional.log_prob(target)
 
     def weight(self, name: str) -> float:
-        """Weight gamma of a modality's log likelihood."""
-        return self.spec.modality(name).latent_weight
+        """Weight gamma of a modality's log likelihood; 1 where its variance is learned."""
+        weight = self.spec.modality(name).latent_weight
+        return 1.0 if weight is None else weight
 
     def loss(
         self,
@@ -163,7 +240,8 @@ class TopLevel(nn.Module):
         Negative weighted top-level bound of the family, averaged over the batch.
 
         The expectation of log p(z_m | z_sigma) over q(z_m | x_m) is taken in closed form:
-        for a Gaussian of fixed variance, that of the posterior mean less a constant.
+        for a Gaussian of fixed variance, that of the posterior mean less a constant; a learned
+        variance holds the posteriors' own (:class:`LearnedVariance`).
 
         :param unimodal: unimodal posteriors (no gradient flows into them).
         :param present: which modalities were recorded, ``bool[B, M]``; only they are targets.

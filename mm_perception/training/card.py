@@ -8,6 +8,7 @@ from typing import Any
 from mm_perception.bundle import Bundle
 from mm_perception.evaluation.bundle_judgement import BundleJudgement
 from mm_perception.evaluation.coherence import coherence_table
+from mm_perception.evaluation.errors import errors_table
 from mm_perception.markdown import markdown_table
 
 DOES_NOT_FUSE = (
@@ -48,12 +49,37 @@ def model_card(bundle: Bundle, fuses: bool, judgement: BundleJudgement | None = 
         *markdown_table(('modality', 'kind', 'latent', 'network', 'likelihood'), modalities),
         '',
         _agreement(bundle),
+        *_latents(how),
     ]
+    for split, rows in how.get('errors', {}).items():
+        lines += ['', *errors_table(split, rows)]
     for split, figures in bundle.metrics.items():
         lines += ['', *coherence_table(split, figures)]
     if judgement is not None:
         lines += ['', *judgement.lines()]
     return '\n'.join(lines) + '\n'
+
+
+def _latents(how: Mapping[str, Any]) -> list[str]:
+    if 'latents' not in how:
+        return []
+    found = how['latents']
+    rows = [
+        (name, f'{of["kl"]:.1f}', f'{100 * of["explained"]:.0f} %')
+        for name, of in found['modalities'].items()
+    ]
+    return [
+        '',
+        '## What the latents hold',
+        '',
+        *(f'**Warning:** {sentence}.' for sentence in how['warnings']),
+        *([''] if how['warnings'] else []),
+        f'On held-out data, all observed: {found["kl"]:.1f} nats in the joint latent. Per modality'
+        ' the nats in its own latent, and the share of the variance of that which the joint latent'
+        ' gives back.',
+        '',
+        *markdown_table(('modality', 'nats', 'given back'), rows),
+    ]
 
 
 def _agreement(bundle: Bundle) -> str:

@@ -19,6 +19,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from mm_perception.errors import ConfigError, EngineUnavailable, ProcessLost
+from mm_perception.model.nexus import LearnedVariance
 
 TIMEOUT = timedelta(minutes=10)
 # Seeds of the processes lie far from those of the epochs, which follow each other.
@@ -101,15 +102,19 @@ def share(positions: Tensor) -> Tensor:
 
 
 def average_statistics(module: nn.Module) -> None:
-    """Make the running statistics of batch norm the mean of all processes'."""
+    """Make running statistics (of batch norm, of variances) the mean of all processes'."""
     if world_size() == 1:
         return
     for part in module.modules():
+        running: tuple[Tensor | None, ...] = ()
         if isinstance(part, _BatchNorm):
-            for running in (part.running_mean, part.running_var):
-                if running is not None:
-                    distributed.all_reduce(running)
-                    running /= world_size()
+            running = part.running_mean, part.running_var
+        elif isinstance(part, LearnedVariance):
+            running = (part.running,)
+        for statistic in running:
+            if statistic is not None:
+                distributed.all_reduce(statistic)
+                statistic /= world_size()
 
 
 def sum_up(sums: Mapping[str, float]) -> dict[str, float]:

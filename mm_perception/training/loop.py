@@ -147,6 +147,8 @@ def fit(stage: Stage, checkpoint: Path, resume: bool, logging: Logging) -> Fitte
     writer = logging.writer(stage.name)
     terms: dict[str, float] = {}
     bar = logging.bar(stage, start)
+    if not stage.spec.epochs and distributed.is_main():
+        _save_checkpoint(checkpoint, stage, optimizer, 0, seconds)
     for epoch in bar:
         terms = _train_epoch(stage, step, optimizer, epoch)
         if len(stage.validation):

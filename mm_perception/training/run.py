@@ -5,7 +5,7 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -17,24 +17,27 @@ import torch
 from torch import nn
 
 from mm_perception.bundle import Bundle, save_bundle
-from mm_perception.data.dataset import Dataset
+from mm_perception.data.dataset import Dataset, load_dataset, splits
 from mm_perception.data.preprocessing import decided
+from mm_perception.engines.build import reference_engine
 from mm_perception.engines.export import with_graphs
 from mm_perception.engines.torch_classifiers import TorchClassifiers
-from mm_perception.errors import ConfigError, EngineUnavailable
+from mm_perception.errors import EngineUnavailable
 from mm_perception.evaluation.bundle_judgement import judge_bundle, save_judgement
 from mm_perception.evaluation.coherence import evaluate_bundle, versions
+from mm_perception.evaluation.errors import measure_errors
 from mm_perception.evaluation.generation import label_indices, labels_of_unique
 from mm_perception.modalities import build_modality
 from mm_perception.model.base import MultimodalModel
-from mm_perception.model.build import build_model
+from mm_perception.model.build import build_model, is_separable
 from mm_perception.model.networks import ByName, Classifier
 from mm_perception.model.nexus import Nexus, UnimodalVAE
-from mm_perception.spec import TrainingSpec
+from mm_perception.spec import ModalitySpec, TrainingSpec
 from mm_perception.training import distributed
 from mm_perception.training.calibration import calibration_stage, held_out
 from mm_perception.training.card import model_card
 from mm_perception.training.consistency import part_data, with_health
+from mm_perception.training.defaults import completed, constant_elements, sized
 from mm_perception.training.loop import Fitted, Logging, Stage, fit, read_checkpoint
 from mm_perception.training.stages import (
     Posteriors,
@@ -44,9 +47,11 @@ from mm_perception.training.stages import (
     joint_stage,
     load_split,
     refinement_stage,
+    standardised_rows,
     top_stage,
     unimodal_stage,
 )
+from mm_perception.training.watch import collapse_warnings, watch_latents
 
 
 @dataclass(frozen=True)
@@ -114,8 +119,10 @@ def train(run: Run, out: Path, command: str) -> Bundle:
     run = replace(run, spec=replace(run.spec, model=model_spec))
     train_model = _train_apart if trains_apart(run.spec) else _train_jointly
     dataset = load_split(run.spec, 'train')
+    run = replace(run, spec=completed(run.spec, dataset))
     source = run.source(dataset)
     model, posteriors, fitted = train_model(run, source)
+    run = replace(run, spec=replace(run.spec, model=model.spec))
     if isinstance(model, Nexus):
         fitted |= _finish_levels(run, model, posteriors, source, dataset)
     classifiers, read = train_classifiers(run, dataset)
@@ -124,12 +131,13 @@ def train(run: Run, out: Path, command: str) -> Bundle:
         spec=run.spec.model,
         weights={k: v.cpu().numpy() for k, v in model.state_dict().items()},
         classifiers=classifiers.state(),
-        statistics=training_statistics(dataset, posteriors),
-        training=_how(run, fitted, read, command),
+        statistics=training_statistics(run.spec.model.modalities, dataset, posteriors),
+        training=_how(run, fitted, read, command) | _watched(run, model, dataset),
     )
     if not distributed.is_main():
         return bundle
     bundle = replace(bundle, metrics=evaluate_bundle(bundle, Path(run.spec.dataset), run.device))
+    bundle = with_errors(bundle, run.spec, dataset, run.device)
     bundle = with_health(bundle, *part_data(run.spec, dataset), run.device)
     judgement = judge_bundle(bundle, Path(run.spec.dataset), run.device)
     bundle = save_bundle(with_graphs(bundle), out, model_card(bundle, model.fuses, judgement))
@@ -137,20 +145,40 @@ def train(run: Run, out: Path, command: str) -> Bundle:
     return bundle
 
 
+def with_errors(bundle: Bundle, spec: TrainingSpec, dataset: Dataset, device: str) -> Bundle:
+    """
+    Measure on the held-out rows and on every test split how well each modality is filled in.
+
+    :param dataset: the training set.
+    """
+    folder = Path(spec.dataset)
+    measured = {'validation': part_data(spec, dataset)[1]}
+    measured |= {s: load_dataset(folder, s) for s in splits(folder) if s.startswith('test')}
+    engine = reference_engine(bundle, device)
+    errors = {
+        split: measure_errors(engine, dataset, data)
+        for split, data in measured.items()
+        if len(data)
+    }
+    return replace(bundle, training={**bundle.training, 'errors': errors})
+
+
+def _watched(run: Run, model: MultimodalModel, dataset: Dataset) -> dict[str, Any]:
+    """Look after the latents, on rows that were not trained on where there are any."""
+    if not isinstance(model, Nexus) or not distributed.is_main():
+        return {}
+    held = part_data(run.spec, dataset)[1]
+    latents = watch_latents(model, run.source(held if len(held) > 1 else dataset))
+    return {'latents': latents, 'warnings': collapse_warnings(latents)}
+
+
 def trains_apart(spec: TrainingSpec) -> bool:
     """
     Whether a model's autoencoders and its top level are trained one after the other.
 
-    :raises ConfigError: if they are, and a modality has no stage.
+    :raises ConfigError: if there is no such family.
     """
-    apart = build_model(spec.model).separable and not spec.joint
-    missing = [name for name in spec.model.names if name not in spec.unimodal]
-    if apart and missing:
-        raise ConfigError(
-            f'unimodal: has no stage for {", ".join(missing)}; {spec.model.family} trains each'
-            ' modality apart: give it one, or set joint: true'
-        )
-    return apart
+    return is_separable(spec.model.family) and not spec.joint
 
 
 Trained = tuple[MultimodalModel, Posteriors, dict[str, Fitted]]
@@ -163,9 +191,10 @@ def _train_apart(run: Run, source: TensorSource) -> Trained:
     for name, module in modules.to(source.device).items():
         _load_trained(run, name, module)
     posteriors = cache_posteriors(modules, source)
-    stage = top_stage(run.spec, posteriors, source)
+    model_spec = sized(run.spec.model, standardised_rows(posteriors, source))
+    stage = top_stage(replace(run.spec, model=model_spec), posteriors, source)
     fitted['top'] = run.fit(stage)
-    model = build_model(run.spec.model).to(source.device)
+    model = build_model(model_spec).to(source.device)
     assert isinstance(model, Nexus)
     model.unimodal = modules
     model.top.load_state_dict(stage.module.state_dict())
@@ -262,7 +291,9 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def training_statistics(dataset: Dataset, posteriors: Posteriors) -> dict[str, Any]:
+def training_statistics(
+    modalities: Sequence[ModalitySpec], dataset: Dataset, posteriors: Posteriors
+) -> dict[str, Any]:
     """Statistics of the training set and of its unimodal posteriors, per modality."""
     result: dict[str, dict[str, Any]] = {}
     for name in dataset.names:
@@ -272,6 +303,9 @@ def training_statistics(dataset: Dataset, posteriors: Posteriors) -> dict[str, A
             'mean': float(values.mean()),
             'std': float(values.std()),
         }
+    for modality in modalities:
+        if modality.kind == 'vector':
+            result[modality.name]['constant_elements'] = constant_elements(dataset, modality.name)
     for name, posterior in posteriors.items():
         variance = posterior.log_variance.exp().mean(0)
         result[name]['active_units'] = int((variance < 0.9).sum())

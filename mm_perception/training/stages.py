@@ -20,9 +20,10 @@ from mm_perception.model.build import build_model
 from mm_perception.model.distributions import DiagonalGaussian
 from mm_perception.model.joint_encoder import forced_perceptual_dropout
 from mm_perception.model.networks import ByName, Classifier
-from mm_perception.model.nexus import Nexus, UnimodalVAE
+from mm_perception.model.nexus import LatentScale, Nexus, UnimodalVAE
 from mm_perception.spec import ModalitySpec, ModelSpec, StageSpec, TrainingSpec
 from mm_perception.training.augmentation import Augmentation, build_augmentation
+from mm_perception.training.defaults import paced
 from mm_perception.training.loop import Loss, Stage, use_bfloat16
 
 
@@ -101,6 +102,8 @@ def unimodal_stage(spec: TrainingSpec, name: str, source: TensorSource) -> Stage
     seed_weights(spec, name)
     module = UnimodalVAE(spec.model.modality(name)).to(source.device)
     stage = spec.unimodal[name]
+    if module.closed_form:
+        return _closed_form_stage(spec, name, module, source)
     augment = _augmentation(spec, name)
 
     def loss(positions: Tensor, warm_up: float) -> tuple[Tensor, dict[str, Tensor]]:
@@ -111,6 +114,22 @@ def unimodal_stage(spec: TrainingSpec, name: str, source: TensorSource) -> Stage
 
     identity = autoencoder_part(spec.model.modality(name))
     return build_stage(spec, name, module, stage, loss, source.unique(name), source, identity)
+
+
+def _closed_form_stage(
+    spec: TrainingSpec, name: str, module: UnimodalVAE, source: TensorSource
+) -> Stage:
+    """Fit an autoencoder that takes no steps; the stage validates it and keeps it."""
+
+    def loss(positions: Tensor, warm_up: float) -> tuple[Tensor, dict[str, Tensor]]:
+        total, terms, _ = module.loss(source.values(name, positions), warm_up)
+        return total, terms
+
+    identity = autoencoder_part(spec.model.modality(name))
+    once = StageSpec(epochs=1)
+    stage = build_stage(spec, name, module, once, loss, source.unique(name), source, identity)
+    module.fit(source.values(name, stage.training.unique()))
+    return replace(stage, spec=replace(once, epochs=0))
 
 
 def classifier_stage(
@@ -145,8 +164,7 @@ def top_stage(spec: TrainingSpec, posteriors: Posteriors, source: TensorSource) 
     model = build_model(spec.model)
     assert isinstance(model, Nexus)
     module = model.top.to(source.device)
-    for name, posterior in posteriors.items():
-        module.scale[name].fit(posterior)
+    module.fit(posteriors)
 
     def loss(rows: Tensor, warm_up: float) -> tuple[Tensor, dict[str, Tensor]]:
         return module.loss(_of_rows(posteriors, source, rows), source.present[rows], warm_up)
@@ -199,10 +217,26 @@ def cache_posteriors(modules: ByName[UnimodalVAE], source: TensorSource) -> Post
     return result
 
 
+def standardised_rows(posteriors: Posteriors, source: TensorSource) -> Tensor:
+    """
+    Standardised latents of the rows, side by side, ``float[N, D]``.
+
+    Rows in which a modality is absent are left out, if there are others.
+    """
+    complete = source.present.all(1)
+    rows = complete.nonzero()[:, 0] if complete.sum() > 1 else torch.arange(source.rows)
+    parts = []
+    for name, posterior in posteriors.items():
+        scale = LatentScale(posterior.mean.shape[1]).to(source.device)
+        scale.fit(posterior)
+        parts.append(scale(posterior.mean)[source.index[name][rows]])
+    return torch.cat(parts, dim=1)
+
+
 def autoencoder_part(modality: ModalitySpec) -> ModalitySpec:
     """What of a modality decides how it is trained alone."""
     return replace(
-        modality, latent_weight=1.0, data_weight=0.0, topic='', message='', max_age_s=1.0
+        modality, latent_weight=None, data_weight=0.0, topic='', message='', max_age_s=1.0
     )
 
 
@@ -247,7 +281,8 @@ def build_stage(
     """
     training, validation = split_positions(count, spec.validation_fraction, spec.seed)
     # A symbol has only few values: repeated, they fill a batch and its norm is that of many.
-    training = np.tile(training, -(-stage.batch_size // len(training)))
+    stage, times = paced(stage, len(training))
+    training = np.tile(training, times)
 
     return Stage(
         name=name,

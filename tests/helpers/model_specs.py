@@ -26,6 +26,7 @@ def mhd_spec(**changes: object) -> ModelSpec:
             likelihood='categorical',
         ),
     )
+    changes = {'joint_latent_dim': 32, **changes}
     return ModelSpec(modalities, **changes)  # type: ignore[arg-type]
 
 

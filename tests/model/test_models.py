@@ -82,7 +82,7 @@ def test_joint_loss_is_the_sum_of_both_levels(spec: ModelSpec) -> None:
     for m in spec.modalities:
         likelihood = terms[f'{m.name}.log_likelihood']
         expected = expected + m.beta * terms[f'{m.name}.kl'] - m.likelihood_weight * likelihood
-        expected = expected - m.latent_weight * terms[f'top.{m.name}']
+        expected = expected - model.top.weight(m.name) * terms[f'top.{m.name}']
     torch.testing.assert_close(loss, expected)
 
 

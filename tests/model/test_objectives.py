@@ -31,7 +31,11 @@ def seeded(seed: int = 0) -> torch.Generator:
 def two_numbers(family: str) -> ModelSpec:
     """Two vectors below latents of one number each: integrals are sums over a grid."""
     dense = {'type': 'dense', 'hidden': (8,), 'batch_norm': False}
-    options = {'preprocessing': {'low': (0.0,) * 2, 'high': (1.0,) * 2}, 'network': dense}
+    options = {
+        'preprocessing': {'low': (0.0,) * 2, 'high': (1.0,) * 2},
+        'network': dense,
+        'likelihood': 'gaussian',
+    }
     return ModelSpec(
         (ModalitySpec('a', 'vector', 1, **options), ModalitySpec('b', 'vector', 1, **options)),
         family=family,

@@ -221,7 +221,7 @@ def test_every_family_is_documented_as_it_is() -> None:
         family = name.strip('`')
         if options == 'below':
             options = below[family.removesuffix('_flat')]
-        model = build_model(ModelSpec(modalities, family=family))
+        model = build_model(ModelSpec(modalities, family=family, joint_latent_dim=8))
         assert fuses == ('yes' if model.fuses else 'no')
         assert levels.endswith(', apart') is model.separable
         build = FAMILIES[family]

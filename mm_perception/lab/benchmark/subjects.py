@@ -31,7 +31,7 @@ def vector_spec(count: int) -> ModelSpec:
     """A model of ``count`` vector modalities, networks of the default sizes."""
     ranges = {'low': (-1.0,) * ELEMENTS, 'high': (1.0,) * ELEMENTS}
     modalities = tuple(ModalitySpec(f'sensor_{k}', 'vector', 16, ranges) for k in range(count))
-    return ModelSpec(modalities)
+    return ModelSpec(modalities, joint_latent_dim=32)
 
 
 def random_bundle(count: int) -> Bundle:

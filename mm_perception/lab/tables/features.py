@@ -14,7 +14,7 @@ from mm_perception.data.dataset import Dataset
 from mm_perception.engines.torch_classifiers import run_batched
 from mm_perception.evaluation.frechet import Encode
 from mm_perception.modalities import build_modality
-from mm_perception.model.distributions import find_likelihood
+from mm_perception.model.distributions import likelihood_of
 from mm_perception.model.networks import build_pair, split_posterior
 from mm_perception.spec import ModalitySpec, StageSpec, TrainingSpec
 from mm_perception.training.loop import Logging, Stage, fit
@@ -33,7 +33,7 @@ class FeatureEncoder(nn.Module):
     def __init__(self, spec: ModalitySpec) -> None:
         super().__init__()
         self.encoder, self.decoder = build_pair(spec, build_modality(spec).shape)
-        self._likelihood = find_likelihood(spec.likelihood)
+        self._likelihood = likelihood_of(spec)
 
     def forward(self, data: Tensor) -> Tensor:
         """Features ``float[B, D]`` of ``float[B, *shape]``."""

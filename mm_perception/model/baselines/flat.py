@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from mm_perception.errors import ConfigError
 from mm_perception.modalities import build_modality
 from mm_perception.model.base import MultimodalModel
-from mm_perception.model.distributions import Posterior, find_likelihood
+from mm_perception.model.distributions import Posterior, likelihood_of
 from mm_perception.model.family import Batch, Family
 from mm_perception.model.joint_encoder import on_rows
 from mm_perception.model.networks import build_pair
@@ -42,7 +42,7 @@ class FlatModel(MultimodalModel):
             above = replace(m, latent_dim=spec.joint_latent_dim)
             self.encoders[m.name], _ = build_pair(below, shape)
             _, self.decoders[m.name] = build_pair(above, shape)
-        self._likelihoods = {m.name: find_likelihood(m.likelihood) for m in spec.modalities}
+        self._likelihoods = {m.name: likelihood_of(m) for m in spec.modalities}
 
     @property
     def code_dims(self) -> dict[str, int]:

@@ -15,7 +15,7 @@ from mm_perception.modalities import build_modality
 from mm_perception.model.base import MultimodalModel
 from mm_perception.model.baselines.experts import Mixture, most_certain
 from mm_perception.model.baselines.mhvae import ConditionalGaussian, split_encoder
-from mm_perception.model.distributions import DiagonalGaussian, find_likelihood, scatter_rows
+from mm_perception.model.distributions import DiagonalGaussian, likelihood_of, scatter_rows
 from mm_perception.model.networks import ByName, build_pair, dense
 from mm_perception.spec import ModalitySpec, ModelSpec
 
@@ -78,7 +78,7 @@ class LatentLadder(nn.Module):
     def __init__(self, modality: ModalitySpec, depth: int, spec: ModelSpec) -> None:
         super().__init__()
         encoder, self.decoder = build_pair(modality, build_modality(modality).shape)
-        self.likelihood = find_likelihood(modality.likelihood)
+        self.likelihood = likelihood_of(modality)
         self.trunk, last = split_encoder(encoder)
         hidden = spec.joint_hidden
         self.bottom_up, self.levels = nn.ModuleList(), nn.ModuleList()
