@@ -46,7 +46,10 @@ def decided(spec: ModelSpec, path: Path) -> ModelSpec:
 
 
 def decide(
-    spec: ModelSpec, path: Path, raws: Callable[[tuple[str, ...]], Raws], say: Callable[[str], None]
+    spec: ModelSpec,
+    path: Path,
+    raws: Callable[[tuple[str, ...]], Raws],
+    say: Callable[[str], None],
 ) -> ModelSpec:
     """
     Let training data decide what the configuration leaves to them, and note it in the dataset.
