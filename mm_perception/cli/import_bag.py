@@ -59,9 +59,8 @@ def run(args: argparse.Namespace) -> int:
         )
     spec = load_training(args.config)
     bags = Bags(args.bags, args.rate, args.namespace, (args.start, args.end))
-    facts: dict[str, Any] = {'bags': bags.recordings()}
-    if (args.start, args.end) != (0.0, math.inf):
-        facts |= {'start_s': args.start, 'end_s': args.end}
+    end_s = None if math.isinf(args.end) else args.end
+    facts = {'bags': bags.recordings(), 'start_s': args.start, 'end_s': end_s}
     return import_split(
         args,
         spec.model,

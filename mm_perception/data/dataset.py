@@ -228,9 +228,10 @@ def load_preprocessing(path: Path) -> dict[str, dict[str, Any]]:
     """
     Options of preprocessing that a dataset's training data decided, per modality.
 
-    :raises DataError: if it is no dataset.
+    :returns: none where there is no dataset yet.
+    :raises DataError: if it is broken.
     """
-    decided: dict[str, dict[str, Any]] = _manifest(path).get(PREPROCESSING, {})
+    decided: dict[str, dict[str, Any]] = _manifest_or_new(path).get(PREPROCESSING, {})
     return decided
 
 

@@ -214,6 +214,9 @@ class Bags:
             for tick in player.play(path, self.rate_hz, say):
                 if begin_s <= tick.time_s < end_s:
                     yield number, tick
+        for name, account in player.accounts.items():
+            if not account.messages:
+                account.reason = f'no messages on {player.topics[name]}'
 
     def recordings(self) -> list[str]:
         """Names of the recordings: those of the bags' folders, the whole path if two agree."""
@@ -235,9 +238,9 @@ def raw_values(spec: ModelSpec, bags: Bags, names: Sequence[str]) -> dict[str, l
             raw = None if reading.value is None else reading.value.raw
             if raw is not None and (not found[name] or found[name][-1] is not raw):
                 found[name].append(raw)
-    for name in names:
-        if not found[name]:
-            raise DataError(_nothing_usable(bags.paths, player, [name]))
+    silent = {name: player.accounts[name] for name in names if not found[name]}
+    if silent:
+        raise DataError(_nothing_usable(bags.paths, silent))
     return found
 
 
@@ -268,19 +271,10 @@ def import_bags(
             account = player.accounts[name]
             account.reason = verdict.reason or account.reason
     if not rows.shown:
-        raise DataError(_nothing_usable(bags.paths, player, spec.names))
-    for name, account in player.accounts.items():
-        if not account.messages:
-            account.reason = _no_messages(player, name)
+        raise DataError(_nothing_usable(bags.paths, player.accounts))
     return rows.dataset(player.kinds, bags.recordings(), player.accounts), player.accounts
 
 
-def _no_messages(player: _Player, name: str) -> str:
-    return f'no messages on {player.topics[name]}'
-
-
-def _nothing_usable(bags: Sequence[Path], player: _Player, names: Sequence[str]) -> str:
-    reasons = '; '.join(
-        f'{name}: {player.accounts[name].reason or _no_messages(player, name)}' for name in names
-    )
+def _nothing_usable(bags: Sequence[Path], accounts: Mapping[str, Account]) -> str:
+    reasons = '; '.join(f'{name}: {account.reason}' for name, account in accounts.items())
     return f'{", ".join(map(str, bags))}: nothing in it can be used ({reasons})'

@@ -1,6 +1,7 @@
 """Bags of a robot as training data."""
 
 import json
+import math
 import os
 import time
 from dataclasses import replace
@@ -22,11 +23,11 @@ from std_msgs.msg import String
 from mm_perception.bundle import load_bundle
 from mm_perception.cli.main import main
 from mm_perception.config import load_training
-from mm_perception.data.dataset import load_dataset
+from mm_perception.data.dataset import load_dataset, load_preprocessing
 from mm_perception.errors import DataError
 from mm_perception.lab.digits.recordings import load_recordings
 from mm_perception.modalities import build_modality
-from mm_perception.ros.bag_import import import_bags
+from mm_perception.ros.bag_import import Bags, import_bags
 from mm_perception.ros.codecs import image_message, message_name
 from mm_perception.spec import ModalitySpec, ModelSpec
 from tests.helpers.recorded_bag import write_bag
@@ -91,7 +92,7 @@ def config(tmp_path, **changes):
 
 def test_bag_gives_what_the_sensors_showed_together(healthy, recordings):
     path, labels = healthy
-    dataset, accounts = import_bags(SPEC, [path])
+    dataset, accounts = import_bags(SPEC, Bags([path]))
     assert len(dataset) == pytest.approx(10 * SECONDS, abs=3)
     assert dataset.names == SPEC.names
     assert {n: a.refused for n, a in accounts.items()} == dict.fromkeys(SPEC.names, 0)
@@ -114,11 +115,11 @@ def test_bag_gives_what_the_sensors_showed_together(healthy, recordings):
 
 
 def test_bag_leaves_out_what_the_node_would_not_use(faulty):
-    dataset, accounts = import_bags(SPEC, [faulty], namespace='arm')
+    dataset, accounts = import_bags(SPEC, Bags([faulty], namespace='arm'))
     present = dict(zip(dataset.names, dataset.present.T))
     _, recording = dataset.attributes['recording']
     assert (recording == 0).all()
-    whole, _ = import_bags(SPEC, [faulty], 20.0, 'arm')
+    whole, _ = import_bags(SPEC, Bags([faulty], 20.0, 'arm'))
     assert len(whole) > len(dataset)
     assert 0.2 < present['sound'].mean() < 0.9 and 'max_age_s' in accounts['sound'].reason
     assert 0.3 < present['image'].mean() < 0.95 and 'frozen' in accounts['image'].reason
@@ -131,16 +132,43 @@ def test_bag_leaves_out_what_the_node_would_not_use(faulty):
         assert len(used) == len(dataset.values[name]) == accounts[name].values
 
 
+def test_every_tick_at_which_something_works_is_a_row_with_its_time(healthy, tmp_path):
+    path, _ = healthy
+    dataset, _ = import_bags(SPEC, Bags([path], 20.0))
+    (recording,) = dataset.recordings()
+    assert recording.name == 'healthy'
+    np.testing.assert_allclose(np.diff(recording.time_s), 0.05, atol=1e-9)
+    assert 0.0 <= recording.time_s[0] < 0.2
+    index = np.stack([dataset.index[name] for name in dataset.names], axis=1)
+    same = (np.diff(index, axis=0) == 0).all(axis=1) & (np.diff(dataset.present, axis=0) == 0).all(
+        axis=1
+    )
+    assert same.any(), 'a row without news counts as time'
+
+    part, _ = import_bags(SPEC, Bags([path], 20.0, span_s=(2.0, 4.0)))
+    inside = (recording.time_s >= 2.0) & (recording.time_s < 4.0)
+    np.testing.assert_array_equal(part.time_s, recording.time_s[inside])
+    np.testing.assert_array_equal(part.present, dataset.present[inside])
+    np.testing.assert_array_equal(
+        part.rows('image', np.arange(len(part))), dataset.rows('image', np.flatnonzero(inside))
+    )
+
+    (tmp_path / 'other').mkdir()
+    (tmp_path / 'other' / 'healthy').symlink_to(path)
+    both, _ = import_bags(SPEC, Bags([path, tmp_path / 'other' / 'healthy']))
+    assert len(both.recordings()) == len({r.name for r in both.recordings()}) == 2
+
+
 def test_bags_without_a_sensor_have_rows_without_it(healthy, recordings, tmp_path):
     def only_camera(topic, elapsed_s, message):
         return thin(topic, elapsed_s, message) if topic == 'image' else None
 
     write_bag(tmp_path / 'camera', recordings, 2.0, only_camera)
-    dataset, accounts = import_bags(SPEC, [healthy[0], tmp_path / 'camera'])
+    dataset, accounts = import_bags(SPEC, Bags([healthy[0], tmp_path / 'camera']))
     names, index = dataset.attributes['recording']
     assert names == ['healthy', 'camera']
     assert dataset.present[index == 1].tolist() == [[True, False, False, False]] * sum(index == 1)
-    alone, accounts = import_bags(SPEC, [tmp_path / 'camera'])
+    alone, accounts = import_bags(SPEC, Bags([tmp_path / 'camera']))
     assert accounts['sound'].messages == accounts['sound'].rows == accounts['sound'].values == 0
     assert alone.values['sound'].shape == (1, 128, 32)
 
@@ -174,7 +202,7 @@ def test_bad_bags_are_one_clear_line(healthy, tmp_path, capsys):
         (compressed, path, '/image is sensor_msgs/msg/Image, not .*CompressedImage; set message'),
     ):
         with pytest.raises(DataError, match=what):
-            import_bags(spec, [bag])
+            import_bags(spec, Bags([bag]))
     assert main(['import-bag', '--config', str(config(tmp_path)), str(tmp_path / 'nothing')]) == 2
     assert main(['import-bag', '--config', str(config(tmp_path)), str(path), '--rate', '0']) == 2
     assert capsys.readouterr().err.count('\n') == 2
@@ -188,7 +216,7 @@ def test_bag_of_nothing_usable_says_why(recordings, tmp_path):
     with pytest.raises(
         DataError, match=r'nothing in it can be used \(image: .*smell.*no messages on /audio'
     ):
-        import_bags(SPEC, [tmp_path / 'bag'])
+        import_bags(SPEC, Bags([tmp_path / 'bag']))
 
 
 def test_bag_of_another_clock_with_a_long_pause_takes_no_time(tmp_path):
@@ -204,17 +232,22 @@ def test_bag_of_another_clock_with_a_long_pause_takes_no_time(tmp_path):
             message = image_message(picture + number, (begin_s + at_s) * 10**9)
             writer.write(to['/image'], (6 + at_s) * 10**9, serialize_message(message))
     began_s, said = time.monotonic(), []
-    dataset, accounts = import_bags(SPEC, [tmp_path / 'bag'], say=said.append)
+    dataset, accounts = import_bags(SPEC, Bags([tmp_path / 'bag']), said.append)
     assert time.monotonic() - began_s < 30
     assert 'of another clock' in said[0]
     assert accounts['image'].values == 4
     shown = {name for name, row in zip(dataset.names, dataset.present.T) if row.any()}
     assert shown == {'image', 'symbol'}
+    (recording,) = dataset.recordings()
+    assert recording.time_s[-1] == pytest.approx(day_s + 1, abs=0.2)  # the gap is in the time
+    assert np.diff(recording.time_s).max() > day_s - 10
+    assert len(dataset) < 60
 
 
 # --- bags that others recorded
 
 REAL = Path(os.environ.get('MM_PERCEPTION_DATA', ROOT.parent / 'shared' / 'data')) / 'bags'
+UR3 = REAL / 'ur3_joint_states'
 real = pytest.mark.skipif(not REAL.is_dir(), reason=f'no recorded bags in {REAL}')
 
 
@@ -242,11 +275,11 @@ IMU = ('imu/data', 'sensor_msgs/msg/Imu', 6, 40.0)
 @real
 def test_bag_of_a_simulated_arm_keeps_the_time_of_its_stamps():
     said = []
-    dataset, accounts = import_bags(vectors(arm=ARM), [REAL / 'ur3_joint_states'], say=said.append)
+    dataset, accounts = import_bags(vectors(arm=ARM), Bags([UR3]), said.append)
     assert len(said) == 1 and 'of another clock' in said[0]
     assert accounts['arm'].messages == 1052
     assert len(dataset) == pytest.approx(10 * 21.0, abs=5) and dataset.present.all()
-    both, _ = import_bags(vectors(arm=ARM, same=ARM), [REAL / 'ur3_joint_states'])
+    both, _ = import_bags(vectors(arm=ARM, same=ARM), Bags([UR3]))
     np.testing.assert_array_equal(both.values['arm'], both.values['same'])  # one topic for two
     assert both.present.all()
     moved = np.ptp(dataset.values['arm'], axis=0)
@@ -255,9 +288,45 @@ def test_bag_of_a_simulated_arm_keeps_the_time_of_its_stamps():
 
 
 @real
+def test_range_of_joints_comes_from_the_bag_and_holds_for_the_other_splits(tmp_path, capsys):
+    plain = {
+        'name': 'arm',
+        'dataset': str(tmp_path / 'dataset'),
+        'top': {'epochs': 1},
+        'model': {
+            'modalities': [
+                dict(name='arm', kind='vector', latent_dim=2, topic=ARM[0], message=ARM[1])
+            ]
+        },
+    }
+    file = tmp_path / 'arm.yaml'
+    file.write_text(yaml.safe_dump(plain))
+    command = ['import-bag', '--config', str(file), str(UR3)]
+    test = [*command, '--split', 'test', '--start', '16']
+    assert main(test) == 2
+    assert 'import the split train first' in capsys.readouterr().err
+    assert main([*command, '--end', '15', '--rate', '20']) == 0
+    assert main(test) == 0
+    decided = load_preprocessing(tmp_path / 'dataset')['arm']
+    assert len(decided['low']) == len(decided['high']) == 6
+    train = load_dataset(tmp_path / 'dataset', 'train')
+    assert 0.2 < train.values['arm'].min() < 0.3 and 0.7 < train.values['arm'].max() < 0.8
+    held, _ = import_bags(vectors(arm=ARM), Bags([UR3], span_s=(16.0, math.inf)))
+    in_rad = held.values['arm'] * 12.6 - 6.3
+    low, high = (np.array(decided[k]) for k in ('low', 'high'))
+    expected = np.clip((in_rad - low) / (high - low), 0.0, 1.0)
+    found = load_dataset(tmp_path / 'dataset', 'test').values['arm']
+    np.testing.assert_allclose(found, expected, atol=1e-4)
+    build = json.loads((tmp_path / 'dataset' / 'build.json').read_text())['splits']
+    assert (build['train']['rate_hz'], build['train']['end_s']) == (20.0, 15.0)
+    assert build['test']['start_s'] == 16.0 and build['test']['bags'] == ['ur3_joint_states']
+    assert build['test']['end_s'] is None, 'JSON has no infinity'
+
+
+@real
 def test_mcap_bag_tells_what_does_not_fit():
     spec = vectors(arm=ARM, imu=IMU)
-    dataset, accounts = import_bags(spec, [REAL / 'joint_states_imu_mcap'], 20.0)
+    dataset, accounts = import_bags(spec, Bags([REAL / 'joint_states_imu_mcap'], 20.0))
     assert {n: a.messages for n, a in accounts.items()} == {'arm': 1866, 'imu': 4712}
     assert dataset.present.all(0).tolist() == [False, True]
     assert accounts['arm'].rows == 0 and '10 elements; expected 6' in accounts['arm'].reason
@@ -267,4 +336,4 @@ def test_mcap_bag_tells_what_does_not_fit():
 @real
 def test_bag_without_its_metadata_is_one_clear_line():
     with pytest.raises(DataError, match=r'camera_single_frame: not a readable bag .*reindex'):
-        import_bags(vectors(imu=IMU), [REAL / 'camera_single_frame'])
+        import_bags(vectors(imu=IMU), Bags([REAL / 'camera_single_frame']))
