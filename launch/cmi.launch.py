@@ -5,7 +5,7 @@ from launch.actions import DeclareLaunchArgument, OpaqueFunction, SetEnvironment
 from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode
 
-from mm_perception.resources import share_directory, transport_environment
+from mm_perception.resources import parameter_file, transport_environment
 from mm_perception.spec import DEVICES, ENGINES, PRECISIONS
 
 RESPAWN_DELAY_S = 0.5
@@ -52,7 +52,7 @@ def _node(context: LaunchContext) -> list[LaunchDescriptionEntity]:
         name='cmi',
         namespace=chosen['namespace'],
         parameters=[
-            chosen['params_file'] or str(share_directory() / 'config' / 'cmi.yaml'),
+            str(parameter_file(chosen['params_file'])),
             {**overrides, **flags},
         ],
         ros_arguments=['--log-level', chosen['log_level']],

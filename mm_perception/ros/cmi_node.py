@@ -132,6 +132,7 @@ class CmiNode(ManagedNode):
         undo.callback(delattr, self, '_perception')
         for modality in perception.modalities.values():
             self.parameters.declare(modality_specs(modality.spec))
+        self.parameters.warn_unknown()
         self._triggers = self._find_triggers()
         self._names = perception.names
         self._settings = read_settings(self.parameters, self._names)

@@ -91,6 +91,7 @@ class ReplayNode(Node):
         super().__init__('replay', **kwargs)
         self.parameters = Parameters(self)
         self.parameters.declare(ROWS)
+        self.parameters.warn_unknown()
         self._recordings = self._load()
         get = self.parameters
         self._sensors = make_sensors(
