@@ -16,7 +16,7 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 
 from mm_perception.errors import UNUSABLE
-from mm_perception.resources import is_installed, share_directory, transport_environment
+from mm_perception.resources import is_installed, parameter_file, transport_environment
 from mm_perception.spec import DEVICES, ENGINES, PRECISIONS
 
 RESPAWN_DELAY_S = 0.5
@@ -82,7 +82,7 @@ def _node(chosen: dict[str, str]) -> LifecycleNode:
         name='cmi',
         namespace=chosen['namespace'],
         parameters=[
-            chosen['params_file'] or str(share_directory() / 'config' / 'cmi.yaml'),
+            str(parameter_file(chosen['params_file'])),
             {**overrides, **flags},
         ],
         ros_arguments=['--log-level', chosen['log_level']],

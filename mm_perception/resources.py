@@ -39,6 +39,19 @@ def is_installed(package: str) -> bool:
     return any((prefix / marker).is_file() for prefix in prefixes())
 
 
+def parameter_file(given: str = '') -> Path:
+    """
+    Parameter file of the node; launch itself would start it without one that is missing.
+
+    :param given: a path; empty: the package's own.
+    :raises ConfigError: if there is no such file.
+    """
+    path = Path(given).expanduser() if given else share_directory() / 'config' / 'cmi.yaml'
+    if not path.is_file():
+        raise ConfigError(f'params_file: no file "{path}"; give a YAML file of parameters')
+    return path
+
+
 SHARED_MEMORY = 'shm'
 NONE = 'none'
 # Fast DDS 2 (up to Jazzy) reads only the old name; with Fast DDS 3 (from Kilted on) ROS 2 still

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
@@ -118,12 +119,16 @@ class Assessor:
             return assessment
         verdicts, now_s = dict(assessment.verdicts), now_ns * 1e-9
         blamed = []
+        stamps_s = {n: self._prepared[n].value.stamp_ns * 1e-9 for n in assessment.observed}
         for name in assessment.observed:
             surprise = judgement.surprise.get(name, 0.0)
             verdicts[name] = replace(verdicts[name], surprise=surprise)
             contradicted, value = judgement.contradicted == name, self._prepared[name].value
             doubt = self._doubts[name]
-            if doubt.blames(value, surprise, contradicted, now_s, checks.inconsistent_s):
+            others_s = sorted(s for other, s in stamps_s.items() if other != name)
+            voted_s = others_s[-2] if len(others_s) > 1 else math.inf
+            patience_s = checks.inconsistent_s
+            if doubt.blames(value, surprise, contradicted, now_s, patience_s, voted_s):
                 blamed.append(name)
         exclude = checks.exclude_inconsistent and len(blamed) < len(assessment.observed)
         for name in blamed:

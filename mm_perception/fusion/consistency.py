@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,8 +22,8 @@ class Doubt:
     Tells whether a modality contradicts the others, or only runs ahead of them or behind.
 
     Sensors change at different moments. A value that agreed with the others when it was new is
-    not blamed for what they say later; one that never did is, after a while; and what is blamed
-    is believed again as soon as it agrees.
+    not blamed for what they say later; one that never did is, after a while, by those that still
+    say so then; and what is blamed is believed again as soon as it agrees.
     """
 
     def __init__(self) -> None:
@@ -32,7 +33,13 @@ class Doubt:
         self._blamed = False
 
     def blames(
-        self, value: object, surprise: float, contradicted: bool, now_s: float, patience_s: float
+        self,
+        value: object,
+        surprise: float,
+        contradicted: bool,
+        now_s: float,
+        patience_s: float,
+        voted_s: float = math.inf,
     ) -> bool:
         """
         Take a comparison with the others; whether the modality is to blame.
@@ -41,6 +48,8 @@ class Doubt:
         :param surprise: up to 1 it agrees with them.
         :param contradicted: whether they agree against it.
         :param patience_s: how long they must.
+        :param voted_s: time of the second newest among the data of the others. What just fell
+            silent saw another moment: two have to say so after the patience is over.
         """
         if value is not self._value:
             self._value, self._agreed = value, False
@@ -48,7 +57,8 @@ class Doubt:
             self._agreed, self._since_s, self._blamed = True, None, False
         elif contradicted and not self._agreed:
             self._since_s = now_s if self._since_s is None else self._since_s
-            self._blamed = self._blamed or now_s - self._since_s >= patience_s
+            over_s = self._since_s + patience_s
+            self._blamed = self._blamed or min(now_s, voted_s) >= over_s
         return self._blamed
 
 

@@ -111,6 +111,7 @@ class CmiNode(ManagedNode):
         self.parameters.redeclare(
             'modalities.', [row for each in modalities for row in modality_specs(each.spec)]
         )
+        self.parameters.warn_unknown()
         self._triggers = self._find_triggers()
         self._names = perception.names
         self._settings = read_settings(self.parameters, self._names)

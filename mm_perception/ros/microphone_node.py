@@ -46,6 +46,7 @@ class MicrophoneNode(Node):
         super().__init__('microphone', **kwargs)
         self.parameters = Parameters(self)
         self.parameters.declare(ROWS)
+        self.parameters.warn_unknown()
         self._rate_hz = int(self.parameters['rate_hz'])
         self._count = max(round(self.parameters['chunk_s'] * self._rate_hz), 2)
         self._frame_id = self.parameters['frame_id']

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass, fields
 from typing import Any
@@ -15,6 +16,8 @@ from rcl_interfaces.msg import (
 from rclpy.node import Node
 from rclpy.parameter import Parameter
 
+FOREIGN = ('qos_overrides.', 'use_sim_time', 'start_type_description_service')
+"""Beginnings of the parameters that rclpy reads itself, some of them not before they are used."""
 Value = bool | int | float | str
 
 
@@ -152,6 +155,14 @@ class Parameters:
                 del self._specs[name]
                 self._node.undeclare_parameter(name)
         self.declare(wanted)
+
+    def warn_unknown(self) -> None:
+        """Log a line for each parameter that was given at start and that does not exist."""
+        for name in sorted(self._node._parameter_overrides):
+            if not (self._node.has_parameter(name) or name.startswith(FOREIGN)):
+                near = difflib.get_close_matches(name, self._specs, 1)
+                hint = f'did you mean {near[0]}?' if near else 'ros2 param list shows what does'
+                self._node.get_logger().warning(f'parameter {name} does not exist: {hint}')
 
     def __getitem__(self, name: str) -> Any:
         """Value of a parameter."""

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from rclpy.duration import Duration
+from rclpy.exceptions import InvalidTopicNameException
 from rclpy.node import Node
 from rclpy.qos import (
     DurabilityPolicy,
@@ -17,20 +18,25 @@ from rclpy.qos import (
     qos_check_compatible,
 )
 from rclpy.qos_overriding_options import QoSOverridingOptions
+from rclpy.validate_topic_name import validate_topic_name
 
-from mm_perception.ros.codecs import message_name
+from mm_perception.errors import ConfigError
+from mm_perception.ros.codecs import input_names, message_name
+
+OVERRIDABLE = (
+    'history',
+    'depth',
+    'reliability',
+    'durability',
+    'deadline',
+    'lifespan',
+    'liveliness',
+    'liveliness_lease_duration',
+)
+POLICY_WORDS = {'reliab': 'reliability', 'best effort': 'reliability', 'volatile': 'durability'}
+"""In the reasons of rmw for a mismatch, and the parameter that mends it."""
 
 HEARTBEAT_DEADLINE_S, HEARTBEAT_LEASE_S = 1.0, 2.0
-_OVERRIDABLE = (
-    QoSPolicyKind.HISTORY,
-    QoSPolicyKind.DEPTH,
-    QoSPolicyKind.RELIABILITY,
-    QoSPolicyKind.DURABILITY,
-    QoSPolicyKind.DEADLINE,
-    QoSPolicyKind.LIFESPAN,
-    QoSPolicyKind.LIVELINESS,
-    QoSPolicyKind.LIVELINESS_LEASE_DURATION,
-)
 
 
 def input_qos(depth: int) -> QoSProfile:
@@ -69,15 +75,29 @@ def heartbeat_qos() -> QoSProfile:
 
 def overridable() -> QoSOverridingOptions:
     """Declare the ``qos_overrides`` parameters of a topic."""
-    return QoSOverridingOptions(_OVERRIDABLE)
+    return QoSOverridingOptions([QoSPolicyKind[name.upper()] for name in OVERRIDABLE])
 
 
-def explain_silence(node: Node, subscription: Any, name: str) -> str:
+def check_topic(topic: str, where: str) -> None:
+    """
+    Check the name of a topic.
+
+    :param where: what gives it.
+    :raises ConfigError: if ROS takes no such name.
+    """
+    try:
+        validate_topic_name(topic)
+    except InvalidTopicNameException as error:
+        raise ConfigError(f'{where}: "{topic}" is no topic name ({error.error_msg})') from error
+
+
+def explain_silence(node: Node, subscription: Any, name: str, kind: str) -> str:
     """
     Say why no message of a modality arrives.
 
     :param subscription: its subscription.
     :param name: of the modality.
+    :param kind: of the modality.
     """
     topic, expected = str(subscription.topic_name), message_name(subscription.msg_type)
     publishers = node.get_publishers_info_by_topic(topic)
@@ -86,15 +106,42 @@ def explain_silence(node: Node, subscription: Any, name: str) -> str:
     types = {publisher.topic_type for publisher in publishers}
     if expected not in types:
         return (
-            f'{topic} carries {", ".join(sorted(types))} but {expected} is expected; set'
-            f' modalities.{name}.message'
+            f'{topic} carries {", ".join(sorted(types))} but {expected} is expected;'
+            f' {_other_type(name, kind, types)}'
         )
     own = _of_node(node, node.get_subscriptions_info_by_topic(topic))
     for publisher in publishers if own else ():
         reason = _mismatch(publisher.qos_profile, own.qos_profile)
         if reason:
-            return f'QoS of {publisher.node_name} on {topic} does not match: {reason}'
+            return (
+                f'QoS of {publisher.node_name} on {topic} does not match: {reason}'
+                f'{_override(reason, topic, "subscription")}'
+            )
     return f'{topic} has a publisher but nothing arrives from it'
+
+
+def explain_mixture(node: Node, subscription: Any) -> str:
+    """Say that several sensors publish on one topic as if they were one; empty if they do not."""
+    topic, expected = str(subscription.topic_name), message_name(subscription.msg_type)
+    if node.count_publishers(topic) < 2:
+        return ''
+    publishers = node.get_publishers_info_by_topic(topic)
+    names = [publisher.node_name for publisher in publishers if publisher.topic_type == expected]
+    if len(names) < 2:
+        return ''
+    return (
+        f'{len(names)} publishers on {topic} ({", ".join(sorted(names)[:4])}) are taken for one'
+        ' sensor; give each a topic of its own'
+    )
+
+
+def _other_type(name: str, kind: str, types: Iterable[str]) -> str:
+    """What to do about messages of other types than the expected."""
+    known = input_names(kind)
+    possible = sorted(set(types) & set(known))
+    if possible:
+        return f'set modalities.{name}.message to {" or ".join(possible)}'
+    return f'set modalities.{name}.topic to one of {", ".join(known)}, or convert its messages'
 
 
 def explain_consumers(node: Node, publishers: Iterable[Any]) -> list[str]:
@@ -116,7 +163,7 @@ def explain_consumers(node: Node, publishers: Iterable[Any]) -> list[str]:
                 continue
             reason = _mismatch(own.qos_profile, subscriber.qos_profile)
             if reason:
-                lines.append(f'{who}: {reason}; set qos_overrides.{topic}.publisher')
+                lines.append(f'{who}: {reason}{_override(reason, topic, "publisher")}')
     return lines
 
 
@@ -133,3 +180,9 @@ def _of_node(node: Node, endpoints: Iterable[Any]) -> Any:
 def _mismatch(publisher_qos: Any, subscription_qos: Any) -> str:
     verdict, reason = qos_check_compatible(publisher_qos, subscription_qos)
     return ' '.join(reason.split()) if verdict == QoSCompatibility.ERROR else ''
+
+
+def _override(reason: str, topic: str, end: str) -> str:
+    """Which parameter mends a mismatch; empty if none does."""
+    found = [word for word in POLICY_WORDS if word in reason.lower()]
+    return f'; set qos_overrides.{topic}.{end}.{POLICY_WORDS[found[0]]}' if found else ''

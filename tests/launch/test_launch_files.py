@@ -8,7 +8,9 @@ from pathlib import Path
 import pytest
 import yaml
 
+from mm_perception.errors import ConfigError
 from mm_perception.lab.replay.playlist import parse_schedule
+from mm_perception.resources import parameter_file
 from mm_perception.ros.cmi.parameters import NODE_SPECS, OLD_FALLBACK
 
 ROOT = Path(__file__).parents[2]
@@ -45,6 +47,31 @@ def test_parameter_file_holds_the_defaults_of_every_parameter():
     # autostart is for running without a lifecycle manager; the launch file is one.
     unlisted = {'autostart', OLD_FALLBACK}
     assert values == {row.name: row.default for row in NODE_SPECS if row.name not in unlisted}
+
+
+def test_parameter_file_that_is_missing_is_refused(tmp_path: Path):
+    assert parameter_file() == ROOT / 'config' / 'cmi.yaml'
+    own = tmp_path / 'own.yaml'
+    with pytest.raises(ConfigError, match=f'params_file: no file "{own}"'):
+        parameter_file(str(own))
+    own.touch()
+    assert parameter_file(str(own)) == own
+
+
+def test_launch_ends_without_its_parameter_file(capfd: pytest.CaptureFixture[str]):
+    pytest.importorskip('launch_ros', reason='launch_ros comes with a ROS 2 installation only')
+    from launch import LaunchDescription, LaunchService
+    from launch.actions import IncludeLaunchDescription
+    from launch.launch_description_sources import PythonLaunchDescriptionSource
+
+    source = PythonLaunchDescriptionSource(str(ROOT / 'launch' / 'cmi.launch.py'))
+    include = IncludeLaunchDescription(
+        source, launch_arguments=[('params_file', '/absent/own.yaml')]
+    )
+    service = LaunchService(noninteractive=True)
+    service.include_launch_description(LaunchDescription([include]))
+    assert service.run() == 1
+    assert 'params_file: no file "/absent/own.yaml"' in capfd.readouterr().err
 
 
 @pytest.mark.parametrize('name', ['cmi', 'demo'])

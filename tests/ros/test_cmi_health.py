@@ -107,14 +107,21 @@ def test_health_time_that_starts_again_is_said_once(bundle: Bundle, start, robot
 def test_health_log_explains_what_consumers_miss(bundle: Bundle, start, robot: Robot):
     process = start(f'bundle:={bundle.path}')
     robot.until(lambda: 'not configured: no output' in process.log, 'not configured', 30.0)
-    second = start(f'bundle:={bundle.path}', 'autostart:=true', namespace='/third')
+    latched_output = 'qos_overrides./third/filled/symbol.publisher.durability:=transient_local'
+    second = start(
+        f'bundle:={bundle.path}', 'autostart:=true', latched_output, namespace='/third'
+    )
     robot.until(lambda: 'nobody has subscribed to any output' in second.log, 'unread', 30.0)
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     robot.node.create_subscription(PointCloud2, '/third/latent', lambda m: None, latched)
     robot.node.create_subscription(Image, '/third/latent/vector', lambda m: None, 1)
+    robot.node.create_subscription(
+        Float32MultiArray, '/third/filled/symbol', lambda m: None, latched
+    )
     robot.watch('/third/cmi/status', DiagnosticArray)
     robot.until(lambda: 'robot gets nothing from /third/latent:' in second.log, 'QoS', 30.0)
-    assert 'durability' in second.log.lower()
+    assert 'set qos_overrides./third/latent.publisher.durability' in second.log
+    assert 'gets nothing from /third/filled/symbol' not in second.log, 'the remedy works'
     robot.until(lambda: 'it expects sensor_msgs/msg/Image' in second.log, 'type', 30.0)
     assert 'gets nothing from /third/cmi/status' not in second.log
 

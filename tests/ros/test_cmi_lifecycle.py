@@ -118,6 +118,8 @@ def test_lifecycle_explains_wrong_type_and_qos_in_the_log(bundle: Bundle, start,
     robot.node.destroy_publisher(robot.publishers.pop('trajectory'))
     robot.node.destroy_publisher(robot.publishers.pop('image'))
     robot.node.create_publisher(String, 'trajectory', 1)
+    robot.node.destroy_publisher(robot.publishers.pop('audio'))
+    robot.node.create_publisher(Image, 'audio', 1)
     offered = QoSProfile(depth=1, reliability=ReliabilityPolicy.BEST_EFFORT)
     robot.node.create_publisher(Image, 'image', offered)
     process = start(
@@ -128,7 +130,10 @@ def test_lifecycle_explains_wrong_type_and_qos_in_the_log(bundle: Bundle, start,
     robot.until(
         lambda: '/second/trajectory carries std_msgs/msg/String but' in process.log, 'type', 20.0
     )
+    assert 'set modalities.trajectory.message' not in process.log, 'no codec takes a String'
     robot.until(lambda: 'on /second/image does not match' in process.log, 'QoS', 20.0)
+    assert 'set qos_overrides./second/image.subscription.reliability' in process.log
+    assert 'one of sensor_msgs/msg/PointCloud2, or convert' in process.log
 
 
 @pytest.mark.parametrize('trigger', ['any', 'image'])

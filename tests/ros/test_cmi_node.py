@@ -315,12 +315,14 @@ def test_node_lets_qos_be_overridden(live: Robot):
         'qos_overrides./image.subscription.reliability',
         'qos_overrides./audio.subscription.depth',
         'qos_overrides./latent.publisher.reliability',
+        'qos_overrides./latent.publisher.durability',
     ]
     request = GetParameters.Request(names=names)
     values = live.call(GetParameters, 'cmi/get_parameters', request).values
     assert values[0].string_value == 'best_effort'
     assert values[1].integer_value == 10
     assert values[2].string_value == 'reliable'
+    assert values[3].string_value == 'volatile'
 
 
 def test_node_checks_parameters_when_they_are_set(live: Robot):
@@ -456,6 +458,7 @@ def test_node_refuses_what_cannot_work_in_one_line(start, tmp_path: Path, bundle
         ([good, 'rate_hz:=0.0'], 'rate_hz'),
         ([good, 'device:=abacus'], 'one of auto, cpu, cuda'),
         ([good, 'modalities.image.message:=std_msgs/msg/String'], 'known for image'),
+        ([good, 'modalities.image.topic:=front camera'], '"front camera" is no topic name'),
     ]
     processes = [start(*parameters, 'autostart:=true') for parameters, _ in cases]
     for process, (_, reason) in zip(processes, cases, strict=True):

@@ -106,6 +106,7 @@ class ReplayNode(Node):
         super().__init__('replay', **kwargs)
         self.parameters = Parameters(self)
         self.parameters.declare(ROWS)
+        self.parameters.warn_unknown()
         self._recordings, self._sensors = self._load()
         names = [sensor.name for sensor in self._sensors]
         self._schedule = parse_schedule(self.parameters['schedule'], names)

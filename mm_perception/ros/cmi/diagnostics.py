@@ -112,7 +112,8 @@ class Rates:
 
 EXPLAIN_PERIOD_S = 10.0
 UNREAD_PERIOD_S = 300.0
-PATIENCE = 3
+PATIENCE = 3  # reports, one a second
+NO_VERDICT = Verdict(State.WAITING, False, None, 'nothing was fused yet')
 
 
 class Reporter:
@@ -138,6 +139,7 @@ class Reporter:
         self._explain = Throttle(EXPLAIN_PERIOD_S)
         self._remind = Throttle(UNREAD_PERIOD_S)
         self._verdicts: Mapping[str, Verdict] = {}
+        self._idle: dict[str, int] = {}  # reports in a row with messages that were not used
         self._status = outputs.advertise(DiagnosticArray, '~/status')
         self._publisher = node.create_publisher(DiagnosticArray, '/diagnostics', 10)
         self._heartbeat = node.create_publisher(
@@ -189,6 +191,8 @@ class Reporter:
         entries = [self._own_status(perception, active, enabled, dropped)]
         for name, stream in self._inputs.streams.items():
             entries.append(self._modality_status(name, stream.received, stream.refused))
+        if active:
+            self._explain_unused()
         now_ns = self._node.get_clock().now().nanoseconds
         message = DiagnosticArray(header=make_header(now_ns), status=entries)
         self._publisher.publish(message)
@@ -239,13 +243,20 @@ class Reporter:
         return make_status(f'{self._node.get_name()}: fusion', level, problem or 'ok', values)
 
     def _modality_status(self, name: str, received: int, rejected: int) -> Any:
-        verdict = self._verdicts.get(name, Verdict(State.WAITING, False))
+        verdict = self._verdicts.get(name, NO_VERDICT)
         rate_hz = self._rates.rate_hz(name, received)
         reason = verdict.reason
         if rate_hz == 0.0 and verdict.state in (State.WAITING, State.STALE):
             reason = self._inputs.explain_silence(name)
             if self._may_explain(name):
                 self._node.get_logger().warning(f'{name}: {verdict.state.value}: {reason}')
+        arrives, worst = rate_hz > 0.0, level(verdict)
+        self._idle[name] = self._idle.get(name, 0) + 1 if arrives and not verdict.used else 0
+        mixture = self._inputs.explain_mixture(name)
+        if mixture:
+            reason, worst = reason or mixture, max(worst, DiagnosticStatus.WARN)
+            if self._may_explain(f'publishers of {name}'):
+                self._node.get_logger().warning(f'{name}: {mixture}')
         values = {
             **verdict_values(verdict),
             'rate_hz': f'{rate_hz:.2f}',
@@ -257,7 +268,15 @@ class Reporter:
         if self._alarm is not None:
             silence = f'not judged for {self._alarm.silent_s:.1f} s: there are no ticks'
             return make_status(status, DiagnosticStatus.STALE, silence, values)
-        return make_status(status, level(verdict), reason or 'ok', values)
+        return make_status(status, worst, reason or verdict.state.value, values)
+
+    def _explain_unused(self) -> None:
+        """Log why what has been received for some seconds is not used, unless a tick says so."""
+        for name, reports in self._idle.items():
+            verdict = self._verdicts.get(name, NO_VERDICT)
+            silent = verdict.state in (State.WAITING, State.STALE) and not verdict.fault
+            if reports >= PATIENCE and silent and self._may_explain(name):
+                self._node.get_logger().warning(self._inputs.explain_unused(name, verdict))
 
     def _may_explain(self, what: str) -> bool:
         """Whether it is time for a line in the log; not while discovery is under way."""

@@ -17,7 +17,13 @@ from mm_perception.fusion.streams import ClockWatch, Reading, Stream
 from mm_perception.ros.cmi.reception import Delays
 from mm_perception.ros.codecs import InputCodec, input_codec
 from mm_perception.ros.parameters import Parameters
-from mm_perception.ros.qos import explain_silence, input_qos, overridable
+from mm_perception.ros.qos import (
+    check_topic,
+    explain_mixture,
+    explain_silence,
+    input_qos,
+    overridable,
+)
 
 LOG_PERIOD_S = 5.0
 
@@ -71,6 +77,7 @@ class Inputs:
             prefix = f'modalities.{name}'
             codec = input_codec(modality.spec.kind, parameters[f'{prefix}.message'])
             self._codecs[name] = codec
+            check_topic(parameters[f'{prefix}.topic'], f'{prefix}.topic')
             self._subscriptions[name] = node.subscribe_input(
                 codec.message_type,
                 parameters[f'{prefix}.topic'],
@@ -140,7 +147,21 @@ class Inputs:
 
     def explain_silence(self, name: str) -> str:
         """Why no message of a modality arrives, in one line."""
-        return explain_silence(self._node, self._subscriptions[name], name)
+        kind = self.streams[name].modality.spec.kind
+        return explain_silence(self._node, self._subscriptions[name], name, kind)
+
+    def explain_mixture(self, name: str) -> str:
+        """That several sensors share the topic of a modality as if they were one; or empty."""
+        shared = self._codecs[name].shared
+        return '' if shared else explain_mixture(self._node, self._subscriptions[name])
+
+    def explain_unused(self, name: str, verdict: Verdict) -> str:
+        """What is received but not used, and why, in one line."""
+        stamp_ns = self.streams[name].snapshot().statistics.stamp_ns
+        age = ''
+        if stamp_ns is not None:
+            age = f'newest message {(self._now_ns() - stamp_ns) * 1e-9:.3g} s old: '
+        return f'{name}: {verdict.state.value}: {self._where(name)}: {age}{verdict.reason}'
 
     def _report_refusal(self, name: str, reason: str, defect: Exception | None = None) -> None:
         if defect is not None and self._throttle.ready(('defect', name)):

@@ -23,7 +23,7 @@ from mm_perception.ros.codecs import (
     output_codec,
     picture_message,
 )
-from mm_perception.ros.qos import explain_consumers, output_qos, overridable
+from mm_perception.ros.qos import check_topic, explain_consumers, output_qos, overridable
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,7 @@ class Outputs:
         native = None
         if codec.native_type is not None:
             topic = (spec.topic or spec.name).strip('/')
+            check_topic(topic, f'topic of {spec.name} in the bundle')
             path = f'reconstruction/{topic}' if topic != spec.name else f'{base}/native'
             native = self.advertise(codec.native_type, path)
         return _Channel(

@@ -31,12 +31,14 @@ class InputCodec:
     :param decode: (message, time of receipt in ns, modality) to (raw value, stamp in ns), the
         raw value :class:`Named` where elements have names; raises InvalidInput.
     :param depth: queue depth of the subscription.
+    :param shared: several publishers may share a topic, since messages name what they hold.
     """
 
     name: str
     message_type: type
     decode: Decode
     depth: int
+    shared: bool
 
 
 @dataclass(frozen=True)
@@ -67,12 +69,14 @@ _INPUTS: dict[tuple[str, str], InputCodec] = {}
 _OUTPUTS: dict[str, OutputCodec] = {}
 
 
-def register_input(kind: str, message_type: type, depth: int = 1) -> Callable[[Decode], Decode]:
+def register_input(
+    kind: str, message_type: type, depth: int = 1, shared: bool = False
+) -> Callable[[Decode], Decode]:
     """Make a decoder known for a kind and a message type; the first of a kind is its default."""
     name = message_name(message_type)
 
     def keep(decode: Decode) -> Decode:
-        _INPUTS[kind, name] = InputCodec(name, message_type, decode, depth)
+        _INPUTS[kind, name] = InputCodec(name, message_type, decode, depth, shared)
         return decode
 
     return keep
@@ -95,13 +99,18 @@ def input_codec(kind: str, message: str = '') -> InputCodec:
     :param message: ``package/msg/Type``; empty for the kind's default.
     :raises ConfigError: if that kind cannot come in that message.
     """
-    known = [name for of_kind, name in _INPUTS if of_kind == kind]
+    known = input_names(kind)
     name = message or (known[0] if known else '')
     if (kind, name) not in _INPUTS:
         raise ConfigError(
             f'no codec from "{name}" to {kind}; known for {kind}: {", ".join(known) or "none"}'
         )
     return _INPUTS[kind, name]
+
+
+def input_names(kind: str) -> tuple[str, ...]:
+    """Names of the message types that a kind can come in; the first is its default."""
+    return tuple(name for of_kind, name in _INPUTS if of_kind == kind)
 
 
 def output_codec(kind: str) -> OutputCodec:

@@ -87,7 +87,7 @@ def decode_pen(
     return _single(position), stamp_of(message.header, receipt_ns)
 
 
-@register_input('trajectory', JointState, depth=200)
+@register_input('trajectory', JointState, depth=200, shared=True)
 def decode_joints(
     message: JointState, receipt_ns: int, modality: Modality[Any]
 ) -> tuple[Any, int]:

@@ -36,7 +36,7 @@ def decode_symbol(message: String, receipt_ns: int, modality: Modality[Any]) -> 
     return label, receipt_ns
 
 
-@register_input('vector', JointState, depth=10)
+@register_input('vector', JointState, depth=10, shared=True)
 def decode_joint_state(
     message: JointState, receipt_ns: int, modality: Modality[Any]
 ) -> tuple[Any, int]:
