@@ -21,6 +21,7 @@ from rclpy.exceptions import InvalidHandle, NotInitializedException, ParameterEx
 from rclpy.executors import Executor, ExternalShutdownException, SingleThreadedExecutor
 from rclpy.lifecycle import LifecycleNode, LifecycleState, TransitionCallbackReturn
 from rclpy.node import Node
+from rclpy.qos import QoSProfile
 from rclpy.service import Service
 from rclpy.task import Future
 
@@ -53,6 +54,8 @@ ERROR = TransitionCallbackReturn.ERROR
 WAKE_S = 0.5
 FAILED = 1
 END_S = 10.0
+REQUESTS = 1000
+"""Of a service, that may wait; the usual 10 are soon lost unanswered."""
 EXIT_STALLED = 70
 """Exit code of a process that hangs and ends itself (EX_SOFTWARE of sysexits.h)."""
 
@@ -172,7 +175,9 @@ class LateService(Generic[Result]):
         self._pending: tuple[Any, Future] | None = None
         self._work = work
         self._finish = finish
-        self.service: Service = node.create_service(service_type, name, self._begin)
+        self.service: Service = node.create_service(
+            service_type, name, self._begin, qos_profile=QoSProfile(depth=REQUESTS)
+        )
         self._send = self.service.send_response
         self.service.send_response = self._send_when_done
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import fcntl
+import os
+import stat
 import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+
+from mm_perception.resources import prefixes
 
 SEGMENTS = Path('/dev/shm')
 _LOCK = '_el'
@@ -18,6 +22,9 @@ _PORT = struct.Struct('<7I')
 _PORT_NAME = b'port_node_abi5'
 _PORT_BEGINS_WITHIN = 1024
 _IS_OK, _FLAGS = 1, 7
+_MAX_PORT_BYTES = 16 << 20
+_LIBRARIES = ('libfastrtps.so.2.*', 'libfastdds.so.3.*')
+"""Of the versions whose ports have that layout."""
 
 
 def clean_up(folder: Path = SEGMENTS) -> int:
@@ -31,7 +38,9 @@ def clean_up(folder: Path = SEGMENTS) -> int:
     killed node respawned, receives nothing from writers that knew the port before (Fast DDS issue
     5469, pull request 4728).
 
-    An owner that lives holds a lock on the file beside it; what belongs to others stays.
+    An owner that lives holds a lock on the file beside it; what belongs to others stays, and so do
+    links, pipes and what is too large for a port. Ports stay as they are beside any other version
+    of Fast DDS.
 
     :param folder: where the segments lie.
     :returns: how many segments and ports were put right.
@@ -41,7 +50,7 @@ def clean_up(folder: Path = SEGMENTS) -> int:
         segment = lock.with_name(lock.name.removesuffix(_LOCK))
         with suppress(OSError), _held(lock):  # OSError: in use, not ours, or gone
             if '_port' in lock.name:
-                count += _mark_as_broken(segment)
+                count += _layout_is_known() and _mark_as_broken(segment)
             elif time.time() - lock.stat().st_mtime > _JUST_MADE_S:  # else maybe not locked yet
                 segment.unlink(missing_ok=True)
                 lock.unlink(missing_ok=True)
@@ -51,20 +60,42 @@ def clean_up(folder: Path = SEGMENTS) -> int:
 
 @contextmanager
 def _held(lock: Path) -> Iterator[None]:
-    with lock.open('rb') as file:
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    with _opened(lock, os.O_RDONLY) as descriptor:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         yield
+
+
+@contextmanager
+def _opened(path: Path, flags: int) -> Iterator[int]:
+    """
+    Open a file of our own in a folder in which anybody may put anything.
+
+    :raises OSError: if it is a link, a pipe, or not ours.
+    """
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode) or status.st_uid != os.getuid():
+            raise PermissionError(f'{path}: not a file of this user')
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def _layout_is_known() -> bool:
+    return any(next(p.glob(f'lib/{name}'), None) for p in prefixes() for name in _LIBRARIES)
 
 
 def _mark_as_broken(port: Path) -> bool:
     """Clear the flag ``is_port_ok``; False where it is cleared already or not to be found."""
-    content = port.read_bytes()
-    at = _flags_of(content, port.name.rpartition('_port')[2])
-    if at is None or not content[at] & _IS_OK:
-        return False
-    with port.open('r+b') as file:
-        file.seek(at)
-        file.write(bytes([content[at] & ~_IS_OK]))
+    with _opened(port, os.O_RDWR) as descriptor:
+        if os.fstat(descriptor).st_size > _MAX_PORT_BYTES:
+            return False
+        content = os.pread(descriptor, _MAX_PORT_BYTES, 0)
+        at = _flags_of(content, port.name.rpartition('_port')[2])
+        if at is None or not content[at] & _IS_OK:
+            return False
+        os.pwrite(descriptor, bytes([content[at] & ~_IS_OK]), at)
     return True
 
 

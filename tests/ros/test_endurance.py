@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pytest
 from diagnostic_msgs.msg import DiagnosticArray
+from lifecycle_msgs.msg import Transition
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from sensor_msgs.msg import PointCloud2
 from std_msgs.msg import String
@@ -97,6 +98,36 @@ def test_reload_of_the_shipped_bundle_loses_no_tick(
     # of the 16 times; a machine that others use stands still now and then.
     long = int((gaps_s > max(2.0 / 20.0, 0.5 * min(took_s))).sum())
     assert long <= 5
+
+
+def test_reload_asked_for_hundreds_of_times_is_done_once_at_a_time(
+    bundle: Bundle, start: Callable[..., NodeProcess], robot: Robot
+) -> None:
+    node = start(f'bundle:={bundle.path}', 'autostart:=true', 'rate_hz:=20')
+    robot.live = {'image'}
+    robot.until_used({'image'}, 40.0)
+    assert robot.call(Trigger, 'cmi/reload_model', Trigger.Request()).success
+    patient = QoSProfile(depth=1000)
+    client = robot.node.create_client(Trigger, 'cmi/reload_model', qos_profile=patient)
+    robot.until(client.service_is_ready, 'service')
+    robot.run(0.5)
+    before, ticks = node.resident_bytes(), times_of_ticks(robot)
+    answers = []
+    for _ in range(400):
+        answers.append(client.call_async(Trigger.Request()))
+        robot.step()
+    robot.until(lambda: all(a.done() for a in answers), 'answers', 20.0)
+    said = [a.result().message for a in answers]
+    loaded = [message for message in said if message == bundle.frame_id]
+    assert loaded and all('already loading' in m for m in said if m not in loaded)
+    assert len(loaded) < 100
+    assert node.resident_bytes() - before < 200 << 20
+    assert np.diff(ticks).max() < 1.0 and np.median(np.diff(ticks)) < 1.5 / 20.0
+    last = client.call_async(Trigger.Request())
+    assert robot.change_state(Transition.TRANSITION_DEACTIVATE)
+    assert robot.change_state(Transition.TRANSITION_CLEANUP)
+    robot.until(last.done, 'answer of a load during clean-up')
+    assert node.stop() == 0 and 'Traceback' not in node.log
 
 
 @pytest.mark.timeout(300)

@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from mm_perception.bundle import Bundle
 from mm_perception.ros.shared_memory import SEGMENTS, clean_up
 from tests.helpers.robot import NodeProcess, Robot
@@ -96,6 +98,40 @@ def test_clean_up_leaves_a_layout_that_it_does_not_know(tmp_path: Path) -> None:
     before = {path: path.read_bytes() for path in tmp_path.iterdir()}
     assert clean_up(tmp_path) == 0
     assert before == {path: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+def known_port(number: int) -> bytes:
+    """A port as Fast DDS writes it, that is sound."""
+    return b'port_node_abi5'.ljust(40) + struct.pack('<7I', number, 1, 3, 1, 2, 0, 7) + bytes(64)
+
+
+def test_clean_up_is_neither_held_up_nor_misled_by_what_others_put_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shared, victim = tmp_path / 'shm', tmp_path / 'victim'
+    shared.mkdir()
+    victim.write_bytes(known_port(1))
+    os.mkfifo(shared / 'fastrtps_port7_el')
+    (shared / 'fastrtps_port7').touch()
+    for number in (1, 2, 3, 4):
+        (shared / f'fastrtps_port{number}_el').touch()
+    (shared / 'fastrtps_port1').symlink_to(victim)
+    os.mkfifo(shared / 'fastrtps_port2')
+    with (shared / 'fastrtps_port3').open('wb') as sparse:
+        sparse.write(known_port(3))
+        sparse.truncate(1 << 42)
+    (shared / 'fastrtps_port4').write_bytes(known_port(4))
+    (shared / 'fastrtps_5_el').symlink_to(victim)
+    begin_s = time.monotonic()
+    assert clean_up(shared) == 1, 'the one that is a port of ours'
+    assert time.monotonic() - begin_s < 1.0
+    assert victim.read_bytes() == known_port(1)
+    (shared / 'fastrtps_port4').write_bytes(known_port(4))
+    monkeypatch.setattr('mm_perception.ros.shared_memory.prefixes', lambda: [tmp_path])
+    assert clean_up(shared) == 0, 'another version of Fast DDS'
+    monkeypatch.undo()
+    monkeypatch.setattr('os.getuid', lambda: 12345)
+    assert clean_up(shared) == 0, "another user's"
 
 
 def test_a_node_killed_while_it_took_a_message_is_back_with_data(
