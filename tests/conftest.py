@@ -40,6 +40,7 @@ SLOW = (
     'lab/test_everything.py',
     'lab/test_mhd.py',
     'lab/test_observer.py',
+    'lab/test_robots.py',
     'lab/test_tables.py',
     'model/test_hmvae.py',
     'model/test_mhvae.py',

@@ -15,7 +15,7 @@ from mm_perception.modalities.base import Array
 PENALTIES = 10.0 ** np.arange(-6, 2.5, 0.5)
 """Candidates, in parts of the mean square of the inputs times the rows."""
 FOLDS = 5
-KEPT = 64
+TINY = 1e-12
 
 
 def folds(dataset: Dataset, rows: np.ndarray) -> np.ndarray:
@@ -35,17 +35,18 @@ class Moments:
     """
     Second moments of many columns, by fold: any regression among them without the rows.
 
-    :param columns: ``float[K, D]``.
+    :param columns: ``float[K, D]``; of no rows nothing is learned, all weights are zero.
     :param fold: of each row, ``int[K]``.
     """
 
     def __init__(self, columns: np.ndarray, fold: np.ndarray) -> None:
+        if not len(columns):
+            columns, fold = np.zeros((1, columns.shape[1])), np.zeros(1, int)
         self.mean = columns.mean(0, dtype=np.float64)
         centred = columns - self.mean
         parts = [centred[fold == k] for k in np.unique(fold)]
         self.folds = np.stack([part.T @ part for part in parts])
         self.total = self.folds.sum(0)
-        self.rows = len(columns)
 
     def solve(self, inputs: np.ndarray, mixing: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """
@@ -55,7 +56,7 @@ class Moments:
         :param mixing: what is wanted, as a mix of the columns, ``float[D, O]``.
         :returns: weights ``float[I, O]`` and offset ``float[O]``.
         """
-        level = np.trace(self.total[np.ix_(inputs, inputs)]) / len(inputs)
+        level = max(np.trace(self.total[np.ix_(inputs, inputs)]) / len(inputs), TINY)
         errors = np.zeros(len(PENALTIES))
         for fold in self.folds:
             rest = self.total - fold

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -29,6 +30,7 @@ from mm_perception.evaluation.judgement_report import (
 from mm_perception.evaluation.state_probe import StateRow, state_table
 from mm_perception.markdown import markdown_table
 
+WIDTH = 108
 WORST, SHARE, JUMP = 1.10, 0.9, 1.5
 COVERAGE = (0.87, 0.93)
 NOTES = """Recordings of robots that the project does not ship. Every sensor is taken away in
@@ -141,7 +143,7 @@ def robots_markdown(robots: Sequence[Robot], pictures: Mapping[str, Path], at: P
         f'For whoever wants to know how far to trust it. `mm-perception evaluate --table robots`,'
         f' {seeds} {"seed" if seeds == 1 else "seeds"}; rows for machines: `--json`.',
         '',
-        NOTES,
+        *NOTES.split('\n'),
         '',
         '## Aims',
         '',
@@ -151,7 +153,16 @@ def robots_markdown(robots: Sequence[Robot], pictures: Mapping[str, Path], at: P
     ]
     for robot in robots:
         lines += ['', *_robot_lines(robot, pictures[robot.name], at)]
-    return '\n'.join(lines) + '\n'
+    return '\n'.join(part for line in lines for part in _wrapped(line)) + '\n'
+
+
+def _wrapped(line: str) -> list[str]:
+    """Lines of prose as documents have them; tables, headings and pictures stay."""
+    if line.startswith(('|', '#', '!')):
+        return [line]
+    indent = '  ' if line.startswith('- ') else ''
+    width = {'width': WIDTH, 'break_long_words': False, 'break_on_hyphens': False}
+    return textwrap.wrap(line, subsequent_indent=indent, **width) or ['']
 
 
 def _robot_lines(robot: Robot, picture: Path, at: Path) -> list[str]:
