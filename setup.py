@@ -61,6 +61,8 @@ EXTRAS = {
         'tqdm>=4.66',
     ],
     'rl': ['gymnasium>=0.29'],
+    # Makes the data of the simulated arm; neither its bundle nor its demonstration needs it.
+    'arm': ['mujoco>=3.1', 'tqdm>=4.66'],
     # With train, all of the laboratory: data of digits, tables, benchmarks.
     'lab': ['matplotlib>=3.6', 'psutil>=5.9', 'rich>=13.7', 'scipy>=1.11', 'tqdm>=4.66'],
     'test': [
@@ -81,7 +83,7 @@ if __name__ == '__main__':
         license='Apache-2.0',
         python_requires='>=3.10',
         packages=find_packages(include=[NAME, f'{NAME}.*']),
-        package_data={NAME: ['py.typed']},
+        package_data={NAME: ['py.typed', 'lab/arm/arm.xml']},
         data_files=data_files(),
         install_requires=NODE,
         extras_require=EXTRAS,

@@ -1,4 +1,4 @@
-"""``mm-perception build-data``: from raw recordings, or a simulation, to a dataset or to samples."""
+"""``mm-perception build-data``: from recordings, or a simulation, to a dataset or to samples."""
 
 from __future__ import annotations
 

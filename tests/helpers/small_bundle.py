@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 
 from mm_perception.bundle import Bundle
@@ -58,3 +60,14 @@ def make_bundle(name: str = 'small', seed: int = 0, spec: ModelSpec | None = Non
     spec = spec or small_spec()
     weights = {k: v.numpy() for k, v in build_model(spec).state_dict().items()}
     return Bundle(name, spec, weights)
+
+
+def with_classifiers(bundle: Bundle) -> Bundle:
+    """Add classifiers of ten labels with random weights."""
+    from mm_perception.engines.torch_classifiers import TorchClassifiers
+    from mm_perception.model.networks import Classifier
+
+    readers = {
+        spec.name: Classifier(spec, 10) for spec in bundle.spec.modalities if spec.kind != 'symbol'
+    }
+    return replace(bundle, classifiers=TorchClassifiers(readers).state())

@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import cv2
@@ -20,7 +19,7 @@ from mm_perception.lab.digits.recordings import save_recordings
 pytest.importorskip('rclpy', reason='rclpy is not installed')
 pytest.importorskip('torch', reason='torch is not installed')
 
-from tests.helpers.small_bundle import make_bundle
+from tests.helpers.small_bundle import make_bundle, with_classifiers
 from tests.helpers.spoken_digits import make_recordings
 
 DATA = Path(os.environ.get('MM_PERCEPTION_DATA', Path(__file__).parents[3] / 'shared' / 'data'))
@@ -39,15 +38,8 @@ def failures(summary):
 @pytest.fixture(scope='module')
 def untrained(tmp_path_factory):
     """A bundle that knows nothing, with classifiers that know nothing."""
-    from mm_perception.engines.torch_classifiers import TorchClassifiers as Judges
-    from mm_perception.model.networks import Classifier
-
-    bundle = make_bundle()
-    readers = {
-        spec.name: Classifier(spec, 10) for spec in bundle.spec.modalities if spec.kind != 'symbol'
-    }
     path = tmp_path_factory.mktemp('bundles') / 'untrained'
-    save_bundle(replace(bundle, classifiers=Judges(readers).state()), path, '# untrained\n')
+    save_bundle(with_classifiers(make_bundle()), path, '# untrained\n')
     save_recordings(path / 'recordings', make_recordings())
     return path
 
@@ -126,3 +118,22 @@ def test_demo_with_real_recordings_meets_the_same_targets(tmp_path):
     done = demo('--out', tmp_path, '--seconds-scale', 0.5, *real)
     summary = json.loads((tmp_path / 'summary.json').read_text())
     assert done.returncode == 0, (failures(summary), done.stderr)
+
+
+def test_demo_of_the_arm_measures_its_error_beside_that_of_holding(tmp_path):
+    done = demo('--robot', 'arm', '--out', tmp_path, '--seconds-scale', 0.2)
+    summary = json.loads((tmp_path / 'summary.json').read_text())
+    assert done.returncode in (0, 1) and 'Traceback' not in done.stderr, done.stderr
+    missed = [t['name'] for t in failures(summary) if not t['name'].startswith('error of')]
+    assert not missed, summary
+    for name, figures in summary['one_sensor_out'].items():
+        assert figures['ticks'] > 5 and figures['hold'] > 0, (name, figures)
+    # Pooled over all phases, by size: what was filled in is closer than what was known before.
+    late = [
+        entry for e in summary['errors_by_age'].values() for entry in e if entry['from_s'] >= 1
+    ]
+    late = [entry for entry in late if entry['ticks'] > 5]
+    closer = sum(entry['error'] < entry['hold'] for entry in late)
+    assert closer > 0.6 * len(late), summary['errors_by_age']
+    assert cv2.imread(str(tmp_path / 'errors.png')).shape[1] == 1000
+    assert 'error of hold' in (tmp_path / 'index.html').read_text()

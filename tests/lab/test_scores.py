@@ -2,16 +2,17 @@
 
 import pytest
 
+from mm_perception.lab.demo.judge import Criterion
+from mm_perception.lab.demo.label_judge import label_criteria, label_figures
 from mm_perception.lab.demo.log import (
-    Digit,
     Log,
     Phase,
     Received,
+    Showing,
     Status,
     gather_ticks,
 )
 from mm_perception.lab.demo.scores import (
-    Criterion,
     latency_ms,
     one_sensor_out,
     rate_hz,
@@ -36,7 +37,7 @@ def make_log(shows='33333333337777777777', sound_lags_ticks=2, lose=()):
     :param lose: ticks of which the generated image gets lost.
     """
     log = Log(schedule_start_ns=0)
-    log.digits += [Digit(0, '3', 0), Digit(1, '7', SECOND)]
+    log.showings += [Showing(0, '3', 0), Showing(1, '7', SECOND)]
     for k in range(20):
         tick_ns = k * 100 * MS + 5 * MS
         sound_ns = 900 * MS if 10 <= k < 10 + sound_lags_ticks else tick_ns - 4 * MS
@@ -58,7 +59,7 @@ def make_log(shows='33333333337777777777', sound_lags_ticks=2, lose=()):
 
 def score(log, phase=OUT):
     ticks = gather_ticks(log, NAMES, PERIOD_S)
-    return score_phase(phase, ticks_by_phase(log, ticks, [phase])[phase], NAMES)
+    return score_phase(phase, ticks_by_phase(log, ticks, [phase])[phase], NAMES, label_figures)
 
 
 def test_ticks_put_together_what_belongs_together():
@@ -66,7 +67,7 @@ def test_ticks_put_together_what_belongs_together():
     ticks = gather_ticks(log, NAMES, PERIOD_S)
     assert len(ticks) == 20
     assert [k for k, tick in enumerate(ticks) if 'image' not in tick.generated] == [3]
-    shown = [tick.digit and tick.digit.label for tick in ticks]
+    shown = [tick.showing and tick.showing.label for tick in ticks]
     assert shown == ['3'] * 10 + [None] * 2 + ['7'] * 8
     assert all('sound' in tick.filled for tick in ticks)
 
@@ -81,19 +82,19 @@ def test_ticks_without_a_stamp_go_by_their_time():
 def test_tick_between_two_digits_is_not_settled():
     log = make_log(sound_lags_ticks=0)
     status = log.statuses[10]
-    assert gather_ticks(log, NAMES, PERIOD_S)[10].digit.label == '7'
+    assert gather_ticks(log, NAMES, PERIOD_S)[10].showing.label == '7'
     ages = {'image': (status.tick_ns - 900 * MS) / MS, 'sound': 4.0}
     log.statuses[10] = Status(
         status.receipt_ns, status.stamp_ns, status.states, ages, frozenset(NAMES)
     )
-    assert gather_ticks(log, NAMES, PERIOD_S)[10].digit is None
+    assert gather_ticks(log, NAMES, PERIOD_S)[10].showing is None
 
 
 def test_first_frame_of_a_digit_belongs_to_it_whatever_the_rounding():
     log = make_log()
-    assert log.digit_at(SECOND - 60_000).label == '7'
-    assert log.digit_at(SECOND - MS).label == '3'
-    assert log.digit_at(-SECOND) is None
+    assert log.showing_at(SECOND - 60_000).label == '7'
+    assert log.showing_at(SECOND - MS).label == '3'
+    assert log.showing_at(-SECOND) is None
 
 
 def test_coherence_is_the_share_that_is_read_as_the_true_digit():
@@ -141,7 +142,7 @@ def test_rate_and_latency():
 
 def test_targets_by_modality():
     scores = {'coherence': 0.92, 'published_fraction': 1.0}
-    made = targets({'image': scores, 'sound': scores}, 10.2, 10.0)
+    made = targets({'image': scores, 'sound': scores}, label_criteria, 10.2, 10.0)
     verdicts = {target.name: target.met for target in made}
     assert verdicts == {
         'coherence of image': False,
@@ -150,7 +151,7 @@ def test_targets_by_modality():
         'published fraction of sound': True,
         'latent rate (Hz)': True,
     }
-    assert not targets({}, 10.6, 10.0)[0].met
+    assert not targets({}, label_criteria, 10.6, 10.0)[0].met
     assert not Criterion('not measured', None, 0.0).met
 
 

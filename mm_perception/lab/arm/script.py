@@ -108,5 +108,5 @@ def _move_arm(start: Array, ball: Array, rng: np.random.Generator) -> Array:
         gap = -rng.uniform(0.015, 0.05) if mode == PRESS else rng.uniform(0.01, 0.06)
         pointing = np.stack((np.cos(direction), np.sin(direction)), axis=1)
         goal = joint_angles(ball - (TOUCH_M + gap) * pointing, direction)
-    way = _minimum_jerk(np.arange(1, len(ball) + 1) * PERIOD_S / rng.uniform(0.7, 1.2))
+    way = _minimum_jerk(np.arange(1, len(ball) + 1) * PERIOD_S / rng.uniform(0.9, 1.6))
     return np.asarray(start + way[:, None] * (goal - start))

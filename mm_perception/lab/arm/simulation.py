@@ -8,9 +8,15 @@ from typing import Any
 
 import numpy as np
 
+from mm_perception.errors import MissingDependency
 from mm_perception.lab.arm.script import PERIOD_S, Script
 from mm_perception.lab.replay.episodes import Track
 
+os.environ.setdefault('MUJOCO_GL', 'egl')  # MuJoCo reads it once, when it is imported
+NO_OPENGL = (
+    'the arm is drawn by OpenGL without a display, which failed ({}); on Debian and Ubuntu:'
+    ' apt install libegl1 libgl1-mesa-dri, or libosmesa6 with MUJOCO_GL=osmesa'
+)
 CAMERA_EVERY = 2  # of the ticks: 25 frames per second beside 50 joint states
 SIDE = 64
 JOINTS = ('shoulder', 'elbow', 'wrist')
@@ -25,16 +31,19 @@ class Simulation:
     Needs MuJoCo, and OpenGL without a display: EGL or OSMesa, as ``MUJOCO_GL`` says.
 
     :raises ModuleNotFoundError: without MuJoCo.
+    :raises MissingDependency: without OpenGL.
     """
 
     def __init__(self) -> None:
-        os.environ.setdefault('MUJOCO_GL', 'egl')  # MuJoCo reads it when it is imported
         import mujoco
 
         self._mujoco: Any = mujoco
         self._model = mujoco.MjModel.from_xml_path(str(Path(__file__).with_name('arm.xml')))
         self._data = mujoco.MjData(self._model)
-        self._renderer = mujoco.Renderer(self._model, SIDE, SIDE)
+        try:
+            self._renderer = mujoco.Renderer(self._model, SIDE, SIDE)
+        except (mujoco.FatalError, RuntimeError, ImportError) as error:
+            raise MissingDependency(NO_OPENGL.format(error)) from error
         for flag in (mujoco.mjtRndFlag.mjRND_SHADOW, mujoco.mjtRndFlag.mjRND_REFLECTION):
             self._renderer.scene.flags[flag] = 0
 

@@ -149,7 +149,7 @@ def write_gif(file: Path, ticks: TicksOf, modalities: Modalities, judge: Judge) 
 
 def _frame(phase: Phase, tick: Tick, modalities: Modalities, judge: Judge) -> np.ndarray:
     """The mosaic of a tick under a title: ``uint8[H, W, 3]``, BGR."""
-    columns, pale = [], []
+    columns, out = [], []
     for k, (name, modality) in enumerate(modalities.items()):
         array = _value(name, tick, modalities)
         if name in tick.status.used:
@@ -158,9 +158,9 @@ def _frame(phase: Phase, tick: Tick, modalities: Modalities, judge: Judge) -> np
         truth = judge.truth(name, tick)
         remark = judge.remark(name, tick)[0] if array is not None else ''
         columns.append(mosaic.MosaicColumn(modality, truth, array, f'out   {remark}'))
-        pale += [k] if truth is not None else []
+        out += [k] if truth is not None else []
     picture = mosaic.render_mosaic(columns, MOVING_CELL)
-    for k in pale:  # what it would have given
+    for k in out:  # what it would have given
         left = mosaic.SIDE + k * (MOVING_CELL + mosaic.MARGIN)
         cell = picture[mosaic.HEAD : mosaic.HEAD + MOVING_CELL, left : left + MOVING_CELL]
         cell[:] = pale(cell)

@@ -122,7 +122,11 @@ def load_episodes(path: Path) -> Episodes:
     """
     file = path / LIST_FILE
     try:
-        listed = json.loads(file.read_text())
+        text = file.read_text()
+    except OSError as error:
+        raise DataError(f'{file}: cannot be read ({error.strerror})') from error
+    try:
+        listed = json.loads(text)
         if listed['format'] != FORMAT:
             raise DataError(f'{file}: format {listed["format"]} is unknown')
         channels = {
@@ -133,9 +137,7 @@ def load_episodes(path: Path) -> Episodes:
             Episode(e['name'], float(e['seconds']), _read(path, e['name'], channels))
             for e in listed['episodes']
         ]
-    except OSError as error:
-        raise DataError(f'{file}: cannot be read ({error.strerror})') from error
-    except (KeyError, TypeError, ValueError, AttributeError, SafetensorError) as error:
+    except (OSError, KeyError, TypeError, ValueError, AttributeError, SafetensorError) as error:
         raise DataError(f'{path}: episodes do not fit together ({error!r})') from error
     if not episodes:
         raise DataError(f'{path}: holds no recordings')
