@@ -135,8 +135,8 @@ class TrainingSpec:
 
     :param dataset: folder that ``mm-perception build-data`` wrote.
     :param top: the top level's stage.
-    :param unimodal: a stage per modality, the default for one that is not there; a model that is trained in one step takes only the
-        augmentations from them.
+    :param unimodal: a stage per modality, the default for one that is not there; a model that
+        is trained in one step takes only the augmentations from them.
     :param classifiers: the stage of each evaluation classifier, which measures coherence.
     :param refinement: the stage that trains top decoders on through those below, for modalities
         with a data_weight.

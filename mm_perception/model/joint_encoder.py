@@ -127,6 +127,7 @@ class JointEncoder(nn.Module, ABC):
 
 JOINT_ENCODERS: dict[str, type[JointEncoder]] = {}
 DEFAULT_JOINT_ENCODER = 'mean'
+SKIP = 'skip'
 RENAMED = {'surest': 'most_certain', '': DEFAULT_JOINT_ENCODER}
 """Names in older configurations and bundles, and what is taken where training names none."""
 EncoderT = TypeVar('EncoderT', bound=type[JointEncoder])
@@ -253,7 +254,7 @@ class Components(nn.Module):
         self.kept[place] = 1.0
 
 
-@joint_encoder('skip')
+@joint_encoder(SKIP)
 class Skip(MeanAggregator):
     """
     What is observed goes straight into the joint latent; a network fills in what is not.
