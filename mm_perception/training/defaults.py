@@ -28,6 +28,8 @@ JOINT_LATENT_DIM = 32
 """Of families that train in one step."""
 LEAST_JOINT, MOST_JOINT = 8, 64
 EXPLAINED = 0.999
+UNIMODAL = StageSpec(batch_size=64)
+"""Stage of an autoencoder that the configuration does not name."""
 EPOCHS = 25
 """Most epochs where the configuration says nothing: few samples are shown again instead."""
 
@@ -47,7 +49,7 @@ def completed(spec: TrainingSpec, dataset: Dataset) -> TrainingSpec:
     model = replace(
         spec.model, modalities=modalities, joint_latent_dim=joint, joint_encoder=encoder
     )
-    stages = {name: spec.unimodal.get(name, StageSpec()) for name in model.names}
+    stages = {name: spec.unimodal.get(name, UNIMODAL) for name in model.names}
     return replace(spec, model=model, unimodal=stages if apart else spec.unimodal)
 
 

@@ -15,8 +15,6 @@ from mm_perception.spec import ModalitySpec, ModelSpec, StageSpec, TrainingSpec
 from mm_perception.training.run import Run, train
 
 ELEMENTS = 4
-LEAST = 60
-"""Rows of the smallest dataset."""
 
 
 def joints(count: int, seed: int) -> Dataset:
@@ -27,12 +25,17 @@ def joints(count: int, seed: int) -> Dataset:
     left[:, 3] = 0.5
     index = np.arange(count)
     present = np.ones((count, 2), bool)
-    return Dataset(('left', 'right'), {'left': left, 'right': right}, dict.fromkeys(('left', 'right'), index), present)
+    return Dataset(
+        ('left', 'right'),
+        {'left': left, 'right': right},
+        dict.fromkeys(('left', 'right'), index),
+        present,
+    )
 
 
 def trained(folder: Path, model: ModelSpec, rows: int = 600) -> Bundle:
-    for seed, split in enumerate(('train', 'validation', 'test')):
-        save_dataset(folder / 'data', split, joints(rows, seed))
+    for split, count in {'train': rows, 'validation': 150, 'test': 150}.items():
+        save_dataset(folder / 'data', split, joints(count, len(split)))
     spec = TrainingSpec('joints', str(folder / 'data'), model, StageSpec(steps=400, batch_size=64))
     return train(Run(spec, folder / 'work', quiet=True), folder / 'bundle', 'test')
 
@@ -40,7 +43,9 @@ def trained(folder: Path, model: ModelSpec, rows: int = 600) -> Bundle:
 def model(**changes: object) -> ModelSpec:
     """Nothing but kinds and ranges, in networks that train in seconds."""
     ranges = {'low': (0.0,) * ELEMENTS, 'high': (1.0,) * ELEMENTS}
-    groups = tuple(ModalitySpec(name, 'vector', preprocessing=ranges) for name in ('left', 'right'))
+    groups = tuple(
+        ModalitySpec(name, 'vector', preprocessing=ranges) for name in ('left', 'right')
+    )
     spec = ModelSpec(groups, message_dim=32, joint_hidden=(32,), decoder_hidden=(32,))
     return replace(spec, **changes)  # type: ignore[arg-type]
 
@@ -108,5 +113,5 @@ def test_the_old_defaults_are_warned_of(tmp_path: Path) -> None:
 
 
 def test_few_rows_take_as_many_steps(tmp_path: Path) -> None:
-    bundle = trained(tmp_path, model(), LEAST)
+    bundle = trained(tmp_path, model(), rows=60)
     assert error(bundle, 'test', 'left', ['right']) < 1.0
