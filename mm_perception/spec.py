@@ -84,7 +84,7 @@ class ModelSpec:
     joint_encoder: str = ''
     joint_hidden: tuple[int, ...] = (512, 512)
     decoder_hidden: tuple[int, ...] = (512, 512, 512)
-    dropout: float = 0.2
+    dropout: float = 0.7
     alpha: float = 1.0
     calibrated: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -122,7 +122,7 @@ class StageSpec:
 
     epochs: int = 0
     batch_size: int = 128
-    steps: int = 2000
+    steps: int = 1500
     learning_rate: float = 1e-3
     warm_up_epochs: int = 0
     augmentation: Mapping[str, Any] = field(default_factory=dict)
@@ -135,8 +135,8 @@ class TrainingSpec:
 
     :param dataset: folder that ``mm-perception build-data`` wrote.
     :param top: the top level's stage.
-    :param unimodal: a stage per modality, the default for one that is not there; a model that is trained in one step takes only the
-        augmentations from them.
+    :param unimodal: a stage per modality, the default for one that is not there; a model that
+        is trained in one step takes only the augmentations from them.
     :param classifiers: the stage of each evaluation classifier, which measures coherence.
     :param refinement: the stage that trains top decoders on through those below, for modalities
         with a data_weight.

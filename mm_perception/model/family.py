@@ -128,10 +128,15 @@ def dropout_elbo(level: Level, batch: Batch, options: NoOptions) -> Loss:
     """
     Evidence lower bound under forced perceptual dropout: all is generated from a part.
 
+    A joint encoder that rehearses adds the bound of that posterior.
+
     Vasco et al. 2022, eq. 15, 18-19 and the second sum of eq. 21.
     """
     seen = forced_perceptual_dropout(batch.present, level.spec.dropout, batch.generator)
-    return elbo_of(level, batch, level.joint(batch.codes, seen))
+    rehearsed = level.joint.rehearsed(batch.codes, seen) if level.training else None
+    added = 0.0 if rehearsed is None else elbo_of(level, batch, rehearsed)[0]
+    loss, terms = elbo_of(level, batch, level.joint(batch.codes, seen))
+    return loss + added, terms
 
 
 def elbo_of(level: Level, batch: Batch, joint: Posterior) -> Loss:

@@ -116,6 +116,10 @@ class JointEncoder(nn.Module, ABC):
     def fit(self, latents: Codes) -> None:
         """Prepare for the latents of the training set, ``float[N, d_m]``, before training."""
 
+    def rehearsed(self, codes: Codes, present: Tensor) -> Posterior | None:
+        """Another joint posterior that the objective trains beside :meth:`forward`, if any."""
+        return None
+
     def expected(self, name: str, joint: Tensor, decoded: Tensor) -> Tensor:
         """Latent ``float[B, d_m]`` that a joint one gives, of what its top decoder says."""
         return decoded
@@ -127,6 +131,7 @@ class JointEncoder(nn.Module, ABC):
 
 JOINT_ENCODERS: dict[str, type[JointEncoder]] = {}
 DEFAULT_JOINT_ENCODER = 'mean'
+SKIP = 'skip'
 RENAMED = {'surest': 'most_certain', '': DEFAULT_JOINT_ENCODER}
 """Names in older configurations and bundles, and what is taken where training names none."""
 EncoderT = TypeVar('EncoderT', bound=type[JointEncoder])
@@ -229,6 +234,12 @@ class Concatenation(MeanAggregator):
         return messages.masked_fill(~present[:, :, None], 0.0).flatten(1)
 
 
+LEAST_VARIANCE = 1e-3
+"""Components of standardised latents with less are not kept."""
+NOISE = 0.5
+"""Std of the noise in the bottleneck, whose numbers have a std of one."""
+
+
 class Components(nn.Module):
     """
     Principal components of one modality's latent, each in a place of its own in the joint one.
@@ -253,7 +264,23 @@ class Components(nn.Module):
         self.kept[place] = 1.0
 
 
-@joint_encoder('skip')
+class Bottleneck(nn.Sequential):
+    """
+    A layer of standardised numbers that are noisy while they train.
+
+    What the noise hides cannot be learned by heart: few recordings would allow that.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__(nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs, affine=False))
+
+    def forward(self, data: Tensor) -> Tensor:
+        """Squeeze ``float[B, inputs]``: ``float[B, outputs]``."""
+        squeezed = super().forward(data)
+        return squeezed + NOISE * torch.randn_like(squeezed) if self.training else squeezed
+
+
+@joint_encoder(SKIP)
 class Skip(MeanAggregator):
     """
     What is observed goes straight into the joint latent; a network fills in what is not.
@@ -262,11 +289,9 @@ class Skip(MeanAggregator):
     a place of its own. Those of present modalities are copied; the mean of the messages and
     the presence mask give the others, and the width of the posterior. Back, a component is
     copied too, and top decoders add what no component holds. So whatever is observed passes the
-    top level without loss, with any subset.
+    top level without loss, with any subset. The network learns to fill in all places, those of
+    present modalities too (:meth:`rehearsed`), which teaches it more than the absent ones alone.
     """
-
-    least_variance = 1e-3
-    """Components of standardised latents with less are not kept."""
 
     def __init__(self, spec: ModelSpec, sizes: Sizes | None) -> None:
         if sizes is None:
@@ -280,6 +305,10 @@ class Skip(MeanAggregator):
         self.components = ByName[Components](
             {name: Components(size, spec.joint_latent_dim) for name, size in sizes.items()}
         )
+        layers = (spec.joint_latent_dim, *reversed(spec.joint_hidden))
+        self.bottleneck = Bottleneck(self.posterior.in_features, spec.joint_latent_dim)
+        self.fill = dense(layers, 'leaky_relu', True)
+        self.posterior = nn.Linear(layers[-1], 2 * spec.joint_latent_dim)
 
     @staticmethod
     def width(spec: ModelSpec) -> int:
@@ -298,7 +327,7 @@ class Skip(MeanAggregator):
         found.sort(key=lambda entry: -entry[0])
         places = range(self.posterior.out_features // 2)
         for place, (variance, name, direction) in zip(places, found):
-            if variance > self.least_variance:
+            if variance > LEAST_VARIANCE:
                 self.components[name].keep(place, direction, direction.new_tensor(variance))
 
     def message(self, name: str, code: Tensor) -> Tensor:
@@ -307,15 +336,23 @@ class Skip(MeanAggregator):
 
     def fuse(self, messages: Codes, present: Tensor) -> DiagonalGaussian:
         """Joint posterior, see :class:`JointEncoder`."""
-        seen = present.to(next(iter(messages.values())).dtype)
+        return self._fill_in(messages, present, present)
+
+    def rehearsed(self, codes: Codes, present: Tensor) -> DiagonalGaussian:
+        """Joint posterior of the network alone, which copies nothing."""
+        messages = {name: self.message(name, codes[name]) for name in self.names}
+        return self._fill_in(messages, present, torch.zeros_like(present))
+
+    def _fill_in(self, messages: Codes, present: Tensor, copied: Tensor) -> DiagonalGaussian:
         stacked = torch.stack([messages[name] for name in self.names], dim=1)
-        stacked = stacked.masked_fill(~present[:, :, None], 0.0)
-        network, copied = stacked.split([self.network_dim, self.message_dim - self.network_dim], 2)
-        aggregated = torch.cat([aggregate_mean(network, present), seen], dim=1)
-        mean, log_variance = split_posterior(self.posterior(self.hidden(aggregated)))
+        network, components = stacked[:, :, : self.network_dim], stacked[:, :, self.network_dim :]
+        mask = copied.to(stacked.dtype)
+        aggregated = torch.cat([aggregate_mean(network, present), mask], dim=1)
+        filled = self.posterior(self.fill(self.bottleneck(self.hidden(aggregated))))
+        mean, log_variance = split_posterior(filled)
         kept = torch.stack([self.components[name].kept for name in self.names])
-        mean = copied.sum(1) + (1.0 - seen @ kept) * mean
-        return DiagonalGaussian(mean, log_variance)
+        shown = components.masked_fill(~copied[:, :, None], 0.0).sum(1)
+        return DiagonalGaussian(shown + (1.0 - mask @ kept) * mean, log_variance)
 
     def expected(self, name: str, joint: Tensor, decoded: Tensor) -> Tensor:
         """Copy the components back; the rest is decoded, see :class:`JointEncoder`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -13,7 +14,7 @@ from mm_perception.data.dataset import Dataset
 from mm_perception.modalities import build_modality
 from mm_perception.model.build import is_separable
 from mm_perception.model.distributions import default_likelihood
-from mm_perception.model.joint_encoder import DEFAULT_JOINT_ENCODER
+from mm_perception.model.joint_encoder import DEFAULT_JOINT_ENCODER, SKIP
 from mm_perception.model.networks import LINEAR, active_elements
 from mm_perception.spec import ModalitySpec, ModelSpec, StageSpec, TrainingSpec
 
@@ -26,7 +27,9 @@ LINEAR_ELEMENTS = 64
 JOINT_LATENT_DIM = 32
 """Of families that train in one step."""
 LEAST_JOINT, MOST_JOINT = 8, 64
-EXPLAINED, MARGIN = 0.995, 1.25
+EXPLAINED = 0.999
+UNIMODAL = StageSpec(batch_size=64)
+"""Stage of an autoencoder that the configuration does not name."""
 EPOCHS = 25
 """Most epochs where the configuration says nothing: few samples are shown again instead."""
 
@@ -42,11 +45,11 @@ def completed(spec: TrainingSpec, dataset: Dataset) -> TrainingSpec:
     modalities = tuple(_completed_modality(m, dataset, apart) for m in spec.model.modalities)
     joint = spec.model.joint_latent_dim or (0 if apart else JOINT_LATENT_DIM)
     nexus = apart and spec.model.family == 'nexus'
-    encoder = spec.model.joint_encoder or ('skip' if nexus else DEFAULT_JOINT_ENCODER)
+    encoder = spec.model.joint_encoder or (SKIP if nexus else DEFAULT_JOINT_ENCODER)
     model = replace(
         spec.model, modalities=modalities, joint_latent_dim=joint, joint_encoder=encoder
     )
-    stages = {name: spec.unimodal.get(name, StageSpec()) for name in model.names}
+    stages = {name: spec.unimodal.get(name, UNIMODAL) for name in model.names}
     return replace(spec, model=model, unimodal=stages if apart else spec.unimodal)
 
 
@@ -74,23 +77,29 @@ def constant_elements(dataset: Dataset, name: str) -> list[int]:
     return torch.nonzero(~active_elements(torch.from_numpy(values)))[:, 0].tolist()
 
 
-def sized(model: ModelSpec, latents: Tensor) -> ModelSpec:
+def sized(model: ModelSpec, latents: Mapping[str, Tensor]) -> ModelSpec:
     """
     Choose the size of the joint latent, if it is left open.
 
-    As many principal components of all standardised unimodal latents as explain 99.5 % of
-    their variance, and a quarter more.
+    As many principal components of the standardised unimodal latents as explain 99.9 % of
+    their variance: of each modality apart where the joint latent keeps them apart, else of all
+    side by side.
 
-    :param latents: of the training set's rows, side by side, ``float[N, D]``.
+    :param latents: of the training set's rows, ``float[N, d_m]`` per modality.
     """
     if model.joint_latent_dim:
         return model
+    together = torch.cat(list(latents.values()), dim=1)
+    blocks = list(latents.values()) if model.joint_encoder == SKIP else [together]
+    variances = torch.cat([_component_variances(block) for block in blocks])
+    share = variances.sort(descending=True).values.cumsum(0)
+    needed = 1 + int((share < EXPLAINED * share[-1]).sum())
+    return replace(model, joint_latent_dim=min(max(needed, LEAST_JOINT), MOST_JOINT))
+
+
+def _component_variances(latents: Tensor) -> Tensor:
     centred = latents.double() - latents.double().mean(0)
-    share = torch.linalg.eigvalsh(centred.t() @ centred).flip(0).clamp_min(0.0)
-    share = share.cumsum(0) / share.sum().clamp_min(1e-12)
-    needed = 1 + int((share < EXPLAINED).sum())
-    size = min(max(round(MARGIN * needed), LEAST_JOINT), MOST_JOINT)
-    return replace(model, joint_latent_dim=size)
+    return torch.linalg.eigvalsh(centred.t() @ centred / len(centred)).clamp_min(0.0)
 
 
 def paced(stage: StageSpec, samples: int) -> tuple[StageSpec, int]:

@@ -147,8 +147,6 @@ def fit(stage: Stage, checkpoint: Path, resume: bool, logging: Logging) -> Fitte
     writer = logging.writer(stage.name)
     terms: dict[str, float] = {}
     bar = logging.bar(stage, start)
-    if not stage.spec.epochs and distributed.is_main():
-        _save_checkpoint(checkpoint, stage, optimizer, 0, seconds)
     for epoch in bar:
         terms = _train_epoch(stage, step, optimizer, epoch)
         if len(stage.validation):
@@ -160,13 +158,22 @@ def fit(stage: Stage, checkpoint: Path, resume: bool, logging: Logging) -> Fitte
         seconds = time.monotonic() - began
         if distributed.is_main():
             _save_checkpoint(checkpoint, stage, optimizer, epoch + 1, seconds)
-    if start >= stage.spec.epochs and len(stage.validation):
-        terms = _validate(stage, start)
+    if start >= stage.spec.epochs:
+        terms = _done_before(stage, optimizer, checkpoint, start)
     if writer:
         writer.close()
     stage.module.eval()
     distributed.barrier()  # the checkpoint is there for all
     return Fitted(terms, seconds)
+
+
+def _done_before(
+    stage: Stage, optimizer: torch.optim.Optimizer, checkpoint: Path, start: int
+) -> dict[str, float]:
+    """Validate what needs no epoch (any more), and keep what never did."""
+    if not stage.spec.epochs and distributed.is_main():
+        _save_checkpoint(checkpoint, stage, optimizer, 0, 0.0)
+    return _validate(stage, start) if len(stage.validation) else {}
 
 
 def _save_checkpoint(

@@ -217,20 +217,20 @@ def cache_posteriors(modules: ByName[UnimodalVAE], source: TensorSource) -> Post
     return result
 
 
-def standardised_rows(posteriors: Posteriors, source: TensorSource) -> Tensor:
+def standardised_rows(posteriors: Posteriors, source: TensorSource) -> dict[str, Tensor]:
     """
-    Standardised latents of the rows, side by side, ``float[N, D]``.
+    Standardised latents of the rows, ``float[N, d_m]`` per modality.
 
     Rows in which a modality is absent are left out, if there are others.
     """
     complete = source.present.all(1)
     rows = complete.nonzero()[:, 0] if complete.sum() > 1 else torch.arange(source.rows)
-    parts = []
+    found = {}
     for name, posterior in posteriors.items():
         scale = LatentScale(posterior.mean.shape[1]).to(source.device)
         scale.fit(posterior)
-        parts.append(scale(posterior.mean)[source.index[name][rows]])
-    return torch.cat(parts, dim=1)
+        found[name] = scale(posterior.mean)[source.index[name][rows]]
+    return found
 
 
 def autoencoder_part(modality: ModalitySpec) -> ModalitySpec:

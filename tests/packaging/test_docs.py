@@ -156,7 +156,7 @@ def shown(value: Any) -> str:
     if value == '':
         return 'empty'
     if isinstance(value, StageSpec):
-        usual = StageSpec(epochs=-1)
+        usual = StageSpec()
         value = {
             f.name: getattr(value, f.name)
             for f in fields(value)
@@ -245,6 +245,7 @@ def test_every_joint_encoder_is_documented_as_it_is() -> None:
 def test_every_network_is_documented() -> None:
     found = {row[0].strip('`'): options_in(row[1]) for row in section('Networks', CONFIGURATION)}
     assert found == {
+        'linear': {},
         'dense': defaults(DenseOptions),
         'convolution': defaults(ConvolutionOptions),
         'temporal_convolution': defaults(TemporalConvolutionOptions),

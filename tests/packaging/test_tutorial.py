@@ -1,6 +1,7 @@
 """What the tutorial tells to write, written and run."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -10,8 +11,10 @@ pytest.importorskip('torch', reason='torch is not installed')
 
 from mm_perception.bundle import save_bundle
 from mm_perception.config import load_training
-from mm_perception.data.dataset import load_dataset
+from mm_perception.data.dataset import Dataset, load_dataset
 from mm_perception.engines.export import with_graphs
+from mm_perception.spec import TrainingSpec
+from mm_perception.training.defaults import completed
 from tests.helpers.small_bundle import make_bundle
 
 TUTORIAL = (Path(__file__).parents[2] / 'docs' / 'tutorial.md').read_text()
@@ -29,6 +32,14 @@ def robot(tmp_path, monkeypatch):
     return load_training(Path('my_robot.yaml')).model
 
 
+def completed_model(model):
+    """Fill in what training finds from the data, here from two rows."""
+    names, index = model.names, np.arange(2)
+    values = {m.name: np.eye(2, 6).reshape(2, -1) for m in model.modalities}
+    rows = Dataset(names, values, dict.fromkeys(names, index), np.ones((2, len(names)), bool))
+    return completed(TrainingSpec('my_robot', '', model), rows).model
+
+
 @pytest.fixture
 def rgb():
     return np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
@@ -44,6 +55,7 @@ def test_the_tutorial_builds_a_dataset(robot, rgb):
 
 
 def test_the_tutorial_gives_an_observation(robot, rgb):
+    robot = replace(completed_model(robot), joint_latent_dim=32)
     bundle = with_graphs(make_bundle('my_robot', spec=robot))
     save_bundle(bundle, Path('models/my_robot'), '# my_robot\n')
     scope = {'rgb': rgb}
