@@ -16,7 +16,12 @@ from launch.substitutions import LaunchConfiguration
 from launch_ros.actions import LifecycleNode, Node
 
 from mm_perception.errors import UNUSABLE
-from mm_perception.resources import is_installed, parameter_file, transport_environment
+from mm_perception.resources import (
+    is_installed,
+    parameter_file,
+    share_directory,
+    transport_environment,
+)
 from mm_perception.spec import DEVICES, ENGINES, PRECISIONS
 
 RESPAWN_DELAY_S = 0.5
