@@ -60,7 +60,8 @@ def _draw_panel(
         write_text(panel, 'not measured', (SIDE + 8, 20), FAINT, 0.45)
         return
     top = float(np.percentile([max(e.ours, e.hold) for e in every], HIGHEST)) or 1.0
-    write_text(panel, f'{top:.2g}', (SIDE - 42, 12), FAINT, 0.4)
+    scale = f'{top:.2g}'
+    write_text(panel, scale, (SIDE - 8 * len(scale) - 6, 34), FAINT, 0.4)
     write_text(panel, '0', (SIDE - 16, len(panel) - 4), FAINT, 0.4)
     for run in filter(None, runs):
         _draw_line(panel, [(t, e.hold / top) for t, e in run], end_s, HOLD)

@@ -83,9 +83,9 @@ def _draw_cell(
     cell[FRAME:-FRAME, FRAME:-FRAME] = modalities[name].draw(array, CELL - 2 * FRAME)
     corner = CELL - 1, CELL - 1
     if used:
-        cv2.rectangle(room, (0, 0), corner, OBSERVED, 1)
+        cv2.rectangle(cell, (0, 0), corner, OBSERVED, 1)
         return
-    cv2.rectangle(room, (0, 0), corner, GENERATED, FRAME)
+    cv2.rectangle(cell, (0, 0), corner, GENERATED, FRAME)
     truth = judge.truth(name, tick)
     if truth is not None:
         drawn = modalities[name].draw(truth, CELL - 2 * FRAME)
