@@ -64,6 +64,7 @@ def test_user_error_is_one_line(capsys):
         ('safetensors', ['info', 'mhd'], 'pip install . in the repository'),
         ('rich', ['demo'], 'pip install ".[demo]"'),
         ('rclpy', ['demo'], 'source a ROS 2'),
+        ('mujoco', ['build-data', 'arm', '--out', 'no_arm'], 'pip install ".[arm]"'),
     ],
 )
 def test_missing_library_is_one_line(library, command, remedy, tmp_path):

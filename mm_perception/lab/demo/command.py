@@ -35,14 +35,7 @@ def add_parser(subparsers: Any) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    robot = parser.add_mutually_exclusive_group()
-    robot.add_argument('--bundle', default='mhd', help='a name or a folder (default: mhd)')
-    robot.add_argument(
-        '--robot',
-        dest='bundle',
-        choices=ROBOTS,
-        help='a robot that ships with recorded episodes: arm, a simulated one',
-    )
+    _add_bundle_options(parser)
     _add_recordings_options(parser)
     parser.add_argument(
         '--out',
@@ -72,6 +65,17 @@ def add_parser(subparsers: Any) -> None:
     parser.set_defaults(run=run)
 
 
+def _add_bundle_options(parser: argparse.ArgumentParser) -> None:
+    robot = parser.add_mutually_exclusive_group()
+    robot.add_argument('--bundle', default='mhd', help='a name or a folder (default: mhd)')
+    robot.add_argument(
+        '--robot',
+        dest='bundle',
+        choices=ROBOTS,
+        help='a robot that ships with recorded episodes: arm, a simulated one',
+    )
+
+
 def _add_recordings_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--recordings',
@@ -97,10 +101,7 @@ def run(args: argparse.Namespace) -> int:
     bundle = load_bundle(args.bundle)
     from rich.console import Console
 
-    from mm_perception.lab.demo.curves import draw_errors
-    from mm_perception.lab.demo.error_judge import ErrorJudge
-    from mm_perception.lab.demo.pictures import draw_phases, load_pillow, write_gif
-    from mm_perception.lab.demo.report import write_report
+    from mm_perception.lab.demo.pictures import load_pillow, write_gif
     from mm_perception.lab.demo.run import Demo, DemoOptions
 
     if args.gif is not None:
@@ -119,20 +120,30 @@ def run(args: argparse.Namespace) -> int:
     )
     demo = Demo(bundle, options, console)
     outcome = demo.run()
-    summary, ticks, judge = outcome.summary, outcome.ticks, outcome.judge
+    summary = outcome.summary
     if not args.no_report:
-        curves = None
-        if isinstance(judge, ErrorJudge):
-            curves = draw_errors(ticks, list(demo.modalities), judge)
-        write_report(args.out, summary, draw_phases(ticks, demo.modalities, judge), curves)
+        _write_report(args.out, outcome, demo.modalities)
     if args.gif is not None:
-        write_gif(args.gif, ticks, demo.modalities, judge)
+        write_gif(args.gif, outcome.ticks, demo.modalities, outcome.judge)
     if args.json is not None:
         _write_json(args.json, summary)
     _print_targets(summary, console)
     if not args.no_report:
         console.print(f'report: {args.out / "index.html"}')
     return 0 if summary['ok'] else MISSED
+
+
+def _write_report(folder: Path, outcome: Any, modalities: Any) -> None:
+    from mm_perception.lab.demo.curves import draw_errors
+    from mm_perception.lab.demo.error_judge import ErrorJudge
+    from mm_perception.lab.demo.pictures import draw_phases
+    from mm_perception.lab.demo.report import write_report
+
+    ticks, judge = outcome.ticks, outcome.judge
+    curves = None
+    if isinstance(judge, ErrorJudge):
+        curves = draw_errors(ticks, list(modalities), judge)
+    write_report(folder, outcome.summary, draw_phases(ticks, modalities, judge), curves)
 
 
 def _print_targets(summary: dict[str, Any], console: Any) -> None:

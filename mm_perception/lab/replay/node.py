@@ -94,8 +94,10 @@ ROWS = (
 
 class ReplayNode(Node):
     """
-    Publishes ``image``, ``audio``, ``trajectory`` and ``symbol`` of one digit after the other,
-    or what the sensors of a robot gave in one recorded episode after the other.
+    Publishes what sensors gave in one recording after the other.
+
+    Of digits these are ``image``, ``audio``, ``trajectory`` and ``symbol``; of the episodes of a
+    robot, what they tell of its sensors.
 
     The truth goes to ``~/truth`` for whoever observes: a JSON object with ``label``, ``index``,
     ``source``, ``start_ns`` (of the recording), ``schedule_start_ns``, ``elapsed_s``, ``phase``
