@@ -60,6 +60,7 @@ EXTRAS = {
         'torch>=2.6',
         'tqdm>=4.66',
     ],
+    'lerobot': ['av>=12', 'pyarrow>=14'],
     'rl': ['gymnasium>=0.29'],
     # With train, all of the laboratory: data of digits, tables, benchmarks.
     'lab': ['matplotlib>=3.6', 'psutil>=5.9', 'rich>=13.7', 'scipy>=1.11', 'tqdm>=4.66'],
