@@ -60,6 +60,7 @@ EXTRAS = {
         'torch>=2.6',
         'tqdm>=4.66',
     ],
+    'lerobot': ['av>=12', 'pyarrow>=14'],
     'rl': ['gymnasium>=0.29'],
     # Makes the data of the simulated arm; neither its bundle nor its demonstration needs it.
     'arm': ['mujoco>=3.1', 'tqdm>=4.66'],

@@ -8,8 +8,8 @@ cd "$(dirname "$0")/.."
 tools=${1:-}
 case $tools in
     run) holders=(run train test) extras=demo,microphone ;;
-    train) holders=(train test) extras=demo,microphone,train,lab ;;
-    test) holders=(test) extras=demo,microphone,train,lab,arm,test,lint ;;
+    train) holders=(train test) extras=demo,microphone,train,lab,lerobot ;;
+    test) holders=(test) extras=demo,microphone,train,lab,lerobot,arm,test,lint ;;
     *) echo "usage: requirements/install.sh run|train|test" >&2; exit 2 ;;
 esac
 wheels=${ROS_WHEELS:-jazzy}

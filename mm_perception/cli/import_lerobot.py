@@ -10,8 +10,8 @@ from mm_perception.cli.importing import add_options, check_rate, import_split
 from mm_perception.errors import DataError
 
 EXAMPLES = """examples:
-  mm-perception import-lerobot pick_bottle --config my_robot.yaml --episodes 0-27
-  mm-perception import-lerobot pick_bottle --config my_robot.yaml --episodes 28-35 --split validation
+  mm-perception import-lerobot bottle --config my_robot.yaml --episodes 0-27
+  mm-perception import-lerobot bottle --config my_robot.yaml --episodes 28-35 --split validation
 
 A modality's topic names the feature, such as observation/images/head; names in its preprocessing
 pick elements of a vector.

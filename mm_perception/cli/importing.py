@@ -53,10 +53,7 @@ def import_split(
     from mm_perception.data.dataset import add_build, save_dataset
     from mm_perception.data.preprocessing import TRAIN, constant_elements, decide, decided
 
-    if args.split == TRAIN:
-        spec = decide(spec, out, raws, tqdm.write)
-    else:
-        spec = decided(spec, out)
+    spec = decide(spec, out, raws, tqdm.write) if args.split == TRAIN else decided(spec, out)
     dataset, accounts = read(spec)
     save_dataset(out, args.split, dataset)
     add_build(out, args.split, rate_hz=args.rate, **facts)

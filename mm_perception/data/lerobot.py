@@ -2,31 +2,28 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
-from functools import lru_cache
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import cv2
 import numpy as np
-import pyarrow.parquet as parquet
 from numpy.typing import NDArray
-from pyarrow import ArrowException, Table
+from pyarrow import Table
 from tqdm import tqdm
 
 from mm_perception.data.dataset import Dataset, to_bytes
-from mm_perception.data.frames import read_frames
+from mm_perception.data.lerobot_files import LeRobot, open_lerobot, read_frames, read_table
 from mm_perception.data.rows import Account, Rows
 from mm_perception.errors import ConfigError, DataError, InvalidInput
 from mm_perception.modalities import Modality, build_modality
 from mm_perception.spec import ModelSpec
 
-VERSIONS = ('v2.0', 'v2.1', 'v3.0')
 NUMBERS = ('float', 'int', 'uint', 'bool')
 PICTURES = ('video', 'image')
 READABLE = {'image': PICTURES, 'vector': NUMBERS, 'symbol': ('string',)}
+"""Kind of modality -> how the types of the features begin that it takes."""
 Say = Callable[[str], None]
 
 
@@ -42,120 +39,6 @@ class Feature:
     name: str
     dtype: str
     elements: tuple[int, ...] = ()
-
-
-@dataclass(frozen=True)
-class LeRobot:
-    """
-    A LeRobot dataset: what ``meta`` says of it.
-
-    :param info: ``meta/info.json``.
-    :param episodes: by number, what ``meta`` says of each.
-    """
-
-    path: Path
-    info: Mapping[str, Any]
-    episodes: Mapping[int, Mapping[str, Any]] = field(repr=False)
-
-    @property
-    def fps(self) -> float:
-        """Frames per second."""
-        return float(self.info['fps'])
-
-    def data_file(self, episode: int) -> Path:
-        """Parquet file that holds an episode's numbers."""
-        return self._file('data_path', 'data', episode)
-
-    def video_file(self, feature: str, episode: int) -> Path:
-        """Video that holds an episode's frames of a camera."""
-        return self._file('video_path', f'videos/{feature}', episode, video_key=feature)
-
-    def video_begin_s(self, feature: str, episode: int) -> float:
-        """When an episode begins in its video."""
-        return float(self.episodes[episode].get(f'videos/{feature}/from_timestamp') or 0.0)
-
-    def _file(self, template: str, prefix: str, episode: int, **more: str) -> Path:
-        about = self.episodes[episode]
-        try:
-            return self.path / str(self.info[template]).format(
-                episode_index=episode,
-                episode_chunk=episode // int(self.info.get('chunks_size', 1000)),
-                chunk_index=about.get(f'{prefix}/chunk_index'),
-                file_index=about.get(f'{prefix}/file_index'),
-                **more,
-            )
-        except (KeyError, TypeError, ValueError) as error:
-            raise DataError(
-                f'{self.path}: meta does not tell the files of episode {episode} ({template}:'
-                f' {error}); load it with lerobot once, or convert it anew'
-            ) from error
-
-
-def open_lerobot(path: Path) -> LeRobot:
-    """
-    Read what ``meta`` says of a LeRobot dataset.
-
-    :raises DataError: if it is none, is broken, or of another version.
-    """
-    file = path / 'meta' / 'info.json'
-    try:
-        info = json.loads(file.read_text())
-        version, _ = str(info['codebase_version']), float(info['fps'])
-        info['features'].items()
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-        raise DataError(
-            f'{file}: missing or broken ({error}); give the folder of a LeRobot dataset'
-        ) from error
-    if version not in VERSIONS:
-        raise DataError(
-            f'{path}: is of version {version}; {", ".join(VERSIONS)} can be read: convert it with'
-            ' lerobot'
-        )
-    return LeRobot(path, info, _episodes(path, version))
-
-
-def _episodes(path: Path, version: str) -> dict[int, dict[str, Any]]:
-    if version == 'v3.0':
-        found = []
-        for file in sorted((path / 'meta' / 'episodes').glob('*/*.parquet')):
-            columns = [c for c in _schema(file) if not c.startswith('stats/')]
-            found += _table(file, tuple(columns)).to_pylist()
-    else:
-        file = path / 'meta' / 'episodes.jsonl'
-        try:
-            found = [json.loads(line) for line in file.read_text().splitlines() if line.strip()]
-        except (OSError, ValueError) as error:
-            raise DataError(f'{file}: missing or broken ({error}); copy it again') from error
-    try:
-        episodes = {int(about['episode_index']): about for about in found}
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f'{path}: meta lists an episode without its number ({error})') from error
-    if not episodes:
-        raise DataError(f'{path}: meta lists no episodes; copy meta/episodes again')
-    return dict(sorted(episodes.items()))
-
-
-def _schema(file: Path) -> list[str]:
-    try:
-        return list(parquet.read_schema(file).names)
-    except (OSError, ArrowException) as error:
-        raise DataError(f'{file}: not readable parquet ({_line(error)}); copy it again') from error
-
-
-@lru_cache(maxsize=1)
-def _table(file: Path, columns: tuple[str, ...]) -> Table:
-    """Columns of a file; the last one is kept, since an episode may share it with the next."""
-    missing = [column for column in columns if column not in _schema(file)]
-    if missing:
-        raise DataError(f'{file}: has no column {missing[0]}; copy it again')
-    try:
-        return parquet.read_table(file, columns=list(columns))
-    except (OSError, ArrowException) as error:
-        raise DataError(f'{file}: not readable parquet ({_line(error)}); copy it again') from error
-
-
-def _line(error: Exception) -> str:
-    return ' '.join(str(error).split())[:200]
 
 
 def find_features(spec: ModelSpec, source: LeRobot) -> dict[str, Feature]:
@@ -351,7 +234,7 @@ class Episodes:
 
     def _table(self, episode: int) -> Table:
         columns = {f.name for f in self._features.values() if f.dtype != 'video'}
-        return _table(
+        return read_table(
             self.source.data_file(episode), ('episode_index', 'timestamp', *sorted(columns))
         )
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from mm_perception.errors import ConfigError, InvalidInput
-from mm_perception.modalities import Motion, Waveform, build_modality, kinds
+from mm_perception.modalities import Modality, Motion, Waveform, build_modality, kinds
 from mm_perception.spec import ModalitySpec
 from tests.helpers.model_specs import LABELS, arm_spec, mhd_spec
 
@@ -241,3 +243,46 @@ def test_draw_shows_different_values_differently(spec: ModalitySpec, side: int) 
     assert picture.shape == (side, side, 3) and picture.dtype == np.uint8
     other = modality.draw(np.roll(array, array.shape[-1] // 2, axis=-1), side)
     assert np.abs(picture.astype(int) - other).mean() > 0.1
+
+
+def undecided(**options: object) -> Modality[Any]:
+    """A vector whose range the training data choose."""
+    return build_modality(ModalitySpec('joints', 'vector', 2, options))
+
+
+def test_range_of_a_vector_comes_from_the_training_data() -> None:
+    modality = undecided()
+    assert modality.undecided == ('low', 'high')
+    with pytest.raises(ConfigError, match='joints: low and high are not known; import the split'):
+        _ = modality.shape
+    raws = [np.array([x, 2 * x, 7.0], np.float32) for x in np.linspace(-1, 1, 2001)]
+    raws[1000][0] = 1e6  # a glitch
+    raws[3][1] = np.nan
+    options = modality.decide(raws)
+    # A glitch counts as far as the data are wide; what never changes has the widest range.
+    np.testing.assert_allclose(options['low'], [-2.99, -4.0, 5.0], atol=0.02)
+    np.testing.assert_allclose(options['high'], [4.99, 4.0, 9.0], atol=0.02)
+    decided = undecided(**options)
+    assert decided.undecided == () and decided.shape == (3,)
+    array = decided.to_model(raws[500])
+    np.testing.assert_allclose(decided.from_model(array), raws[500], atol=1e-5)
+
+
+def test_range_of_what_never_changes_is_around_it() -> None:
+    options = undecided().decide([np.array([3.0, -2.0])] * 4)
+    assert options == {'low': (2.5, -2.5), 'high': (3.5, -1.5)}
+
+
+def test_data_that_decide_no_range_say_why() -> None:
+    with pytest.raises(InvalidInput, match='2 or 3 elements; pick some with names'):
+        undecided().decide([np.zeros(2), np.zeros(3)])
+    with pytest.raises(InvalidInput, match='no finite vector'):
+        undecided().decide([np.full(2, np.nan)])
+    with pytest.raises(ConfigError, match='low < high'):
+        undecided(low=(0.0,))
+
+
+def test_what_is_configured_leaves_nothing_open() -> None:
+    for spec in (*mhd_spec().modalities, *arm_spec().modalities):
+        assert build_modality(spec).undecided == ()
+    assert build_modality(mhd_spec().modality('image')).decide([]) == {}

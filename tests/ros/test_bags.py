@@ -295,7 +295,8 @@ def test_range_of_joints_comes_from_the_bag_and_holds_for_the_other_splits(tmp_p
         'top': {'epochs': 1},
         'model': {
             'modalities': [
-                dict(name='arm', kind='vector', latent_dim=2, topic=ARM[0], message=ARM[1])
+                {'name': 'arm', 'kind': 'vector', 'latent_dim': 2}
+                | {'topic': ARM[0], 'message': ARM[1]}
             ]
         },
     }
