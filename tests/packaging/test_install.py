@@ -143,7 +143,7 @@ def test_libraries_of_the_distribution_are_kept_by_the_constraints():
 
 @pytest.mark.parametrize(
     ('python', 'machine'),
-    [('310', 'x86_64'), ('312', 'aarch64'), ('314', 'x86_64'), ('314', 'aarch64')],
+    [('310', 'x86_64'), ('314', 'x86_64'), ('314', 'aarch64')],
 )
 def test_node_resolves_to_wheels(setup_script, python: str, machine: str, tmp_path):
     """For the Pythons of Ubuntu 22.04 to 26.04, with the pins; only metadata is downloaded."""
