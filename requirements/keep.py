@@ -28,9 +28,11 @@ def name_of(requirement: str) -> str:
 def kept() -> dict[str, str]:
     """Libraries that are here already, with their versions."""
     setup = runpy.run_path(str(HERE.parent / 'setup.py'))
-    extras = [rows for name, rows in setup['EXTRAS'].items() if name not in TOOLS]
+    asked = list(setup['NODE'])
+    for extra, rows in setup['EXTRAS'].items():
+        asked += [] if extra in TOOLS else rows
     found = {}
-    for requirement in [*setup['NODE'], *sum(extras, [])]:
+    for requirement in asked:
         name = name_of(requirement)
         try:
             found[name] = version(name)

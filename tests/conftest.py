@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Generator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -73,6 +75,23 @@ IN_COMPANY = (
     'ros/test_live_equals_training.py',
 )
 """Files in those folders that need no clock."""
+OPTIONAL = (
+    'av',
+    'gymnasium',
+    'hypothesis',
+    'matplotlib',
+    'mujoco',
+    'onnx',
+    'psutil',
+    'pyarrow',
+    'rich',
+    'rosbags',
+    'scipy',
+    'tensorboard',
+    'torch',
+    'tqdm',
+)
+"""Libraries of the extras of setup.py: what imports one is skipped where it is not installed."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -88,6 +107,45 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker('alone')
         elif under(LIVE, item) and not under(IN_COMPANY, item):
             item.add_marker('live')
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report(
+    collector: pytest.Collector,
+) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Skip the files that import a library that is not there, as colcon test finds a robot."""
+    report = yield
+    name = absent_library(report.call.excinfo.value) if report.failed else ''
+    if name:
+        report.outcome = 'skipped'
+        report.longrepr = (str(collector.path), 1, f'Skipped: {name} is not installed')
+    return report
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item, call: pytest.CallInfo
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Skip the tests that need such a library only now."""
+    report = yield
+    name = absent_library(call.excinfo.value) if report.failed and call.excinfo else ''
+    if name:
+        report.outcome = 'skipped'
+        line = (item.location[1] or 0) + 1
+        report.longrepr = (str(item.path), line, f'Skipped: {name} is not installed')
+    return report
+
+
+def absent_library(error: BaseException | None) -> str:
+    """Name of the optional library whose absence an error comes from; empty for other errors."""
+    seen: list[BaseException] = []
+    while error is not None and error not in seen:
+        seen.append(error)
+        name = (error.name or '').split('.')[0] if isinstance(error, ModuleNotFoundError) else ''
+        if name in OPTIONAL and find_spec(name) is None:
+            return name
+        error = getattr(error, 'cause', None) or error.__cause__ or error.__context__
+    return ''
 
 
 def under(names: tuple[str, ...], item: pytest.Item) -> bool:

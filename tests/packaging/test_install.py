@@ -7,14 +7,41 @@ import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 import mm_perception
 from tests.packaging.test_imports import ROS_PACKAGES, imported, modules
 
 ROOT = Path(__file__).parents[2]
+# Keys of rosdep that name something on Ubuntu (rosdistro's base.yaml and python.yaml of August
+# 2026), with the library that each brings. Those from PyPI end in -pip.
+ROSDEP_KEYS = {
+    'portaudio19-dev': '',
+    'python3-matplotlib': 'matplotlib',
+    'python3-numpy': 'numpy',
+    'python3-onnxruntime-pip': 'onnxruntime',
+    'python3-opencv': 'opencv-python-headless',
+    'python3-psutil': 'psutil',
+    'python3-pytest': 'pytest',
+    'python3-pytest-timeout': 'pytest-timeout',
+    'python3-rich': 'rich',
+    'python3-scipy': 'scipy',
+    'python3-setuptools': '',
+    'python3-sounddevice-pip': 'sounddevice',
+    'python3-tqdm': 'tqdm',
+    'python3-yaml': 'pyyaml',
+}
+# Packages of ROS 2 that Jazzy, Kilted and Lyrical have alike: their distribution.yaml of that day.
+ROS_KEYS = {
+    'ament_index_python', 'builtin_interfaces', 'diagnostic_msgs', 'geometry_msgs', 'launch',
+    'launch_ros', 'launch_testing', 'launch_testing_ros', 'lifecycle_msgs', 'message_filters',
+    'rcl_interfaces', 'rclpy', 'rosgraph_msgs', 'sensor_msgs', 'std_msgs', 'std_srvs',
+    'trajectory_msgs',
+}  # fmt: skip
 
 
 @pytest.fixture(scope='module')
@@ -59,6 +86,95 @@ def test_manifest_is_a_valid_ament_python_package(manifest):
     email = manifest.find('maintainer').get('email')
     # The expression by which catkin_pkg decides; colcon silently drops a package that fails it.
     assert re.match(r'^[-a-zA-Z0-9_%+]+(\.[-a-zA-Z0-9_%+]+)*@[-a-zA-Z0-9%]+(\.[-a-zA-Z0-9%]+)*\.[a-zA-Z]{2,}$', email)  # noqa: E501  # fmt: skip
+
+
+def test_manifest_names_what_rosdep_resolves(manifest):
+    depends = {element.text for element in manifest if element.tag.endswith('_depend')}
+    assert depends == set(ROSDEP_KEYS) | ROS_KEYS
+    assert {url.get('type') for url in manifest.iter('url')} == {
+        'website', 'repository', 'bugtracker',
+    }  # fmt: skip
+    assert manifest.findtext('author') and manifest.findtext('buildtool_depend')
+
+
+def test_robot_gets_what_the_node_needs_from_apt_or_from_pypi(setup_script):
+    """And asks PyPI only for what apt lacks, in the versions that setup.py asks for."""
+    asked = {*setup_script.NODE, *setup_script.EXTRAS['microphone']}
+    lines = (ROOT / 'requirements' / 'robot.txt').read_text().splitlines()
+    script = (ROOT / 'requirements' / 'robot.sh').read_text()
+    runtime = 'onnxruntime' + re.search(r'\$\{ONNXRUNTIME:-onnxruntime\}([^"]+)"', script)[1]
+    from_pypi = {line for line in lines if not line.startswith('#')} | {runtime}
+    assert from_pypi <= asked
+    names = {re.match(r'[\w-]+', each)[0] for each in asked - from_pypi}
+    assert names <= set(ROSDEP_KEYS.values())
+    skipped = {key for key in ROSDEP_KEYS if key.endswith('-pip')}
+    assert {ROSDEP_KEYS[key] for key in skipped} <= {re.match(r'\w+', e)[0] for e in from_pypi}
+    for page in ('README.md', 'docs/robot.md', 'Dockerfile'):
+        assert f'--skip-keys "{" ".join(sorted(skipped))}"' in (ROOT / page).read_text(), page
+
+
+def test_robot_script_says_what_is_missing(tmp_path):
+    script = str(ROOT / 'requirements' / 'robot.sh')
+    bare = {'PATH': os.defpath}
+    for environment, said in (
+        (bare, 'no ROS 2 is sourced'),
+        ({**bare, 'ROS_DISTRO': 'lyrical'}, 'cannot import the rclpy of ROS 2 lyrical'),
+    ):
+        done = subprocess.run(
+            ['bash', script, str(tmp_path)], capture_output=True, text=True, env=environment
+        )
+        assert done.returncode == 2 and said in done.stderr, done.stderr
+    assert not list(tmp_path.iterdir())
+
+
+def test_libraries_of_the_distribution_are_kept_by_the_constraints():
+    """Run by a Python that has numpy and PyYAML: these stay, what it lacks is pinned."""
+    done = subprocess.run(
+        [sys.executable, str(ROOT / 'requirements' / 'keep.py')],
+        capture_output=True, text=True, check=True, cwd='/',
+    )  # fmt: skip
+    rows = [line.split(';')[0].split('==') for line in done.stdout.splitlines()]
+    constraints = dict(rows)
+    assert constraints['numpy'] == version('numpy')
+    assert constraints['pyyaml'] == version('pyyaml')
+    pins = (ROOT / 'requirements' / 'constraints.txt').read_text()
+    assert f'pytest=={constraints["pytest"]}' in pins
+
+
+@pytest.mark.parametrize(
+    ('python', 'machine'),
+    [('310', 'x86_64'), ('314', 'x86_64'), ('314', 'aarch64')],
+)
+def test_node_resolves_to_wheels(setup_script, python: str, machine: str, tmp_path):
+    """For the Pythons of Ubuntu 22.04 to 26.04, with the pins; only metadata is downloaded."""
+    # pip applies the markers of constraints to the Python that it runs in.
+    number = f'{python[0]}.{python[1:]}'
+    pins = (ROOT / 'requirements' / 'constraints.txt').read_text().splitlines()
+    asked = [Requirement(pin) for pin in pins if pin and not pin.startswith('#')]
+    constraints = tmp_path / 'constraints.txt'
+    constraints.write_text(
+        '\n'.join(
+            f'{each.name}{each.specifier}'
+            for each in asked
+            if each.marker is None or each.marker.evaluate({'python_version': number})
+        )
+    )
+    platforms = [
+        f'--platform=manylinux{tag}_{machine}' for tag in ('_2_28', '_2_27', '_2_17', '2014')
+    ]
+    done = subprocess.run(
+        [
+            sys.executable, '-m', 'pip', '--retries=0', '--timeout=10', 'install', '--quiet',
+            '--dry-run', '--ignore-installed', f'--target={tmp_path}', '--only-binary=:all:',
+            '--implementation=cp', f'--python-version={python}', *platforms,
+            f'--constraint={constraints}',
+            *setup_script.NODE, *setup_script.EXTRAS['microphone'], *setup_script.EXTRAS['demo'],
+        ],
+        capture_output=True, text=True, timeout=120,
+    )  # fmt: skip
+    if re.search('connection broken|NewConnectionError|Read timed out', done.stdout + done.stderr):
+        pytest.skip('the package index is unreachable')
+    assert done.returncode == 0, done.stderr
 
 
 def test_manifest_names_every_message_package_that_is_imported(manifest):

@@ -12,7 +12,6 @@ from mm_perception.bundle import Bundle, save_bundle
 pytest.importorskip('rclpy', reason='rclpy is not installed')
 
 from tests.helpers.robot import NodeProcess, Robot, isolate, robots
-from tests.helpers.small_bundle import make_bundle
 
 isolate()
 
@@ -20,6 +19,8 @@ isolate()
 @pytest.fixture(scope='session')
 def bundle(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     """A bundle with the modalities of MHD, small networks and random weights."""
+    from tests.helpers.small_bundle import make_bundle  # needs torch, as not all of the tests do
+
     return save_bundle(make_bundle(), tmp_path_factory.mktemp('bundles') / 'small', '# small\n')
 
 
