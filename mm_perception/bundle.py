@@ -18,7 +18,6 @@ import math
 import os
 import re
 import shutil
-import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -30,9 +29,15 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from mm_perception.config import from_plain, to_plain
-from mm_perception.errors import BundleError, ConfigError, MMPerceptionError
+from mm_perception.errors import (
+    BundleError,
+    ConfigError,
+    DataError,
+    MMPerceptionError,
+    printable,
+)
 from mm_perception.modalities import build_modality, complete_options
-from mm_perception.resources import share_directory
+from mm_perception.resources import read_file, share_directory
 from mm_perception.spec import ModelSpec
 
 Arrays = Mapping[str, np.ndarray]
@@ -101,21 +106,22 @@ def _digest(content: bytes) -> str:
 
 
 def _read(file: Path, limit: int) -> bytes:
-    """Content of a regular file (or a link to one) that is not larger than the limit."""
     try:
-        # Not blocking, so that a pipe in place of the file does not hold the node up.
-        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError as error:
-        raise BundleError(f'{file}: missing; get the bundle again') from error
-    except OSError as error:
-        raise BundleError(f'{file}: cannot be read ({error.strerror}); check it') from error
-    with os.fdopen(descriptor, 'rb') as opened:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise BundleError(f'{file}: not a regular file; get the bundle again')
-        if status.st_size > limit:
-            raise BundleError(f'{file}: larger than {limit >> 20} MiB; not a bundle')
-        return opened.read(status.st_size)
+        return read_file(file, limit)
+    except DataError as error:
+        missing = isinstance(error.__cause__, FileNotFoundError)
+        reason = f'{file}: missing' if missing else str(error)
+        raise BundleError(f'{reason}; get the bundle again') from error
+
+
+def read_card(bundle: Bundle) -> str:
+    """
+    Text of a bundle's model card, safe for a terminal.
+
+    :raises BundleError: if it is missing, too large or no regular file.
+    """
+    text = _read(bundle.path / CARD, MAX_CARD_BYTES).decode('utf-8', 'replace')
+    return '\n'.join(printable(line) for line in text.splitlines())
 
 
 MAX_MODALITIES = 64
@@ -139,7 +145,7 @@ def check_sizes(spec: ModelSpec) -> None:
         if isinstance(value, list):
             layers = '.network.' in path or path.endswith('_hidden')
             _check(len(value), MAX_LAYERS if layers else MAX_LIST, path)
-        elif isinstance(value, int | float) and math.isfinite(value):
+        elif isinstance(value, int | float):
             _check(abs(value), MAX_NUMBER, path)
     for modality in spec.modalities:
         shape = build_modality(modality).shape
@@ -149,8 +155,10 @@ def check_sizes(spec: ModelSpec) -> None:
 
 
 def _check(value: float, limit: int, path: str) -> None:
+    if math.isnan(value):
+        raise ConfigError(f'{path}: not a number')
     if value > limit:
-        raise ConfigError(f'{path}: {value:.10g} is more than {limit}')
+        raise ConfigError(f'{path}: {str(value)[:40]} is more than {limit}')
 
 
 def _walk(value: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -173,6 +181,7 @@ GRAPH = '.onnx'
 CARD = 'README.md'
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_WEIGHTS_BYTES = 2 << 30
+MAX_CARD_BYTES = 1 << 20
 MAX_ADDITIONS_BYTES = 64 << 20
 """Of all graphs and class heads together."""
 UNHASHED = ('format', 'hash', 'metrics', 'training', 'graphs', 'health', 'additions')
@@ -361,8 +370,9 @@ def load_bundle(name_or_path: str | Path) -> Bundle:
         graphs, health = _read_additions(path, manifest)
     except BundleError:
         raise
-    except (MMPerceptionError, ValueError, TypeError, KeyError) as error:
-        reason = ' '.join(str(error).split())[:300]
+    except Exception as error:  # what a manifest of anybody's making can raise has no end
+        said = str(error) if isinstance(error, MMPerceptionError) else repr(error)
+        reason = ' '.join(said.split())[:300]
         raise BundleError(f'{path / MANIFEST}: {reason}; made by another version?') from error
     return Bundle(
         name=manifest.name,

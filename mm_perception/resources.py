@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
+import stat
 import sys
 from pathlib import Path
 
-from mm_perception.errors import ConfigError
+from mm_perception.errors import ConfigError, DataError
 
 PACKAGE = 'mm_perception'
 
@@ -31,6 +32,32 @@ def prefixes() -> list[Path]:
     """Where ROS packages are installed: every prefix that ROS knows of, then Python's own."""
     known = os.environ.get('AMENT_PREFIX_PATH', '').split(os.pathsep)
     return [Path(prefix) for prefix in [*known, sys.prefix] if prefix]
+
+
+def read_file(file: Path, limit: int) -> bytes:
+    """
+    Read a regular file, or a link to one, that somebody else may have made.
+
+    :param limit: bytes that it may have.
+    :raises DataError: if it is missing, too large, a pipe or a device; what to do is the caller's.
+    """
+    try:
+        # Not blocking, so that a pipe in place of the file does not hold anybody up.
+        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise DataError(f'{file}: cannot be read (no such file)') from error
+    except OSError as error:
+        raise DataError(f'{file}: cannot be read ({error.strerror})') from error
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError(f'{file}: not a regular file')
+        if status.st_size > limit:
+            raise DataError(f'{file}: larger than {limit >> 20} MiB')
+        with os.fdopen(descriptor, 'rb', closefd=False) as opened:
+            return opened.read(status.st_size)
+    finally:
+        os.close(descriptor)
 
 
 SHARED_MEMORY = 'shm'
