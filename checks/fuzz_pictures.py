@@ -25,6 +25,7 @@ from sensor_msgs.msg import CompressedImage
 from mm_perception.errors import InvalidInput
 from mm_perception.modalities import build_modality
 from mm_perception.ros.codecs.image import decode_compressed
+from mm_perception.ros.lifecycle import trim_memory
 from mm_perception.ros.picture_process import PNG_START, essential_picture
 from mm_perception.spec import ModalitySpec
 
@@ -141,6 +142,12 @@ def broken(count: int, seed: int) -> Iterator[bytes]:
         yield b''.join(parts)
 
 
+def resident_mib() -> int:
+    """Memory that this process holds now."""
+    trim_memory()
+    return int(Path('/proc/self/statm').read_text().split()[1]) * resource.getpagesize() >> 20
+
+
 def main() -> int:
     """Fuzz; exit code 1 if anything escaped, took too long or grew."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -168,8 +175,8 @@ def main() -> int:
             wrong.append(f'{error!r}: {data.hex()}')
             print(wrong[-1], flush=True)
         if counts['tries'] == max(args.tries // 10, 1):
-            taken_mib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10
-    grown_mib = (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss >> 10) - taken_mib
+            taken_mib = resident_mib()
+    grown_mib = resident_mib() - taken_mib
     report = {
         **counts,
         'escaped': len(wrong),

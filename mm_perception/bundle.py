@@ -37,7 +37,7 @@ from mm_perception.errors import (
     printable,
 )
 from mm_perception.modalities import build_modality, complete_options
-from mm_perception.resources import read_file, share_directory
+from mm_perception.resources import read_file, replace_folder, share_directory
 from mm_perception.spec import ModelSpec
 
 Arrays = Mapping[str, np.ndarray]
@@ -319,7 +319,7 @@ def save_bundle(bundle: Bundle, path: Path, card: str) -> Bundle:
             replace(m, preprocessing=complete_options(m)) for m in bundle.spec.modalities
         ),
     )
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f'.{path.name}-') as temporary:
+    with _scratch(path) as temporary:
         folder = Path(temporary)
         files = {}
         for name, arrays in ((WEIGHTS, bundle.weights), (CLASSIFIERS, bundle.classifiers)):
@@ -336,18 +336,24 @@ def save_bundle(bundle: Bundle, path: Path, card: str) -> Bundle:
         manifest |= {'metrics': bundle.metrics, 'training': bundle.training}
         _write_additions(bundle, manifest, folder)
         (folder / CARD).write_text(card)
-        path.mkdir(exist_ok=True)
-        _move_files(folder, path, manifest)
+        _put_in_place(folder, path, manifest)
     return replace(bundle, spec=spec, hash=manifest['hash'], path=path)
 
 
 def save_additions(bundle: Bundle) -> None:
     """Write graphs and health of a saved bundle into its folder; all else stays as it is."""
     path = bundle.path
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f'.{path.name}-') as temporary:
+    with _scratch(path) as temporary:
         manifest = _read_manifest(path)
         _write_additions(bundle, manifest, Path(temporary))
-        _move_files(Path(temporary), path, manifest)
+        _put_in_place(Path(temporary), path, manifest)
+
+
+def _scratch(path: Path) -> tempfile.TemporaryDirectory[str]:
+    """A folder beside a bundle; that it has another name in the end is as it should be."""
+    return tempfile.TemporaryDirectory(
+        dir=path.resolve().parent, prefix=f'.{path.name}-', ignore_cleanup_errors=True
+    )
 
 
 def load_bundle(name_or_path: str | Path) -> Bundle:
@@ -359,6 +365,25 @@ def load_bundle(name_or_path: str | Path) -> Bundle:
     :raises BundleError: if it is missing, truncated, altered or of another format.
     """
     path = find_bundle(name_or_path)
+    while True:
+        version = _version(path)
+        try:
+            return _load(path)
+        except BundleError:
+            if _version(path) == version:
+                raise  # else another took its place meanwhile
+
+
+def _version(path: Path) -> tuple[int, ...]:
+    """What changes when a bundle is replaced."""
+    try:
+        status = (path / MANIFEST).stat()
+    except OSError:
+        return ()
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _load(path: Path) -> Bundle:
     try:
         manifest = from_plain(_Manifest, _read_manifest(path))
         check_sizes(manifest.spec)
@@ -458,13 +483,33 @@ def _write_additions(bundle: Bundle, manifest: dict[str, Any], folder: Path) -> 
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + '\n')
 
 
-def _move_files(source: Path, target: Path, manifest: Mapping[str, Any]) -> None:
-    for name in sorted(os.listdir(source), key=lambda name: name == MANIFEST):
-        (source / name).chmod(0o644)  # whatever the umask
-        shutil.move(source / name, target / name)
-    for file in (*target.glob(f'*{GRAPH}'), target / HEALTH, target / 'graphs.safetensors'):
-        if file.name not in manifest['additions']:
-            file.unlink(missing_ok=True)
+def _put_in_place(folder: Path, path: Path, manifest: Mapping[str, Any]) -> None:
+    """Let a folder take a bundle's place at once, with what else was there."""
+    for file in folder.iterdir():
+        file.chmod(0o644)  # whatever the umask
+    folder.chmod(0o755)
+    path = path.resolve()
+    for old in path.iterdir() if path.is_dir() else ():
+        outdated = old.name == HEALTH or old.name == 'graphs.safetensors' or old.suffix == GRAPH
+        outdated &= old.name not in manifest['additions']
+        if not outdated and not (folder / old.name).exists():
+            _link(old, folder / old.name)
+    replace_folder(folder, path)
+
+
+def _link(old: Path, new: Path) -> None:
+    """Give a file, or all in a folder, a second name; a copy where that cannot be."""
+    if old.is_dir() and not old.is_symlink():
+        shutil.copytree(old, new, symlinks=True, copy_function=_link_file)
+    else:
+        _link_file(old, new)
+
+
+def _link_file(old: Any, new: Any) -> None:
+    try:
+        os.link(old, new, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(old, new, follow_symlinks=False)
 
 
 def _write(file: Path, content: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import stat
 import sys
@@ -58,6 +59,34 @@ def read_file(file: Path, limit: int) -> bytes:
             return opened.read(status.st_size)
     finally:
         os.close(descriptor)
+
+
+_EXCHANGE, _HERE = 2, -100
+
+
+def replace_folder(new: Path, path: Path) -> None:
+    """
+    Put a folder in the place of another, or of none, in one step: there is no moment without one.
+
+    Where the file system cannot exchange two, the old one is away for a moment. It is then where
+    the new one was.
+
+    :raises OSError: if it cannot be done.
+    """
+    for file in new.rglob('*'):
+        if file.is_file():
+            with file.open('rb') as opened:
+                os.fsync(opened.fileno())  # else a power cut leaves names without content
+    if not path.exists():
+        os.replace(new, path)
+        return
+    exchange = getattr(ctypes.CDLL(None), 'renameat2', None)
+    if exchange and not exchange(_HERE, os.fsencode(new), _HERE, os.fsencode(path), _EXCHANGE):
+        return
+    aside = new.with_name(f'{new.name}.old')
+    os.replace(path, aside)
+    os.replace(new, path)
+    os.replace(aside, new)
 
 
 SHARED_MEMORY = 'shm'
