@@ -8,8 +8,12 @@ PYTEST ?=
 BENCH ?=
 GPU ?=
 SOAK_SECONDS ?= 1800
+FUZZ_PICTURES ?= 1000000
+FUZZ_BUNDLES ?= 100000
+FUZZ_GRAPHS ?= 100000
+COVERAGE ?= tests/fusion tests/engines tests/ros
 
-.PHONY: demo test test-fast bench soak fault-matrix fuzz gpu-check lint format clean \
+.PHONY: demo test test-fast bench soak fault-matrix fuzz coverage gpu-check lint format clean \
 	environment train-environment test-environment
 
 demo: environment
@@ -38,8 +42,18 @@ soak: train-environment
 fault-matrix: test-environment
 	FAULT_MATRIX=docs/fault_matrix.json $(BIN)/python -m pytest tests/ros/test_fault_matrix.py -v
 
+# The tests run a few thousand of each; here a million pictures take some ten minutes.
 fuzz: test-environment
 	$(BIN)/python -m checks.fuzz_messages --json docs/fuzz.json
+	$(BIN)/python -m checks.fuzz_pictures --tries $(FUZZ_PICTURES) --json docs/fuzz_pictures.json
+	$(BIN)/python -m checks.fuzz_bundles --tries $(FUZZ_BUNDLES) --json docs/fuzz_bundles.json
+	$(BIN)/python -m checks.fuzz_graphs --tries $(FUZZ_GRAPHS) --json docs/fuzz_graphs.json
+
+# Lines of fusion, engines and ros that tests run, in their own processes too.
+coverage: test-environment
+	COVERAGE_PROCESS_START=setup.cfg $(BIN)/python -m coverage run -m pytest $(COVERAGE)
+	$(BIN)/python -m coverage combine --quiet
+	$(BIN)/python -m coverage report
 
 # On a machine with a GPU, torch, onnx, safetensors, OpenCV, pytest and scipy: no ROS, no network, and
 # none of our environments. Six minutes at most; make gpu-check GPU='--device cpu --quick' tries it.

@@ -40,16 +40,10 @@ def load(
     :param streams: how many sets of sensors are fused as one batch.
     :raises MMPerceptionError: if there is no such bundle, it is broken, or cannot run here.
     """
-    from mm_perception.bundle import load_bundle
-    from mm_perception.engines.build import build_engine
-    from mm_perception.fusion.perception import Perception
+    from mm_perception.fusion.loading import load_perception
 
-    loaded = load_bundle(bundle)
-    perception = Perception(
-        loaded, build_engine(loaded, device, engine, threads, precision), streams
-    )
-    perception.warm_up()
-    return perception
+    choices = {'device': device, 'engine': engine, 'threads': threads, 'precision': precision}
+    return load_perception(bundle, streams, **choices)
 
 
 def __getattr__(name: str) -> Any:

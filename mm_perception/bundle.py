@@ -18,7 +18,6 @@ import math
 import os
 import re
 import shutil
-import stat
 import tempfile
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
@@ -30,9 +29,15 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from mm_perception.config import from_plain, to_plain
-from mm_perception.errors import BundleError, ConfigError, MMPerceptionError
+from mm_perception.errors import (
+    BundleError,
+    ConfigError,
+    DataError,
+    MMPerceptionError,
+    printable,
+)
 from mm_perception.modalities import build_modality, complete_options
-from mm_perception.resources import share_directory
+from mm_perception.resources import read_file, replace_folder, share_directory
 from mm_perception.spec import ModelSpec
 
 Arrays = Mapping[str, np.ndarray]
@@ -101,21 +106,22 @@ def _digest(content: bytes) -> str:
 
 
 def _read(file: Path, limit: int) -> bytes:
-    """Content of a regular file (or a link to one) that is not larger than the limit."""
     try:
-        # Not blocking, so that a pipe in place of the file does not hold the node up.
-        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError as error:
-        raise BundleError(f'{file}: missing; get the bundle again') from error
-    except OSError as error:
-        raise BundleError(f'{file}: cannot be read ({error.strerror}); check it') from error
-    with os.fdopen(descriptor, 'rb') as opened:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise BundleError(f'{file}: not a regular file; get the bundle again')
-        if status.st_size > limit:
-            raise BundleError(f'{file}: larger than {limit >> 20} MiB; not a bundle')
-        return opened.read(status.st_size)
+        return read_file(file, limit)
+    except DataError as error:
+        missing = isinstance(error.__cause__, FileNotFoundError)
+        reason = f'{file}: missing' if missing else str(error)
+        raise BundleError(f'{reason}; get the bundle again') from error
+
+
+def read_card(bundle: Bundle) -> str:
+    """
+    Text of a bundle's model card, safe for a terminal.
+
+    :raises BundleError: if it is missing, too large or no regular file.
+    """
+    text = _read(bundle.path / CARD, MAX_CARD_BYTES).decode('utf-8', 'replace')
+    return '\n'.join(printable(line) for line in text.splitlines())
 
 
 MAX_MODALITIES = 64
@@ -139,7 +145,7 @@ def check_sizes(spec: ModelSpec) -> None:
         if isinstance(value, list):
             layers = '.network.' in path or path.endswith('_hidden')
             _check(len(value), MAX_LAYERS if layers else MAX_LIST, path)
-        elif isinstance(value, int | float) and math.isfinite(value):
+        elif isinstance(value, int | float):
             _check(abs(value), MAX_NUMBER, path)
     for modality in spec.modalities:
         shape = build_modality(modality).shape
@@ -149,8 +155,10 @@ def check_sizes(spec: ModelSpec) -> None:
 
 
 def _check(value: float, limit: int, path: str) -> None:
+    if math.isnan(value):
+        raise ConfigError(f'{path}: not a number')
     if value > limit:
-        raise ConfigError(f'{path}: {value:.10g} is more than {limit}')
+        raise ConfigError(f'{path}: {str(value)[:40]} is more than {limit}')
 
 
 def _walk(value: Any, path: str) -> Iterator[tuple[str, Any]]:
@@ -173,6 +181,7 @@ GRAPH = '.onnx'
 CARD = 'README.md'
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_WEIGHTS_BYTES = 2 << 30
+MAX_CARD_BYTES = 1 << 20
 MAX_ADDITIONS_BYTES = 64 << 20
 """Of all graphs and class heads together."""
 UNHASHED = ('format', 'hash', 'metrics', 'training', 'graphs', 'health', 'additions')
@@ -310,7 +319,7 @@ def save_bundle(bundle: Bundle, path: Path, card: str) -> Bundle:
             replace(m, preprocessing=complete_options(m)) for m in bundle.spec.modalities
         ),
     )
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f'.{path.name}-') as temporary:
+    with _scratch(path) as temporary:
         folder = Path(temporary)
         files = {}
         for name, arrays in ((WEIGHTS, bundle.weights), (CLASSIFIERS, bundle.classifiers)):
@@ -327,18 +336,24 @@ def save_bundle(bundle: Bundle, path: Path, card: str) -> Bundle:
         manifest |= {'metrics': bundle.metrics, 'training': bundle.training}
         _write_additions(bundle, manifest, folder)
         (folder / CARD).write_text(card)
-        path.mkdir(exist_ok=True)
-        _move_files(folder, path, manifest)
+        _put_in_place(folder, path, manifest)
     return replace(bundle, spec=spec, hash=manifest['hash'], path=path)
 
 
 def save_additions(bundle: Bundle) -> None:
     """Write graphs and health of a saved bundle into its folder; all else stays as it is."""
     path = bundle.path
-    with tempfile.TemporaryDirectory(dir=path.parent, prefix=f'.{path.name}-') as temporary:
+    with _scratch(path) as temporary:
         manifest = _read_manifest(path)
         _write_additions(bundle, manifest, Path(temporary))
-        _move_files(Path(temporary), path, manifest)
+        _put_in_place(Path(temporary), path, manifest)
+
+
+def _scratch(path: Path) -> tempfile.TemporaryDirectory[str]:
+    """A folder beside a bundle; that it has another name in the end is as it should be."""
+    return tempfile.TemporaryDirectory(
+        dir=path.resolve().parent, prefix=f'.{path.name}-', ignore_cleanup_errors=True
+    )
 
 
 def load_bundle(name_or_path: str | Path) -> Bundle:
@@ -350,6 +365,25 @@ def load_bundle(name_or_path: str | Path) -> Bundle:
     :raises BundleError: if it is missing, truncated, altered or of another format.
     """
     path = find_bundle(name_or_path)
+    while True:
+        version = _version(path)
+        try:
+            return _load(path)
+        except BundleError:
+            if _version(path) == version:
+                raise  # else another took its place meanwhile
+
+
+def _version(path: Path) -> tuple[int, ...]:
+    """What changes when a bundle is replaced."""
+    try:
+        status = (path / MANIFEST).stat()
+    except OSError:
+        return ()
+    return status.st_ino, status.st_mtime_ns, status.st_size
+
+
+def _load(path: Path) -> Bundle:
     try:
         manifest = from_plain(_Manifest, _read_manifest(path))
         check_sizes(manifest.spec)
@@ -361,8 +395,9 @@ def load_bundle(name_or_path: str | Path) -> Bundle:
         graphs, health = _read_additions(path, manifest)
     except BundleError:
         raise
-    except (MMPerceptionError, ValueError, TypeError, KeyError) as error:
-        reason = ' '.join(str(error).split())[:300]
+    except Exception as error:  # what a manifest of anybody's making can raise has no end
+        said = str(error) if isinstance(error, MMPerceptionError) else repr(error)
+        reason = ' '.join(said.split())[:300]
         raise BundleError(f'{path / MANIFEST}: {reason}; made by another version?') from error
     return Bundle(
         name=manifest.name,
@@ -448,13 +483,33 @@ def _write_additions(bundle: Bundle, manifest: dict[str, Any], folder: Path) -> 
     (folder / MANIFEST).write_text(json.dumps(manifest, indent=1) + '\n')
 
 
-def _move_files(source: Path, target: Path, manifest: Mapping[str, Any]) -> None:
-    for name in sorted(os.listdir(source), key=lambda name: name == MANIFEST):
-        (source / name).chmod(0o644)  # whatever the umask
-        shutil.move(source / name, target / name)
-    for file in (*target.glob(f'*{GRAPH}'), target / HEALTH, target / 'graphs.safetensors'):
-        if file.name not in manifest['additions']:
-            file.unlink(missing_ok=True)
+def _put_in_place(folder: Path, path: Path, manifest: Mapping[str, Any]) -> None:
+    """Let a folder take a bundle's place at once, with what else was there."""
+    for file in folder.iterdir():
+        file.chmod(0o644)  # whatever the umask
+    folder.chmod(0o755)
+    path = path.resolve()
+    for old in path.iterdir() if path.is_dir() else ():
+        outdated = old.name == HEALTH or old.name == 'graphs.safetensors' or old.suffix == GRAPH
+        outdated &= old.name not in manifest['additions']
+        if not outdated and not (folder / old.name).exists():
+            _link(old, folder / old.name)
+    replace_folder(folder, path)
+
+
+def _link(old: Path, new: Path) -> None:
+    """Give a file, or all in a folder, a second name; a copy where that cannot be."""
+    if old.is_dir() and not old.is_symlink():
+        shutil.copytree(old, new, symlinks=True, copy_function=_link_file)
+    else:
+        _link_file(old, new)
+
+
+def _link_file(old: Any, new: Any) -> None:
+    try:
+        os.link(old, new, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(old, new, follow_symlinks=False)
 
 
 def _write(file: Path, content: bytes) -> str:

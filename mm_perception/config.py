@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import reprlib
 import typing
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
-from mm_perception.errors import ConfigError
+from mm_perception.errors import ConfigError, DataError
+from mm_perception.resources import read_file
 from mm_perception.spec import TrainingSpec
 
 T = TypeVar('T')
+MAX_YAML_BYTES, MAX_VALUES, MAX_REASON = 1 << 20, 100_000, 500
 
 
 def described(
@@ -56,12 +59,29 @@ def read_yaml(path: Path) -> Any:
     import yaml  # here: specs from other sources need none
 
     try:
-        return yaml.safe_load(path.read_text())
-    except OSError as error:
-        raise ConfigError(f'{path}: cannot be read ({error.strerror}); give --config') from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        where = ' '.join(str(error).split())
+        data = yaml.safe_load(read_file(path, MAX_YAML_BYTES))
+    except DataError as error:
+        raise ConfigError(f'{error}; give --config') from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        where = ' '.join(str(error).split())[:MAX_REASON]
         raise ConfigError(f'{path}: not valid YAML: {where}') from error
+    if not _is_finite(data):
+        raise ConfigError(f'{path}: more than {MAX_VALUES} values with all aliases written out')
+    return data
+
+
+def _is_finite(data: Any) -> bool:
+    """Whether data holds no more than so many values; a few aliases of aliases stand for any."""
+    waiting = [data]
+    for _ in range(MAX_VALUES):
+        if not waiting:
+            return True
+        value = waiting.pop()
+        if isinstance(value, dict):
+            waiting.extend(value.values())
+        elif isinstance(value, list):
+            waiting.extend(value)
+    return False
 
 
 def from_plain(kind: type[T], data: Any, path: str = '') -> T:
@@ -72,7 +92,7 @@ def from_plain(kind: type[T], data: Any, path: str = '') -> T:
     :raises ConfigError: naming the path of what is wrong.
     """
     if not isinstance(data, Mapping):
-        raise ConfigError(f'{path or "top level"}: expected keys and values, got {data!r}')
+        raise ConfigError(f'{path or "top level"}: expected keys and values, got {reprlib.repr(data)}')
     fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(kind)
     for key in data:
@@ -109,13 +129,13 @@ def _convert(hint: Any, value: Any, path: str) -> Any:
         return from_plain(hint, value, path)  # type: ignore[arg-type]
     if origin is tuple:
         if not isinstance(value, (list, tuple)):
-            raise ConfigError(f'{path}: expected a list, got {value!r}')
+            raise ConfigError(f'{path}: expected a list, got {reprlib.repr(value)}')
         return tuple(_convert(arguments[0], item, f'{path}[{i}]') for i, item in enumerate(value))
     if type(None) in arguments:
         return None if value is None else _convert(arguments[0], value, path)
     if origin is not None and issubclass(origin, Mapping):
         if not isinstance(value, Mapping):
-            raise ConfigError(f'{path}: expected keys and values, got {value!r}')
+            raise ConfigError(f'{path}: expected keys and values, got {reprlib.repr(value)}')
         return {k: _convert(arguments[1], v, _join(path, str(k))) for k, v in value.items()}
     return _convert_scalar(hint, value, path)
 
@@ -129,5 +149,5 @@ def _convert_scalar(hint: Any, value: Any, path: str) -> Any:
         except ValueError:
             pass
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
-        raise ConfigError(f'{path}: expected {hint.__name__}, got {value!r}')
+        raise ConfigError(f'{path}: expected {hint.__name__}, got {reprlib.repr(value)}')
     return value

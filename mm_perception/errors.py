@@ -12,8 +12,20 @@ UNUSABLE = os.EX_CONFIG
 """Exit code of a node that cannot work as it is set: starting it again would not help."""
 
 
+MAX_MESSAGE = 2000
+
+
+def printable(text: str) -> str:
+    """Text of anybody's making for a terminal or a log: nothing in it moves the cursor."""
+    return ''.join(c if c.isprintable() else c.encode('unicode_escape').decode() for c in text)
+
+
 class MMPerceptionError(Exception):
-    """Base of all errors that are the user's to mend; shown without a traceback."""
+    """Base of all errors that are the user's to mend; shown without a traceback, in one line."""
+
+    def __str__(self) -> str:
+        """Give the message, escaped where it holds what somebody else wrote, and not endless."""
+        return printable(super().__str__()[:MAX_MESSAGE])
 
 
 class ConfigError(MMPerceptionError):

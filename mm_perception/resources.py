@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import stat
 import sys
 from pathlib import Path
 
-from mm_perception.errors import ConfigError
+from mm_perception.errors import ConfigError, DataError
 
 PACKAGE = 'mm_perception'
 
@@ -50,6 +52,60 @@ def parameter_file(given: str = '') -> Path:
     if not path.is_file():
         raise ConfigError(f'params_file: no file "{path}"; give a YAML file of parameters')
     return path
+
+
+def read_file(file: Path, limit: int) -> bytes:
+    """
+    Read a regular file, or a link to one, that somebody else may have made.
+
+    :param limit: bytes that it may have.
+    :raises DataError: if it is missing, too large, a pipe or a device; what to do is the caller's.
+    """
+    try:
+        # Not blocking, so that a pipe in place of the file does not hold anybody up.
+        descriptor = os.open(file, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    except FileNotFoundError as error:
+        raise DataError(f'{file}: cannot be read (no such file)') from error
+    except OSError as error:
+        raise DataError(f'{file}: cannot be read ({error.strerror})') from error
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            raise DataError(f'{file}: not a regular file')
+        if status.st_size > limit:
+            raise DataError(f'{file}: larger than {limit >> 20} MiB')
+        with os.fdopen(descriptor, 'rb', closefd=False) as opened:
+            return opened.read(status.st_size)
+    finally:
+        os.close(descriptor)
+
+
+_EXCHANGE, _HERE = 2, -100
+
+
+def replace_folder(new: Path, path: Path) -> None:
+    """
+    Put a folder in the place of another, or of none, in one step: there is no moment without one.
+
+    Where the file system cannot exchange two, the old one is away for a moment. It is then where
+    the new one was.
+
+    :raises OSError: if it cannot be done.
+    """
+    for file in new.rglob('*'):
+        if file.is_file():
+            with file.open('rb') as opened:
+                os.fsync(opened.fileno())  # else a power cut leaves names without content
+    if not path.exists():
+        os.replace(new, path)
+        return
+    exchange = getattr(ctypes.CDLL(None), 'renameat2', None)
+    if exchange and not exchange(_HERE, os.fsencode(new), _HERE, os.fsencode(path), _EXCHANGE):
+        return
+    aside = new.with_name(f'{new.name}.old')
+    os.replace(path, aside)
+    os.replace(new, path)
+    os.replace(aside, new)
 
 
 SHARED_MEMORY = 'shm'

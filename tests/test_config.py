@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -59,6 +60,32 @@ def test_what_is_no_configuration_is_one_line(tmp_path: Path, text: str) -> None
     with pytest.raises(ConfigError) as error:
         load_training(file)
     assert '\n' not in str(error.value)
+
+
+def bomb(levels: int) -> str:
+    """A few hundred bytes whose aliases stand for 9 to the power of the levels."""
+    lines = ['a0: &a0 [x, x, x, x, x, x, x, x, x]']
+    lines += [f'a{k}: &a{k} [{", ".join([f"*a{k - 1}"] * 9)}]' for k in range(1, levels)]
+    return '\n'.join(lines)
+
+
+@pytest.mark.parametrize(
+    'text',
+    [bomb(8), bomb(30), 'a: &a [*a]', '[' * 100_000, 'a: ' + '9' * 100_000, 'x' * (2 << 20)],
+    ids=['bomb', 'larger bomb', 'in itself', 'nested', 'number', 'large'],
+)
+def test_what_is_made_to_fill_the_memory_is_one_line(tmp_path: Path, text: str) -> None:
+    file = tmp_path / 'c.yaml'
+    file.write_text(text)
+    tracemalloc.start()
+    try:
+        with pytest.raises(ConfigError) as error:
+            load_training(file)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert '\n' not in str(error.value) and len(str(error.value)) < 1000
+    assert peak < 64 << 20
 
 
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mm_perception.config import to_plain
-from mm_perception.errors import BundleError, DataError
+from mm_perception.errors import DataError
 
 if TYPE_CHECKING:
     from mm_perception.bundle import Bundle
@@ -83,10 +83,6 @@ def describe(bundle: Bundle) -> dict[str, Any]:
 
 
 def _card(bundle: Bundle) -> str:
-    from mm_perception.bundle import CARD
+    from mm_perception.bundle import read_card
 
-    try:
-        text = (bundle.path / CARD).read_text(encoding='utf-8')
-    except OSError as error:
-        raise BundleError(f'{bundle.path / CARD}: cannot be read ({error.strerror})') from error
-    return f'{text.rstrip()}\n\n{bundle.path}: {bundle.frame_id}'
+    return f'{read_card(bundle).rstrip()}\n\n{bundle.path}: {bundle.frame_id}'

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
 import sys
 from collections.abc import Sequence
 
 import mm_perception
-from mm_perception.errors import MMPerceptionError
+from mm_perception.errors import MMPerceptionError, printable
 
 COMMANDS = {
     'demo': (
@@ -97,6 +98,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return FAILED
     except MMPerceptionError as error:
         print(f'mm-perception: error: {error}', file=sys.stderr)
+        return FAILED
+    except BrokenPipeError:  # who read the output has enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+    except OSError as error:  # a full disk, a folder that cannot be written
+        where = '' if error.filename is None else f'{printable(str(error.filename))}: '
+        print(f'mm-perception: error: {where}{error.strerror or error}', file=sys.stderr)
+        return FAILED
+    except MemoryError:
+        print('mm-perception: error: not enough memory; close other programs', file=sys.stderr)
         return FAILED
     except KeyboardInterrupt:
         print('mm-perception: interrupted', file=sys.stderr)

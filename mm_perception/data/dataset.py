@@ -18,6 +18,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from mm_perception.errors import DataError
+from mm_perception.resources import replace_folder
 
 
 @contextmanager
@@ -42,13 +43,7 @@ def complete_folder(path: Path, marker: str) -> Iterator[Path]:
     try:
         scratch.chmod(0o755)
         yield scratch
-        if path.exists():
-            old = Path(tempfile.mkdtemp(prefix=f'.{path.name}.old.', dir=path.parent))
-            os.replace(path, old / 'data')
-            os.replace(scratch, path)
-            shutil.rmtree(old)
-        else:
-            os.replace(scratch, path)
+        replace_folder(scratch, path)
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -276,6 +276,7 @@ class SlidingSoundWindow(Window):
 
 
 MAX_SECONDS = 60.0
+MAX_FRAMES, MAX_TRANSFORM = 4096, 1 << 14
 FULL_SCALE = 0.999
 
 
@@ -313,6 +314,21 @@ class SoundOptions:
         return self.frames * self.hop / self.rate_hz
 
 
+def _check_sizes(name: str, options: SoundOptions) -> None:
+    """Refuse what would take gigabytes, before it does."""
+    for key, high in (
+        ('rate_hz', 400_000), ('mels', 1024), ('frames', MAX_FRAMES), ('hop', 1 << 16),
+        ('window_length', MAX_TRANSFORM), ('transform_length', MAX_TRANSFORM),
+    ):  # fmt: skip
+        value = getattr(options, key)
+        if not 1 <= value <= high:
+            raise ConfigError(f'{name}: {key} is {str(value)[:20]}; give 1 to {high}')
+    if options.seconds > MAX_SECONDS:
+        raise ConfigError(f'{name}: {options.seconds:.4g} s; at most {MAX_SECONDS:.0f} s')
+    if options.window_length > options.transform_length:
+        raise ConfigError(f'{name}: window_length is more than transform_length')
+
+
 @register_kind('sound')
 class SoundModality(Modality[SoundOptions]):
     """Raw: a :class:`Waveform`."""
@@ -326,6 +342,7 @@ class SoundModality(Modality[SoundOptions]):
                 f'{spec.name}: window is "{self.options.window}"; known: utterance, sliding'
             )
         options = self.options
+        _check_sizes(spec.name, options)
         self._filters = mel_filters(options.mels, options.transform_length, options.rate_hz)
         self._spectrum = MelSpectrum(
             self._filters, options.window_length, options.transform_length, options.hop

@@ -15,10 +15,9 @@ from rclpy.parameter import Parameter
 from std_msgs.msg import String
 from std_srvs.srv import SetBool, Trigger
 
-from mm_perception.bundle import load_bundle
-from mm_perception.engines.build import build_engine
 from mm_perception.errors import BundleError, ConfigError, MMPerceptionError
 from mm_perception.fusion.health import NO_OUTPUT
+from mm_perception.fusion.loading import load_perception
 from mm_perception.fusion.perception import Perception
 from mm_perception.ros.cmi.diagnostics import Reporter
 from mm_perception.ros.cmi.inputs import Inputs, Throttle
@@ -142,10 +141,9 @@ class CmiNode(ManagedNode):
         undo.callback(self._end_ticks)
 
     def _load(self) -> Perception:
-        bundle = load_bundle(self.parameters['bundle'])
-        engine = build_engine(bundle, **{name: self.parameters[name] for name in _ENGINE_CHOICES})
-        perception = Perception(bundle, engine)
-        perception.warm_up()
+        choices = {name: self.parameters[name] for name in _ENGINE_CHOICES}
+        perception = load_perception(self.parameters['bundle'], **choices)
+        bundle, engine = perception.bundle, perception.engine
         trim_memory()  # no collection: it would hold up the ticks
         where = f'{engine.name} ({engine.device}): {engine.reason}'
         self.get_logger().info(f'{bundle.frame_id}: {", ".join(perception.names)} on {where}')

@@ -294,7 +294,12 @@ def run_node(
     # Until rclpy is there a signal just ends the process; then its own handlers end the spinning.
     _on_signals(signal.SIG_DFL)
     shared_memory.clean_up()
-    rclpy.init(args=args)
+    try:
+        rclpy.init(args=args)
+    except RuntimeError as error:
+        reason = ' '.join(str(error).split())[:300]
+        print(f'error: ROS cannot start: {reason}; is ROS_LOG_DIR or HOME writable?', file=sys.stderr)
+        return 1
     threading.Thread(target=_end_in_any_case, name='end', daemon=True).start()
     node, failure = None, UNUSABLE
     try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import subprocess
+import sys
 import tracemalloc
 from collections.abc import Callable
 from pathlib import Path
@@ -12,12 +14,15 @@ from typing import Any
 
 import pytest
 
+from mm_perception.cli.main import main
 from mm_perception.bundle import WEIGHTS, _manifest_hash, load_bundle, save_bundle
 from mm_perception.engines.torch_engine import load_model
 from mm_perception.errors import BundleError
 from tests.helpers.small_bundle import make_bundle
 
 MAX_MEMORY_BYTES = 64 << 20
+ROOT = Path(__file__).parents[2]
+TRIES = os.environ.get('FUZZ_BUNDLES', '200')
 Damage = Callable[[Path], None]
 
 
@@ -163,6 +168,16 @@ CASES: dict[str, tuple[Damage, str]] = {
         'image: elements',
     ),
     'picture without pixels': (camera_with(preprocessing={'height': 0}), 'give positive sizes'),
+    'mel banks of 4 GiB': (
+        manifest_with(
+            lambda m: m['spec']['modalities'][2]['preprocessing'].update(
+                mels=1000, transform_length=1 << 20
+            )
+        ),
+        'transform_length is 1048576; give 1 to 16384',
+    ),
+    'number that is none': (camera_with(max_age_s=float('nan')), 'max_age_s: not a number'),
+    'kind that moves the cursor': (camera_with(kind='\x1b[31m'), 'unknown kind "\\x1b[31m"'),
     'number beyond all sizes': (spec_with(joint_latent_dim=10**15), 'is more than 1048576'),
     'thousands of layers': (spec_with(joint_hidden=[8] * 5000), 'spec.joint_hidden: 5000'),
     'key of two lines': (spec_with(**{'a\nb': 1}), 'unknown key'),
@@ -208,3 +223,31 @@ def test_bundle_of_links_to_its_own_files_is_read(folder: Path, tmp_path: Path) 
     for file in folder.iterdir():
         (linked / file.name).symlink_to(file)
     assert load_bundle(linked).hash == load_bundle(folder).hash
+
+
+def test_malicious_manifests_are_refused_in_one_line_or_run(tmp_path: Path) -> None:
+    """Every value of a manifest replaced by odd ones, loaded, built and run once."""
+    report = tmp_path / 'fuzz.json'
+    command = [sys.executable, '-m', 'checks.fuzz_bundles', '--tries', TRIES, '--json', str(report)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    found = json.loads(report.read_text())
+    assert found['tries'] == int(TRIES) and found['wrong'] == 0
+    assert 0 < found['runs'] < found['refused'], 'what is odd is mostly refused'
+
+
+def test_card_of_a_bundle_neither_blocks_nor_reaches_the_terminal(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    card = folder / 'README.md'
+    card.write_text('# small\n\x1b]0;owned\x07\n')
+    assert main(['info', str(folder)]) == 0
+    said = capsys.readouterr().out
+    assert '\\x1b]0;owned\\x07' in said and '\x1b' not in said
+    card.unlink()
+    os.mkfifo(card)
+    assert main(['info', str(folder)]) == 2
+    card.unlink()
+    card.symlink_to('/dev/zero')
+    assert main(['info', str(folder)]) == 2
+    assert capsys.readouterr().err.count('not a regular file') == 2

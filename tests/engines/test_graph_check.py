@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +26,10 @@ from mm_perception.engines.export import with_graphs
 from mm_perception.engines.graph_check import OPERATORS, check_graph
 from mm_perception.errors import BundleError
 from tests.helpers.small_bundle import make_bundle
+
+
+ROOT = Path(__file__).parents[2]
+TRIES = os.environ.get('FUZZ_GRAPHS', '1000')
 
 
 def model_of(*nodes: onnx.NodeProto, tensors: tuple[TensorProto, ...] = ()) -> bytes:
@@ -196,3 +204,12 @@ def test_graph_that_looks_like_a_file_of_onnx_runtime_is_read_as_onnx(exported: 
     data = np.ones((1, 1, 28, 28), np.float32)
     expected = build_engine(exported, 'cpu', 'onnx').encode('image', data)
     np.testing.assert_array_equal(engine.encode('image', data), expected)
+
+
+def test_graph_broken_by_field_hides_nothing_from_the_check(tmp_path: Path) -> None:
+    report = tmp_path / 'fuzz.json'
+    command = [sys.executable, '-m', 'checks.fuzz_graphs', '--tries', TRIES, '--json', str(report)]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    found = json.loads(report.read_text())
+    assert found['wrong'] == 0 and min(found['taken'], found['refused']) > int(TRIES) / 20

@@ -7,6 +7,7 @@ import time
 from typing import Any
 
 from mm_perception.engines.torch_engine import TorchEngine
+from mm_perception.fusion import loading
 from mm_perception.ros import cmi_node
 
 FUSION_S = 0.25
@@ -22,5 +23,5 @@ class SlowEngine(TorchEngine):
 
 
 if __name__ == '__main__':
-    cmi_node.build_engine = lambda bundle, **choices: SlowEngine(bundle, 'cpu', 1)
+    loading.build_engine = lambda bundle, **choices: SlowEngine(bundle, 'cpu', 1)
     sys.exit(cmi_node.main())

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+from mm_perception.fusion import loading
 from mm_perception.fusion.perception import Perception
 from mm_perception.ros import cmi_node
 
@@ -59,6 +60,6 @@ class StallingNode(cmi_node.CmiNode):
 
 
 if __name__ == '__main__':
-    cmi_node.Perception = StallingPerception
+    loading.Perception = cmi_node.Perception = StallingPerception
     cmi_node.CmiNode = StallingNode
     sys.exit(cmi_node.main())

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 
 import numpy as np
@@ -82,3 +83,18 @@ def test_samples_are_generated_for_every_digit(raw_root, tmp_path):
         assert sample.stroke.points.tobytes() not in real
         assert sample.source.startswith('generated')
         assert len(sample.stroke.points) >= 20 and 0.2 < sample.speech.seconds < 2.0
+
+
+def test_recordings_lead_out_of_their_folder_nowhere(tmp_path):
+    save_recordings(tmp_path, [recording()])
+    file = tmp_path / 'recordings.json'
+    for name in ('/etc/passwd', '../speech/0.wav', ''):
+        listed = json.loads(file.read_text())
+        listed['recordings'][0]['speech'] = name
+        file.write_text(json.dumps(listed))
+        with pytest.raises(DataError):
+            load_recordings(tmp_path)
+    file.unlink()
+    os.mkfifo(file)
+    with pytest.raises(DataError, match='not a regular file'):
+        load_recordings(tmp_path)

@@ -1,6 +1,7 @@
 """The frame of the command line, and the command info."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -111,3 +112,35 @@ def test_info_shows_the_card_of_a_bundle(capsys, tmp_path):
     assert out.startswith('# A small one')
     assert bundle.frame_id in out
     assert json.loads(file.read_text())['spec']['family'] == 'nexus'
+
+
+def test_a_full_disk_or_memory_is_one_line(capsys, monkeypatch):
+    import mm_perception.cli.info
+
+    for error, said in (
+        (OSError(28, 'No space left on device', '/d/f'), '/d/f: No space left on device'),
+        (MemoryError(), 'not enough memory'),
+    ):
+
+        def fail(args, error=error):
+            raise error
+
+        monkeypatch.setattr(mm_perception.cli.info, 'run', fail)
+        assert frame.main(['info', '--kinds']) == 2
+        assert said in capsys.readouterr().err
+    with open('/dev/full', 'w') as full:
+        command = [sys.executable, '-m', 'mm_perception.cli.main', 'info', '--kinds']
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert done.returncode != 0 and 'Traceback' not in done.stderr
+    assert 'No space left' in done.stderr
+
+
+def test_a_node_without_a_home_that_can_be_written_says_so_in_one_line():
+    pytest.importorskip('rclpy', reason='rclpy is not installed')
+    done = subprocess.run(
+        [sys.executable, '-m', 'mm_perception.ros.cmi_node'],
+        env={**os.environ, 'HOME': '/proc/nowhere', 'ROS_HOME': '', 'ROS_LOG_DIR': ''},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1 and 'Traceback' not in done.stderr
+    assert 'ROS_LOG_DIR or HOME' in done.stderr

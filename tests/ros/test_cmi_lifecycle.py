@@ -227,3 +227,9 @@ def test_two_nodes_with_two_bundles_live_in_two_namespaces(
     assert robot.received['latent'][-1].header.frame_id == bundle.frame_id
     assert robot.received['b/latent'][-1].header.frame_id == other.frame_id
     assert 'Traceback' not in remaps.log
+
+
+def test_two_nodes_of_one_name_are_said(bundle: Bundle, start, robot: Robot):
+    nodes = [start(f'bundle:={bundle.path}', 'autostart:=true') for _ in range(2)]
+    for node in nodes:
+        robot.until(lambda node=node: 'another node is called /second/cmi' in node.log, 'twins', 30.0)

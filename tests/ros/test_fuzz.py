@@ -29,6 +29,7 @@ from mm_perception.ros.picture_process import essential_picture
 
 ROOT = Path(__file__).parents[2]
 MESSAGES = int(os.environ.get('FUZZ_MESSAGES', '20000'))
+PICTURES = int(os.environ.get('FUZZ_PICTURES', '5000'))
 MODALITIES = {spec.name: build_modality(spec) for spec in fuzzed_spec().modalities}
 RECEIPT_NS = 1_700_000_000_000_000_000
 
@@ -44,6 +45,18 @@ def test_fuzz_malformed_messages_neither_escape_nor_leak(tmp_path: Path) -> None
     result = json.loads(report.read_text())
     assert result['malformed'] == MESSAGES
     assert result['refused by the node'] > MESSAGES / 4, 'hardly anything was malformed'
+
+
+def test_fuzz_pictures_broken_by_structure_are_read_or_refused(tmp_path: Path) -> None:
+    report = tmp_path / 'fuzz.json'
+    command = [sys.executable, '-m', 'checks.fuzz_pictures', '--tries', str(PICTURES)]
+    done = subprocess.run(
+        [*command, '--json', str(report)], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    result = json.loads(report.read_text())
+    assert result['tries'] == PICTURES and result['escaped'] == 0
+    assert min(result['pictures'], result['refused']) > PICTURES / 20
 
 
 # Any values of the fields' types

@@ -21,6 +21,7 @@ from mm_perception.lab.digits.pen import (
 )
 from mm_perception.lab.digits.speech import read_fsdd, read_wav, split_utterances, write_wav
 from mm_perception.modalities import Motion, Waveform
+from mm_perception.resources import read_file
 
 FORMAT = 1
 LIST_FILE = 'recordings.json'
@@ -28,6 +29,7 @@ STROKES_FILE = 'strokes.json'
 SPEECH_FOLDER = 'speech'
 LEAD_S = 0.02
 PAUSE_S = 0.5
+MAX_JSON_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,7 @@ def load_recordings(path: Path) -> list[Recording]:
             Recording(
                 str(entry['label']),
                 _motion(strokes[entry['stroke']]),
-                read_wav(path / SPEECH_FOLDER / entry['speech']),
+                read_wav(path / SPEECH_FOLDER / _own_name(entry['speech'])),
                 str(entry['source']),
             )
             for entry in listed['recordings']
@@ -137,12 +139,17 @@ def _motion(stroke: dict[str, list[float]]) -> Motion:
     return Motion(points, times_s)
 
 
+def _own_name(name: str) -> str:
+    """Name of a file of the folder, which leads out of it nowhere."""
+    if name != Path(name).name:
+        raise ValueError(f'{name[:80]!r} is no name of a file')
+    return name
+
+
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        data = json.loads(path.read_text())
-    except OSError as error:
-        raise DataError(f'{path}: cannot be read ({error.strerror})') from error
-    except ValueError as error:
+        data = json.loads(read_file(path, MAX_JSON_BYTES))
+    except (ValueError, RecursionError) as error:
         raise DataError(f'{path}: broken ({error})') from error
     if not isinstance(data, dict):
         raise DataError(f'{path}: broken (no object)')

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
@@ -20,7 +21,9 @@ from mm_perception.errors import DataError, MissingDependency
 from mm_perception.modalities import Waveform
 from mm_perception.modalities.dsp import resample
 from mm_perception.modalities.sound import trim_silence
+from mm_perception.resources import read_file
 
+MAX_WAV_BYTES = 64 << 20
 FSDD_FOLDER = Path('fsdd/recordings')
 TEST_INDICES = range(5)
 VALIDATION_INDICES = range(45, 50)
@@ -50,13 +53,12 @@ def read_wav(path: Path) -> Waveform:
 
     :raises DataError: if it is missing, broken or of another format.
     """
+    content = io.BytesIO(read_file(path, MAX_WAV_BYTES))
     try:
-        with wave.open(str(path), 'rb') as file:
+        with wave.open(content, 'rb') as file:
             channels, width, rate_hz, frames = file.getparams()[:4]
             data = file.readframes(frames)
-    except FileNotFoundError as error:
-        raise DataError(f'{path}: no such file') from error
-    except (OSError, EOFError, wave.Error) as error:
+    except (EOFError, wave.Error) as error:
         raise DataError(f'{path}: no readable WAV file ({error})') from error
     if channels != 1 or width != 2:
         raise DataError(f'{path}: {channels} channels of {8 * width} bit; expected mono, 16 bit')

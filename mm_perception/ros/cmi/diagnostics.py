@@ -74,6 +74,12 @@ def _modality_status(name: str, verdict: Verdict, fused: Fused) -> Any:
     return make_status(name, level(verdict), verdict.reason or 'ok', values)
 
 
+def twins(node: Node) -> int:
+    """How many nodes of this node's full name there are, itself included."""
+    own = node.get_name(), node.get_namespace()
+    return sum(each == own for each in node.get_node_names_and_namespaces())
+
+
 class StageTimes:
     """Durations of the latest ticks, per stage."""
 
@@ -205,6 +211,11 @@ class Reporter:
             self._node.get_logger().info(
                 'nobody has subscribed to any output; reconstruction/* and filled/* are generated'
                 ' only for subscribers'
+            )
+        if self._explain.ready('names') and twins(self._node) > 1:
+            self._node.get_logger().warning(
+                f'another node is called {self._node.get_fully_qualified_name()} too: services and'
+                ' parameters reach either; remap one (-r __node:=NAME, or -r __ns:=/NAMESPACE)'
             )
         if self._explain.ready('consumers'):
             for line in self._outputs.explain():
