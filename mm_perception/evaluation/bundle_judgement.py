@@ -19,6 +19,7 @@ from mm_perception.evaluation.judgement import (
     OURS,
     Judgement,
     judge,
+    modalities_of,
     plain_rows,
     summary,
 )
@@ -78,7 +79,7 @@ class BundleJudgement:
 
     def lines(self) -> list[str]:
         """Markdown for the model card."""
-        names = list(dict.fromkeys(row.target for row in self.outages.test))
+        names = modalities_of((*self.outages.validation, *self.outages.test))
         state = ['', *state_table(self.state, names)] if self.state else []
         return [*judgement_report(self.outages), *state]
 
