@@ -28,7 +28,7 @@ from mm_perception.evaluation.outages import Method
 from mm_perception.evaluation.state_probe import StateRow, measure_state, state_table
 from mm_perception.modalities.base import Array
 
-FILE = 'judgement.json'
+FILE, PICTURE = 'judgement.json', 'judgement.png'
 """Beside the model card."""
 
 

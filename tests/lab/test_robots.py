@@ -154,6 +154,7 @@ def test_table_trains_and_judges_and_goes_on(
     assert (tmp_path / 'runs' / 'robots' / 'pictures' / 'robots_tiny.png').is_file()
     bundle = tmp_path / 'runs' / 'robots' / 'tiny-0'
     assert 'After a loss' in (bundle / 'README.md').read_text()
+    assert (bundle / 'judgement.png').stat().st_size > 10_000
     made = os.stat(bundle / 'bundle.json').st_mtime_ns
     assert frame.main(command) == 0
     assert os.stat(bundle / 'bundle.json').st_mtime_ns == made
