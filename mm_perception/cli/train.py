@@ -66,6 +66,7 @@ def run(args: argparse.Namespace) -> int:
         bundle = train(job, out, command=_command(args))
         if not distributed.is_main():
             return 0
+    draw_judgement(out)
     print((out / 'README.md').read_text())
     for sentence in bundle.training.get('warnings', ()):
         print(f'warning: {sentence}', file=sys.stderr)
@@ -75,6 +76,23 @@ def run(args: argparse.Namespace) -> int:
             json.dumps({'metrics': bundle.metrics, 'training': bundle.training}, indent=1)
         )
     return 0
+
+
+def draw_judgement(folder: Path) -> None:
+    """Draw the judgement of a bundle beside its model card; none of data without time."""
+    from mm_perception.evaluation.bundle_judgement import FILE, PICTURE
+    from mm_perception.evaluation.judgement import from_rows
+
+    (folder / PICTURE).unlink(missing_ok=True)
+    if not (folder / FILE).is_file():
+        return
+    try:
+        from mm_perception.lab.tables.outage_picture import draw_outages
+    except ModuleNotFoundError as error:
+        print(f'{folder / PICTURE}: not drawn, {error.name} is missing; pip install ".[lab]"')
+        return
+    rows = json.loads((folder / FILE).read_text())['rows']
+    draw_outages(from_rows(rows).test, folder.name, folder / PICTURE)
 
 
 def _command(args: argparse.Namespace) -> str:

@@ -19,6 +19,7 @@ from mm_perception.evaluation.judgement import (
     OURS,
     Judgement,
     judge,
+    modalities_of,
     plain_rows,
     summary,
 )
@@ -27,7 +28,7 @@ from mm_perception.evaluation.outages import Method
 from mm_perception.evaluation.state_probe import StateRow, measure_state, state_table
 from mm_perception.modalities.base import Array
 
-FILE = 'judgement.json'
+FILE, PICTURE = 'judgement.json', 'judgement.png'
 """Beside the model card."""
 
 
@@ -78,7 +79,7 @@ class BundleJudgement:
 
     def lines(self) -> list[str]:
         """Markdown for the model card."""
-        names = list(dict.fromkeys(row.target for row in self.outages.test))
+        names = modalities_of((*self.outages.validation, *self.outages.test))
         state = ['', *state_table(self.state, names)] if self.state else []
         return [*judgement_report(self.outages), *state]
 

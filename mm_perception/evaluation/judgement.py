@@ -264,11 +264,26 @@ def summary(judgement: Judgement, method: str = OURS) -> list[dict[str, Any]]:
     :returns: ``lost`` (``one``, ``two``, ``all but one``), ``cells``, ``geometric_mean``,
         ``worst``, its cell, and ``within``, the share of cells at most 3 % worse.
     """
-    names = {row.target for row in judgement.test}
+    names = modalities_of((*judgement.validation, *judgement.test))
     groups: dict[str, dict[Cell, float]] = {}
     for cell, ratio in judgement.ratios(method).items():
         groups.setdefault(lost_of(cell, len(names)), {})[cell] = ratio
     return [_summed(lost, ratios) for lost, ratios in groups.items()]
+
+
+def modalities_of(rows: Iterable[OutageRow]) -> list[str]:
+    """Names of all modalities that the rows are about."""
+    return list(dict.fromkeys(name for row in rows for name in (row.target, *row.observed)))
+
+
+def most_observed(rows: Iterable[OutageRow]) -> list[OutageRow]:
+    """Of every target the rows with the most other modalities at work."""
+    widest: dict[str, tuple[str, ...]] = {}
+    known = list(rows)
+    for row in known:
+        if len(row.observed) > len(widest.get(row.target, ())):
+            widest[row.target] = row.observed
+    return [row for row in known if row.observed == widest.get(row.target)]
 
 
 def lost_of(cell: Cell, modalities: int) -> str:

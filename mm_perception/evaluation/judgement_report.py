@@ -12,7 +12,7 @@ from mm_perception.evaluation.judgement import (
     Cell,
     Judgement,
     OutageRow,
-    lost_of,
+    most_observed,
     summary,
 )
 from mm_perception.markdown import markdown_table
@@ -50,17 +50,15 @@ def shown_method(judgement: Judgement) -> str:
 def error_table(judgement: Judgement, method: str = OURS) -> list[str]:
     """Error of a method by target and age, with the ratio to the best baseline of the cell."""
     ratios = judgement.ratios(method)
-    first = [row for row in judgement.test if row.method == method]
+    first = [row for row in most_observed(judgement.test) if row.method == method]
     names = list(dict.fromkeys(row.target for row in first))
-    first = [row for row in first if lost_of(row.cell, len(names)) == 'one']
     ages = sorted({row.age_s for row in first})
     lines = []
     for name in names:
         mine = {row.age_s: row for row in first if row.target == name}
-        if mine:
-            unit = next(iter(mine.values())).unit
-            cells = [_error(mine[age], ratios) if age in mine else '' for age in ages]
-            lines.append([name, unit, *cells])
+        unit = next(iter(mine.values())).unit
+        cells = [_error(mine[age], ratios) if age in mine else '' for age in ages]
+        lines.append([name, unit, *cells])
     return markdown_table(['target', 'unit', *(f'{age:g} s' for age in ages)], lines)
 
 

@@ -174,22 +174,17 @@ def state_table(rows: Sequence[StateRow], names: Sequence[str]) -> list[str]:
 
     :param names: all modalities.
     """
-    targets = list(dict.fromkeys(row.target for row in rows))
     lines = []
-    for observed in dict.fromkeys(row.observed for row in rows):
-        cells = {row.target: row for row in rows if row.observed == observed}
-        lost = ', '.join(name for name in names if name not in observed)
-        lines.append([lost or 'nothing', *(_shares(cells[name]) for name in targets)])
+    for row in rows:
+        lost = ', '.join(name for name in names if name not in row.observed)
+        shares = (row.latent, row.ridge, row.network)
+        lines.append([lost or 'nothing', row.target, *(f'{share:.3f}' for share in shares)])
     return [
         '## What the joint latent tells of the state',
         '',
         'Share of the variance of each vector that is explained on the test rows (1: all;'
-        ' negative: their mean is better): by ridge regression from the joint latent /'
-        ' by ridge regression / by a network from the observed modalities themselves.',
+        ' negative: their mean is better): by ridge regression from the joint latent, and by'
+        ' ridge regression and a network from the observed modalities themselves.',
         '',
-        *markdown_table(['lost', *targets], lines),
+        *markdown_table(['lost', 'read', 'latent', 'ridge', 'network'], lines),
     ]
-
-
-def _shares(row: StateRow) -> str:
-    return f'{row.latent:.3f} / {row.ridge:.3f} / {row.network:.3f}'

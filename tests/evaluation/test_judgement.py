@@ -201,7 +201,7 @@ def test_state_is_read_from_the_latent_as_well_as_it_can_be() -> None:
     assert unseen.network == pytest.approx(unseen.ridge, abs=0.05)
     assert rows['b', NAMES].ridge > 0.999 and rows['b', NAMES].network == 1.0
     assert 0.2 < unseen.latent < rows['a', NAMES].latent < 1.0
-    assert '| a | ' in '\n'.join(state_table(found, NAMES))
+    assert '| a | a | 0.' in '\n'.join(state_table(found, NAMES))
 
 
 def test_explained_is_the_share_of_the_variance() -> None:

@@ -143,7 +143,7 @@ def test_table_trains_and_judges_and_goes_on(
     assert frame.main([*command, '--json', 'robots.json']) == 0
     content = json.loads((tmp_path / 'robots.json').read_text())
     assert {'versions', 'seconds', 'state'} <= content.keys()
-    assert all(KEYS <= found.keys() for found in content['rows'])
+    assert all(found.keys() >= KEYS for found in content['rows'])
     assert {r['unit'] for r in content['rows'] if r['target'] == 'arm'} == {'rad'}
     assert {r['recording'] for r in content['rows']} == {'tiny'}
     assert {'hold', 'ridge_memory', 'kalman', 'ours:no_memory'} <= {
@@ -154,6 +154,7 @@ def test_table_trains_and_judges_and_goes_on(
     assert (tmp_path / 'runs' / 'robots' / 'pictures' / 'robots_tiny.png').is_file()
     bundle = tmp_path / 'runs' / 'robots' / 'tiny-0'
     assert 'After a loss' in (bundle / 'README.md').read_text()
+    assert (bundle / 'judgement.png').stat().st_size > 10_000
     made = os.stat(bundle / 'bundle.json').st_mtime_ns
     assert frame.main(command) == 0
     assert os.stat(bundle / 'bundle.json').st_mtime_ns == made

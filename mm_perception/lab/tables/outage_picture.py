@@ -11,7 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import NullFormatter
 
-from mm_perception.evaluation.judgement import OURS, OutageRow, is_ours, lost_of
+from mm_perception.evaluation.judgement import OURS, OutageRow, is_ours, most_observed
 
 DPI = 110
 ACROSS = 3
@@ -36,11 +36,11 @@ def draw_outages(rows: Sequence[OutageRow], title: str, file: Path) -> None:
     """
     Draw the mean error over all rows of a cell, such as those of several seeds.
 
-    :param rows: those with all other sensors at work are drawn.
+    :param rows: those with the most other sensors at work are drawn.
     :param file: ``.png``.
     """
-    names = list(dict.fromkeys(row.target for row in rows))
-    shown = [row for row in rows if lost_of(row.cell, len(names)) == 'one']
+    shown = most_observed(rows)
+    names = list(dict.fromkeys(row.target for row in shown))
     methods = sorted({row.method for row in shown}, key=lambda m: (not is_ours(m), m))
     columns = min(ACROSS, len(names))
     lines = math.ceil(len(names) / columns)

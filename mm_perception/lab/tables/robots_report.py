@@ -18,6 +18,7 @@ from mm_perception.evaluation.judgement import (
     OutageRow,
     from_rows,
     is_ours,
+    modalities_of,
     summary,
 )
 from mm_perception.evaluation.judgement_report import (
@@ -161,8 +162,10 @@ def _wrapped(line: str) -> list[str]:
     if line.startswith(('|', '#', '!')):
         return [line]
     indent = '  ' if line.startswith('- ') else ''
-    width = {'width': WIDTH, 'break_long_words': False, 'break_on_hyphens': False}
-    return textwrap.wrap(line, subsequent_indent=indent, **width) or ['']
+    wrapper = textwrap.TextWrapper(
+        WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
+    return wrapper.wrap(line) or ['']
 
 
 def _robot_lines(robot: Robot, picture: Path, at: Path) -> list[str]:
@@ -190,7 +193,7 @@ def _robot_lines(robot: Robot, picture: Path, at: Path) -> list[str]:
     ]
     state = [_state_row(row) for row in robot.plain[0]['state']]
     if state:
-        names = list(dict.fromkeys(row.target for row in judgement.test))
+        names = modalities_of((*judgement.validation, *judgement.test))
         lines += ['', *(line.replace('## ', '### ') for line in state_table(state, names))]
     return lines
 
