@@ -26,8 +26,13 @@ def mhd_spec(**changes: object) -> ModelSpec:
             likelihood='categorical',
         ),
     )
-    changes = {'joint_latent_dim': 32, **changes}
-    return ModelSpec(modalities, **changes)  # type: ignore[arg-type]
+    sizes = {
+        'joint_latent_dim': 32,
+        'message_dim': 512,
+        'joint_hidden': (512, 512),
+        'decoder_hidden': (512, 512, 512),
+    }
+    return ModelSpec(modalities, **{**sizes, **changes})  # type: ignore[arg-type]
 
 
 def arm_spec() -> ModelSpec:
