@@ -80,10 +80,10 @@ class ModelSpec:
     modalities: tuple[ModalitySpec, ...]
     family: str = 'nexus'
     joint_latent_dim: int = 0
-    message_dim: int = 512
+    message_dim: int = 256
     joint_encoder: str = ''
-    joint_hidden: tuple[int, ...] = (512, 512)
-    decoder_hidden: tuple[int, ...] = (512, 512, 512)
+    joint_hidden: tuple[int, ...] = (256, 256)
+    decoder_hidden: tuple[int, ...] = (256, 256)
     dropout: float = 0.7
     alpha: float = 1.0
     calibrated: bool = False

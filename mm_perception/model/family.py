@@ -134,9 +134,11 @@ def dropout_elbo(level: Level, batch: Batch, options: NoOptions) -> Loss:
     """
     seen = forced_perceptual_dropout(batch.present, level.spec.dropout, batch.generator)
     rehearsed = level.joint.rehearsed(batch.codes, seen) if level.training else None
-    added = 0.0 if rehearsed is None else elbo_of(level, batch, rehearsed)[0]
     loss, terms = elbo_of(level, batch, level.joint(batch.codes, seen))
-    return loss + added, terms
+    if rehearsed is not None:
+        terms['rehearsed'] = elbo_of(level, batch, rehearsed)[0]
+        loss = loss + terms['rehearsed']
+    return loss, terms
 
 
 def elbo_of(level: Level, batch: Batch, joint: Posterior) -> Loss:

@@ -236,7 +236,7 @@ class Concatenation(MeanAggregator):
 
 LEAST_VARIANCE = 1e-3
 """Components of standardised latents with less are not kept."""
-NOISE = 0.5
+NOISE = 1.0
 """Std of the noise in the bottleneck, whose numbers have a std of one."""
 
 

@@ -238,7 +238,7 @@ def build_linear(shape: Shape, latent_dim: int, options: NoOptions) -> Pair:
 
 
 @torch.no_grad()
-def fit_linear(pair: tuple[nn.Sequential, nn.Sequential], data: Tensor) -> None:
+def fit_linear(pair: Pair, data: Tensor) -> None:
     """
     Fit the ``linear`` pair in closed form.
 
@@ -248,12 +248,15 @@ def fit_linear(pair: tuple[nn.Sequential, nn.Sequential], data: Tensor) -> None:
     :param data: training data, ``float[N, *shape]`` in 0..1.
     """
     encoder, decoder = pair
+    assert isinstance(encoder, nn.Sequential) and isinstance(decoder, nn.Sequential)
+    forth, back = encoder[2], decoder[0]
+    assert isinstance(forth, nn.Linear) and isinstance(back, nn.Linear)
     flat, active = data.flatten(1).double(), active_elements(data)
     std = torch.where(active, flat.std(0, correction=0), 1.0)
     for part in (encoder[1], decoder[1]):
+        assert isinstance(part, Standardisation)
         part.mean.copy_(flat.mean(0))
         part.std.copy_(std)
-    forth, back = encoder[2], decoder[0]
     latents = back.in_features
     basis = torch.eye(len(active), device=data.device).double()[:, active]
     if latents < int(active.sum()):
@@ -306,6 +309,8 @@ def build_pair(spec: ModalitySpec, shape: Shape) -> Pair:
     path = f'{spec.name}.network'
     if name not in _PAIRS:
         raise ConfigError(f'{path}.type: unknown network "{name}"; known: {", ".join(_PAIRS)}')
+    if name == LINEAR and spec.likelihood == 'categorical':
+        raise ConfigError(f'{path}.type: linear gives values in 0..1, no labels; take dense')
     options_type, build = _PAIRS[name]
     parsed = from_plain(options_type, options, path)
     activation = getattr(parsed, 'activation', 'relu')

@@ -18,7 +18,7 @@ class ResidualCovariance(nn.Module):
     """
     Normal distribution of a modality's standardised latent about what the top decoder expects.
 
-    A top decoder is trained with a variance of one, whatever it leaves open. Here its actual
+    A top decoder is trained with a diagonal variance, of all subsets together. Here its actual
     error on held-out data is kept, with the correlations between dimensions; samples of it
     give generated data the variety that real data have. Unfitted, there is none.
 

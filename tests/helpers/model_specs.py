@@ -26,8 +26,13 @@ def mhd_spec(**changes: object) -> ModelSpec:
             likelihood='categorical',
         ),
     )
-    changes = {'joint_latent_dim': 32, **changes}
-    return ModelSpec(modalities, **changes)  # type: ignore[arg-type]
+    sizes = {
+        'joint_latent_dim': 32,
+        'message_dim': 512,
+        'joint_hidden': (512, 512),
+        'decoder_hidden': (512, 512, 512),
+    }
+    return ModelSpec(modalities, **{**sizes, **changes})  # type: ignore[arg-type]
 
 
 def arm_spec() -> ModelSpec:
@@ -46,7 +51,7 @@ def arm_spec() -> ModelSpec:
             'vector',
             3,
             preprocessing={'low': (-1.0, -1.0, -5.0), 'high': (1.0, 1.0, 5.0)},
-            network=small,
+            network={'type': 'linear'},
         ),
         ModalitySpec(
             'joints',
@@ -78,6 +83,7 @@ def every_kind() -> dict[str, ModelSpec]:
     return {family: family_spec(family) for family in FAMILIES} | {
         'calibrated': family_spec('nexus', calibrated=True),
         'attention': family_spec('nexus', joint_encoder='attention'),
+        'skip': family_spec('nexus', joint_encoder='skip', calibrated=True),
         'surrogates': family_spec('nexus', joint_encoder='surrogates'),
         'laplace': family_spec('mmvae', options={'posterior': 'laplace'}),
         'deep': family_spec('hmvae', options={'depth': 3}),

@@ -53,6 +53,11 @@ def test_a_linear_pair_stays_in_range_beyond_the_data() -> None:
     torch.testing.assert_close(given, far.clamp(0.0, 1.0), atol=1e-4, rtol=0.0)
 
 
+def test_a_linear_pair_has_no_labels() -> None:
+    with pytest.raises(ConfigError, match=r'joints\.network\.type: linear gives values in 0\.\.1'):
+        UnimodalVAE(replace(linear(4), likelihood='categorical'))
+
+
 def test_a_learned_variance_is_that_of_the_errors() -> None:
     variance = LearnedVariance(3)
     noise = torch.tensor([0.04, 0.0, 0.0])
@@ -107,9 +112,7 @@ def test_too_small_a_joint_latent_keeps_the_leading_components() -> None:
     kept = sum(part.kept for part in model.top.joint.components.values())
     assert kept.tolist() == [1.0] * 4
     joint = model.top.joint(codes, torch.ones(ROWS, 3, dtype=torch.bool)).mean
-    assert all(
-        (model.top.conditional(n, joint).mean - codes[n]).abs().max() > 0.1 for n in codes
-    )
+    assert all((model.top.conditional(n, joint).mean - codes[n]).abs().max() > 0.1 for n in codes)
 
 
 def test_a_skip_needs_latents_below() -> None:
@@ -123,7 +126,7 @@ def test_a_size_that_is_left_open_is_explained() -> None:
 
 
 def test_a_learned_variance_is_a_density() -> None:
-    model, posteriors = fitted(small())
+    model, _ = fitted(small())
     model.top.variance['a'].running.fill_(0.25)
     joint = torch.zeros(1, 9)
     mean = model.top.conditional('a', joint).mean

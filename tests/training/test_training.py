@@ -17,6 +17,7 @@ from mm_perception.fusion.session import InferenceSession
 from mm_perception.model.nexus import Nexus
 from mm_perception.spec import StageSpec, TrainingSpec
 from mm_perception.training.augmentation import build_augmentation
+from mm_perception.training.defaults import UNIMODAL, completed, paced
 from mm_perception.training.loop import Logging, fit, warm_up_factor
 from mm_perception.training.run import Run, train
 from mm_perception.training.stages import (
@@ -73,11 +74,23 @@ def test_training_of_another_family_gives_a_bundle_that_runs(folder: Path, famil
     assert ('does not fuse' in card) == (not engine.fuses) == (family == 'mmvae_flat')
 
 
-def test_a_missing_unimodal_stage_is_explained(folder: Path) -> None:
+def test_a_missing_unimodal_stage_has_the_default(folder: Path) -> None:
     spec = configuration(folder)
     unimodal = {name: stage for name, stage in spec.unimodal.items() if name != 'arm'}
-    with pytest.raises(ConfigError, match='unimodal: has no stage for arm; nexus trains each'):
-        train(run(folder, replace(spec, unimodal=unimodal)), folder / 'bundle', 'test')
+    data = load_dataset(folder / 'data', 'train')
+    assert completed(replace(spec, unimodal=unimodal), data).unimodal == {
+        **unimodal,
+        'arm': UNIMODAL,
+    }
+
+
+def test_a_stage_without_epochs_takes_its_steps() -> None:
+    stage = StageSpec(batch_size=10, steps=100)
+    few, many = paced(stage, 20), paced(stage, 20_000)
+    assert (few[0].epochs, few[1]) == (25, 2)  # 4 steps an epoch
+    assert (many[0].epochs, many[1]) == (1, 1)
+    assert paced(replace(stage, epochs=7), 4) == (replace(stage, epochs=7), 3)
+    assert few[0].warm_up_epochs == 5
 
 
 def test_training_on_rows_with_missing_modalities_works(tmp_path: Path) -> None:

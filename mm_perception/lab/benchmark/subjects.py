@@ -28,10 +28,16 @@ ELEMENTS = 32
 
 
 def vector_spec(count: int) -> ModelSpec:
-    """A model of ``count`` vector modalities, networks of the default sizes."""
+    """A model of ``count`` vector modalities, networks of the sizes of the Nexus paper."""
     ranges = {'low': (-1.0,) * ELEMENTS, 'high': (1.0,) * ELEMENTS}
     modalities = tuple(ModalitySpec(f'sensor_{k}', 'vector', 16, ranges) for k in range(count))
-    return ModelSpec(modalities, joint_latent_dim=32)
+    return ModelSpec(
+        modalities,
+        joint_latent_dim=32,
+        message_dim=512,
+        joint_hidden=(512, 512),
+        decoder_hidden=(512, 512, 512),
+    )
 
 
 def random_bundle(count: int) -> Bundle:
