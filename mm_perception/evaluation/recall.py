@@ -114,6 +114,7 @@ class Recall:
         self.name = name
         self._memory, self._engine = memory, engine
         self._dataset: Dataset | None = None
+        self._generator: Generator | None = None
 
     def fit(self, dataset: Dataset) -> None:
         """Do nothing: all was learned when the bundle was made."""
@@ -179,7 +180,9 @@ class Recall:
         wanted = self.name != NO_ANCHOR and self._memory.generates(target, subset)
         if subset and (wanted or self.name == NO_MEMORY):
             lost, now = rows
-            generated = tuple(self._generator(target, subset, r) for r in (now, lost))
+            generator = self._generator or Generator(self._engine, dataset)
+            self._generator = generator
+            generated = generator(target, subset, now), generator(target, subset, lost)
             query = replace(query, generated=generated)
         filled = self._memory.fill(target, query)
         if self.name == NO_MEMORY and query.generated is not None:
@@ -191,4 +194,4 @@ class Recall:
             self._dataset = dataset
             memory = self._memory
             self._states = states_of(dataset, memory.features, memory.velocity_s)
-            self._generator = Generator(self._engine, dataset)
+            self._generator = None

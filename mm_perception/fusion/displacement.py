@@ -1,8 +1,8 @@
 """
 How far a lost sensor's value has moved since its last good one, told by the other sensors.
 
-A linear head reads the features of the others now, at the loss, and their velocities then; one Gram
-matrix over all modalities serves every target and every subset of the others by dropping columns.
+A linear head reads the features of the others now, at the loss, and their velocities then; one
+Gram matrix over all modalities serves every target and every subset by dropping columns.
 What the head misses is added from similar moments of the training recordings.
 """
 
@@ -208,7 +208,8 @@ class Head:
         """By what moments are compared; in float64, since near ones differ by little."""
         own = moments.before[self._target]
         parts = (own.feature + moved, OWN_SCALE * own.feature, VELOCITY_SCALE * own.velocity)
-        return np.concatenate(parts, 1).astype(np.float64)
+        key: NDArray[np.float64] = np.concatenate(parts, 1).astype(np.float64)
+        return key
 
     def _similar(self, keys: NDArray[np.float64]) -> Array:
         """What the head missed in similar moments, on average."""
@@ -219,4 +220,5 @@ class Head:
         far = np.partition(distance, NEIGHBOURS, axis=1)[:, NEIGHBOURS, None]
         weight = np.exp(-distance / (WIDTH * far + 1e-12))
         weight /= weight.sum(1, keepdims=True)
-        return weight.astype(np.float32) @ self._missed
+        missed: Array = weight.astype(np.float32) @ self._missed
+        return missed

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -44,6 +44,8 @@ class History:
     def add(self, entry: Entry, horizon_s: float) -> None:
         """Take a new value, and let go of what is older than the horizon."""
         entries = self._entries
+        if entries and entry.array is entries[-1].array:
+            return
         if entries and entry.stamp_ns < entries[-1].stamp_ns:
             entries.clear()
         if len(entries) > 1:
@@ -120,53 +122,65 @@ class Losses:
         self._losses: list[dict[str, Loss]] = [{} for _ in range(self._streams)]
         self._features: list[dict[str, tuple[Array, Array]]] = [{} for _ in range(self._streams)]
 
-    def note(self, k: int, name: str, entry: Entry, limits: Mapping[str, Limits]) -> None:
-        """Take a value of a stream that can be used."""
-        oldest_s = max(limit.max_age_s for limit in limits.values())
-        horizon_s = oldest_s + LATEST * self._memory.velocity_s + SLACK_S
-        self._histories[k][name].add(entry, horizon_s)
-
     def follow(
         self,
         k: int,
+        used: Mapping[str, Entry],
         verdicts: Mapping[str, Verdict],
-        observed: Collection[str],
         limits: Mapping[str, Limits],
         suspect_ns: int,
     ) -> None:
         """
-        See which modalities of a stream were lost or are back.
+        Take the values of a stream that can be used, see which were lost and which are back.
 
         :param suspect_ns: since when a modality that the others contradict is not believed.
         """
-        losses = self._losses[k]
-        for name in self._memory.names:
-            if name in observed:
+        losses, histories = self._losses[k], self._histories[k]
+        oldest_s = max(limit.max_age_s for limit in limits.values())
+        horizon_s = oldest_s + LATEST * self._memory.velocity_s + SLACK_S
+        for name, entry in used.items():
+            histories[name].add(entry, horizon_s)
+        for name, history in histories.items():
+            if name in used:
                 losses.pop(name, None)
             elif name not in losses:
-                stamp_ns = self._histories[k][name].last_good_ns(verdicts[name], suspect_ns)
+                stamp_ns = history.last_good_ns(verdicts[name], suspect_ns)
                 if stamp_ns is not None:
                     losses[name] = self._begin(k, stamp_ns, limits)
 
-    def lost(self, k: int) -> tuple[str, ...]:
-        """Modalities of a stream that the memory can fill in for."""
-        return tuple(self._losses[k])
+    def recall(
+        self,
+        reconstructions: dict[str, Array],
+        observed: Sequence[Mapping[str, Array]],
+        now_ns: int,
+    ) -> dict[str, Array]:
+        """
+        Fill in for what is lost.
 
-    def fill(
+        :param reconstructions: what the model generates of each modality from all that is
+            observed, ``float32[N, *shape]``; those of lost ones are replaced.
+        :param observed: model arrays of what each stream observes.
+        :returns: std of what was filled in, ``float32[N, *shape]``; NaN in other streams.
+        """
+        spread: dict[str, Array] = {}
+        for name, made in list(reconstructions.items()):
+            members = [k for k, losses in enumerate(self._losses) if name in losses]
+            if not members:
+                continue
+            filled = self._fill(name, {k: observed[k] for k in members}, made, now_ns)
+            value, std = made.copy(), np.full_like(made, np.nan)
+            value[members], std[members] = filled
+            reconstructions[name], spread[name] = value, std
+        return spread
+
+    def _fill(
         self,
         target: str,
         observed: Mapping[int, Mapping[str, Array]],
-        generated: Mapping[int, Array],
+        made: Array,
         now_ns: int,
     ) -> Filled:
-        """
-        Fill in for a modality that is lost in some streams.
-
-        :param observed: arrays of what these streams observe.
-        :param generated: what the model generates of the target, in the same streams, from all
-            that they observe.
-        :returns: one row per stream, in the order of ``observed``.
-        """
+        """Fill in for a modality that is lost in some streams: one row for each."""
         groups: dict[tuple[str, ...], list[int]] = {}
         for k, arrays in observed.items():
             known = self._losses[k][target].states
@@ -174,7 +188,7 @@ class Losses:
             groups.setdefault(subset, []).append(k)
         rows: dict[int, tuple[Array, Array]] = {}
         for subset, members in groups.items():
-            query = self._query(target, subset, members, observed, generated, now_ns)
+            query = self._query(target, subset, members, observed, made, now_ns)
             filled = self._memory.fill(target, query)
             rows |= dict(zip(members, zip(*filled)))
         value, std = zip(*(rows[k] for k in observed))
@@ -202,7 +216,7 @@ class Losses:
         subset: tuple[str, ...],
         members: Sequence[int],
         observed: Mapping[int, Mapping[str, Array]],
-        generated: Mapping[int, Array],
+        made: Array,
         now_ns: int,
     ) -> Query:
         losses = [self._losses[k][target] for k in members]
@@ -215,10 +229,10 @@ class Losses:
         }
         age_s = np.array([(now_ns - loss.stamp_ns) * 1e-9 for loss in losses])
         value = np.stack([loss.arrays[target] for loss in losses])
-        made = None
+        generated = None
         if subset and self._memory.generates(target, subset):
-            made = self._generated(target, subset, members, observed, generated)
-        return Query(value, age_s, Moments(before, now), made)
+            generated = self._generated(target, subset, members, observed, made)
+        return Query(value, age_s, Moments(before, now), generated)
 
     def _generated(
         self,
@@ -226,14 +240,14 @@ class Losses:
         subset: tuple[str, ...],
         members: Sequence[int],
         observed: Mapping[int, Mapping[str, Array]],
-        generated: Mapping[int, Array],
+        made: Array,
     ) -> tuple[Array, Array]:
         """What the model makes of the subset now and at the loss; the latter is kept."""
         now, then = [], []
         for k in members:
             loss, arrays = self._losses[k][target], observed[k]
             own = len(subset) == len(arrays)
-            now.append(generated[k] if own else self._generate(target, subset, arrays))
+            now.append(made[k] if own else self._generate(target, subset, arrays))
             if subset not in loss.generated:
                 loss.generated[subset] = self._generate(target, subset, loss.arrays)
             then.append(loss.generated[subset])
@@ -243,10 +257,11 @@ class Losses:
         self, target: str, subset: tuple[str, ...], arrays: Mapping[str, Array]
     ) -> Array:
         sizes = self._engine.code_dims
-        codes = {name: np.zeros((1, size), np.float32) for name, size in sizes.items()}
+        codes: dict[str, Array] = {n: np.zeros((1, d), np.float32) for n, d in sizes.items()}
         codes |= {name: self._engine.encode(name, arrays[name][None]) for name in subset}
         present = np.array([[name in subset for name in self._memory.names]])
-        return self._engine.decode(target, self._engine.fuse(codes, present)[0])[0]
+        made: Array = self._engine.decode(target, self._engine.fuse(codes, present)[0])[0]
+        return made
 
     def _feature(self, name: str, array: Array) -> Array:
         return self._memory.features[name].encode(array[None])

@@ -66,12 +66,14 @@ class Features:
 
     def encode(self, data: Array) -> Array:
         """Features of ``float32[N, *shape]``: ``float32[N, d]``."""
-        flat = data.reshape(len(data), -1) - self.centre
-        return (flat if self.basis is None else flat @ self.basis.T) / self.scale
+        flat: Array = data.reshape(len(data), -1) - self.centre
+        if self.basis is not None:
+            flat = flat @ self.basis.T
+        return np.asarray(flat / self.scale, np.float32)
 
     def decode(self, displacement: Array) -> Array:
         """Change of the data, ``float32[N, E]``, with a change of the features."""
-        scaled = displacement * self.scale
+        scaled: Array = np.asarray(displacement * self.scale, np.float32)
         return scaled if self.basis is None else scaled @ self.basis
 
 

@@ -4,29 +4,36 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from scipy.optimize import nnls
 
-from mm_perception.bundle import Arrays
-from mm_perception.data.dataset import RECORDING, Dataset
+from mm_perception.bundle import Arrays, Bundle
+from mm_perception.data.dataset import RECORDING, Dataset, load_dataset, splits
+from mm_perception.engines.build import reference_engine
 from mm_perception.engines.engine import Engine
 from mm_perception.evaluation.recall import Generator, query_of, states_of
 from mm_perception.fusion.displacement import Head, Layout, Regression
 from mm_perception.fusion.memory import INTERVAL, PARTS, Features, pack, select
 from mm_perception.modalities.base import Array
-from mm_perception.spec import ModelSpec
-from mm_perception.training.regressions import FOLDS, Age, Recordings, Rows
+from mm_perception.spec import ModelSpec, TrainingSpec
+from mm_perception.training.calibration import SPLIT
+from mm_perception.training.regressions import (
+    ELEMENTS,
+    FOLDS,
+    Age,
+    Recordings,
+    Rows,
+    evenly,
+    learn_features,
+)
 
 AGES_S = (0.05, 0.1, 0.2, 0.3, 0.5, 1.0, 2.0, 3.0, 5.0, 10.0)
 FEWEST_PAIRS = 200
 """Of an age that is learned."""
-ELEMENTS, COMPONENTS = 64, 32
-"""Up to so many elements are features themselves; of more, so many principal components."""
-VALUES = 3000
-"""That principal components are taken from."""
 SHOWN = 256
 """Elements of an array that weights are learned on, evenly spread."""
 REFERENCE_ROWS, REFERENCE_PAIRS = 4096, 2000
@@ -35,6 +42,20 @@ QUERIES = 200
 FASTEST_S = 0.1
 """Velocities are taken over at least so long."""
 SHRINKAGE, HELD_SHRINKAGE = 0.1, 0.3
+
+
+def with_memory(
+    bundle: Bundle, spec: TrainingSpec, dataset: Dataset, device: str = 'cpu'
+) -> Bundle:
+    """
+    Give a trained bundle a memory, where its data tell time.
+
+    :param dataset: the training set; its folder's split ``validation`` is held out, if there.
+    """
+    folder = Path(spec.dataset)
+    held = load_dataset(folder, SPLIT) if SPLIT in splits(folder) else None
+    arrays = learn_memory(reference_engine(bundle, device), bundle.spec, dataset, held)
+    return replace(bundle, memory=arrays or {})
 
 
 def learn_memory(
@@ -56,7 +77,7 @@ def learn_memory(
         return None
     period_s = float(np.median(steps))
     velocity_s = max(period_s, FASTEST_S)
-    features = {name: _features(dataset, name) for name in spec.names}
+    features = {name: learn_features(dataset, name) for name in spec.names}
     learner = _Learner(spec, features, _recordings(dataset, features, velocity_s), period_s)
     if held is not None and len(held):
         learner.hold_out(_recordings(held, features, velocity_s), Generator(engine, held))
@@ -64,24 +85,6 @@ def learn_memory(
     if arrays:
         arrays['velocity_s'] = np.array([velocity_s], np.float32)
     return arrays or None
-
-
-def _features(dataset: Dataset, name: str) -> Features:
-    known = dataset.only(name).shown()
-    count = len(known.values[name])
-    data = known.unique(name, _some(np.arange(count), VALUES))
-    data = data.reshape(len(data), -1)
-    centre = data.mean(0)
-    if data.shape[1] <= ELEMENTS:
-        std = data.std(0)
-        return Features(centre, np.where(std > 1e-5, std, 1.0).astype(np.float32))
-    data = data - centre
-    power, vectors = np.linalg.eigh((data @ data.T).astype(np.float64))
-    kept = power > 1e-6 * power[-1]
-    power, vectors = power[kept][-COMPONENTS:][::-1], vectors[:, kept][:, -COMPONENTS:][:, ::-1]
-    basis = ((vectors / np.sqrt(power)).T @ data).astype(np.float16).astype(np.float32)
-    scale = np.sqrt(power.mean() / len(data))
-    return Features(centre, np.full(len(basis), scale, np.float32), basis)
 
 
 def _recordings(dataset: Dataset, features: dict[str, Features], velocity_s: float) -> Recordings:
@@ -188,10 +191,10 @@ class _Learner:
             held = self._held_out(target, subset, age, regressions[-1], pairs)
             near = None if weights is None else weights[s]
             learned.append(self._mix(target, cell, held, near))
-        parts = {
+        parts: dict[str, np.ndarray] = {
             'cross': regressions[-1].cross,
             'penalty': regressions[-1].penalty,
-            'damping_s': np.float64(regressions[-1].damping_s),
+            'damping_s': np.array(regressions[-1].damping_s),
             'weight': np.stack([weight for weight, _ in learned]),
             'spread': np.stack([spread for _, spread in learned]),
         }
@@ -216,7 +219,7 @@ class _Learner:
             left = np.flatnonzero(fold[first] == f)
             if not len(left):
                 continue
-            some = _some(left, QUERIES)
+            some = evenly(left, QUERIES)
             others = tuple(part[fold[pairs[0]] != f] for part in pairs)
             references = select(self._data.states, target, np.stack(others, 1))
             head = Head(self._layout, regressions[f], target, subset, references)
@@ -240,7 +243,7 @@ class _Learner:
         known = data.known((target, *subset), first, second)
         if known.sum() < QUERIES // 2:
             return None
-        some = _some(np.flatnonzero(known), FOLDS * QUERIES)
+        some = evenly(np.flatnonzero(known), FOLDS * QUERIES)
         rows = first[some], second[some]
         references = select(self._data.states, target, np.stack(pairs, 1))
         head = Head(self._layout, regression, target, subset, references)
@@ -286,18 +289,19 @@ class _Learner:
         if near is not None:
             together = np.append(1.0 - near[[0, 1, 2, 5]].sum(), near[[0, 1, 2, 5]])
             prior = (prior + together / together.sum()) / 2.0
-        weight = np.zeros(1 + len(PARTS))
+        weight: np.ndarray = np.zeros(1 + len(PARTS))
         weight[own] = _convex(gram, prior, SHRINKAGE)
-        left, spread = np.abs(cell.mixed(weight)), []
+        left = np.abs(cell.mixed(weight))
         if held is not None:
             alone = held.mixed(weight)
             weight = _convex(held.gram, weight, HELD_SHRINKAGE)
             rest = held.mixed(weight)
             ratio = np.sqrt((rest**2).mean() / max(float((alone**2).mean()), 1e-12))
             left = np.concatenate([left * min(ratio, 1.0), np.abs(rest)])
-        left = left / self._textures[target][self._shown[target]]
-        spread = np.quantile(left, 0.9, axis=0 if left.shape[1] <= ELEMENTS else None)
-        return weight[1:], np.maximum(np.atleast_1d(spread) / INTERVAL, 1e-6)
+        left /= self._textures[target][self._shown[target]]
+        axis = 0 if left.shape[1] <= ELEMENTS else None
+        spread = np.atleast_1d(np.quantile(left, 0.9, axis=axis)) / INTERVAL
+        return weight[1:], np.maximum(spread, 1e-6)
 
     def _reference_rows(self) -> NDArray[np.intp]:
         """Number of each row among the references; -1 where it is none of them."""
@@ -314,7 +318,7 @@ class _Learner:
     def _reference_pairs(self, rows: tuple[Rows, Rows]) -> tuple[Rows, Rows]:
         first, second = rows
         known = np.flatnonzero((self._references[first] >= 0) & (self._references[second] >= 0))
-        some = _some(known, REFERENCE_PAIRS)
+        some = evenly(known, REFERENCE_PAIRS)
         return first[some], second[some]
 
     def _fixed(self, rows: tuple[Rows, Rows]) -> dict[str, np.ndarray]:
@@ -346,17 +350,12 @@ class _Learner:
         first, second = (part[self._data.known([name], *rows)] for part in rows)
         if count <= ELEMENTS or not len(first):
             return np.ones(count, np.float32)
-        some = _some(np.arange(len(first)), QUERIES)
+        some = evenly(np.arange(len(first)), QUERIES)
         data = self._data.dataset
         change = data.rows(name, first[some]) - data.rows(name, second[some])
         change = np.sqrt((change.reshape(len(some), -1) ** 2).mean(0))
         mean = max(float(change.mean()), 1e-6)
         return np.maximum(change / mean, 0.05).astype(np.float32)
-
-
-def _some(rows: Rows, count: int) -> Rows:
-    """At most so many of the rows, evenly spread."""
-    return rows[np.linspace(0, len(rows) - 1, min(len(rows), count)).astype(int)]
 
 
 def _bounds(dataset: Dataset, name: str) -> tuple[float, float]:
@@ -368,7 +367,7 @@ def _bounds(dataset: Dataset, name: str) -> tuple[float, float]:
 def _shown(count: int) -> Rows:
     if count <= ELEMENTS:
         return np.arange(count)
-    return _some(np.arange(count), SHOWN)
+    return evenly(np.arange(count), SHOWN)
 
 
 def _subsets(names: Sequence[str], target: str) -> list[tuple[str, ...]]:

@@ -17,9 +17,14 @@ from mm_perception.fusion.displacement import (
     Regression,
     State,
 )
+from mm_perception.fusion.memory import Features
 from mm_perception.modalities.base import Array
 
 MOST_PAIRS = 20_000
+ELEMENTS, COMPONENTS = 64, 32
+"""Up to so many elements are features themselves; of more, so many principal components."""
+VALUES = 3000
+"""That principal components are taken from."""
 FOLDS = 5
 GRID = 10.0 ** np.arange(-1, 6)
 FIRST_PENALTY = 100.0
@@ -40,7 +45,8 @@ class Recordings:
 
     def pairs(self, age_s: float, period_s: float) -> tuple[Rows, Rows]:
         """Rows of one recording that are an age apart, the later one as near to it as can be."""
-        first, second = [np.zeros(0, np.intp)], [np.zeros(0, np.intp)]
+        first: list[np.ndarray] = [np.zeros(0, np.intp)]
+        second: list[np.ndarray] = [np.zeros(0, np.intp)]
         for recording in self.dataset.recordings():
             time_s = recording.time_s
             wanted = time_s + age_s
@@ -57,7 +63,7 @@ class Recordings:
     def known(self, names: Sequence[str], first: Rows, second: Rows) -> NDArray[np.bool_]:
         """Whether all these modalities are there in both rows."""
         present = self.dataset.present[:, [self.dataset.names.index(name) for name in names]]
-        there: NDArray[np.bool_] = present[first].all(1) & present[second].all(1)
+        there: NDArray[np.bool_] = np.all(present[first] & present[second], axis=1)
         return there
 
 
@@ -170,3 +176,27 @@ def _bounds(layout: Layout, raw: Array) -> Inputs:
         scale[block] = max(float(np.sqrt(square[block].mean())), 1e-6)
         begin += size
     return Inputs(low, high, mean.astype(np.float32), scale)
+
+
+def evenly(rows: Rows, count: int) -> Rows:
+    """At most so many of the rows, evenly spread."""
+    return rows[np.linspace(0, len(rows) - 1, min(len(rows), count)).astype(int)]
+
+
+def learn_features(dataset: Dataset, name: str) -> Features:
+    """Features of one modality of a dataset."""
+    known = dataset.only(name).shown()
+    count = len(known.values[name])
+    data = known.unique(name, evenly(np.arange(count), VALUES))
+    data = data.reshape(len(data), -1)
+    centre = data.mean(0)
+    if data.shape[1] <= ELEMENTS:
+        std = data.std(0)
+        return Features(centre, np.where(std > 1e-5, std, 1.0).astype(np.float32))
+    data = data - centre
+    power, vectors = np.linalg.eigh((data @ data.T).astype(np.float64))
+    kept = power > 1e-6 * power[-1]
+    power, vectors = power[kept][-COMPONENTS:][::-1], vectors[:, kept][:, -COMPONENTS:][:, ::-1]
+    basis = ((vectors / np.sqrt(power)).T @ data).astype(np.float16).astype(np.float32)
+    scale = np.sqrt(power.mean() / len(data))
+    return Features(centre, np.full(len(basis), scale, np.float32), basis)
