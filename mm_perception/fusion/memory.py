@@ -167,12 +167,15 @@ class Memory:
         mix = self._mixes[target]
         return bool(mix.weight[:, self._nearest(mix, subset), 3:5].any())
 
-    def worth(self, target: str) -> bool:
-        """Whether the other modalities tell anything of this one that holding it does not."""
+    @property
+    def holds(self) -> tuple[str, ...]:
+        """Modalities of which nothing else tells more than their last value or their mean."""
+        return tuple(name for name in self.names if not self._told(name))
+
+    def _told(self, target: str) -> bool:
         mix = self._mixes[target]
         full = self._nearest(mix, [name for name in self.names if name != target])
-        told = mix.weight[:, full, 1:5].sum(1)
-        return bool(told.max() > WORTH)
+        return bool(mix.weight[:, full, 1:5].sum(1).max() > WORTH)
 
     def _towards(self, target: str, query: Query, weight: Array) -> Array:
         """Change of the data by the model's part and by the mean's."""

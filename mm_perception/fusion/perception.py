@@ -130,6 +130,7 @@ class Perception:
         ]
         self._session = InferenceSession(engine, bundle.spec, bundle.health, streams)
         self.memory = Memory(bundle.spec, bundle.memory) if bundle.memory else None
+        self.holds = self.memory.holds if self.memory else ()
         self._losses = Losses(self.memory, engine, streams) if self.memory else None
         self._assessors = [Assessor(self.modalities, bundle.statistics) for _ in self.streams]
         self._given: list[dict[str, Array]] = [{} for _ in self.streams]
@@ -282,7 +283,7 @@ class Perception:
                     'latent_dim': modality.spec.latent_dim,
                     'labels': list(modality.labels),
                     'preprocessing': modality.plain_options(),
-                    'holds': bool(self.memory and not self.memory.worth(name)),
+                    'holds': name in self.holds,
                 }
                 for name, modality in self.modalities.items()
             ],

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.optimize import nnls
 
 from mm_perception.bundle import Arrays, Bundle
 from mm_perception.data.dataset import RECORDING, Dataset, load_dataset, splits
@@ -21,6 +20,7 @@ from mm_perception.fusion.memory import INTERVAL, PARTS, Features, pack, select
 from mm_perception.modalities.base import Array
 from mm_perception.spec import ModelSpec, TrainingSpec
 from mm_perception.training.calibration import SPLIT
+from mm_perception.training.mixing import Cell
 from mm_perception.training.regressions import (
     ELEMENTS,
     FOLDS,
@@ -41,7 +41,6 @@ QUERIES = 200
 """Of one fold, subset and age; of the held-out recordings five times as many."""
 FASTEST_S = 0.1
 """Velocities are taken over at least so long."""
-SHRINKAGE, HELD_SHRINKAGE = 0.1, 0.3
 
 
 def with_memory(
@@ -99,28 +98,6 @@ def _recordings(dataset: Dataset, features: dict[str, Features], velocity_s: flo
     return Recordings(dataset, states_of(dataset, features, velocity_s), fold)
 
 
-@dataclass
-class _Cell:
-    """
-    Errors of each way to fill in a target, with some others observed, at one age.
-
-    :param errors: holding first, then :data:`PARTS`, ``float32[7, Q, E']``.
-    """
-
-    errors: Array
-
-    @property
-    def gram(self) -> NDArray[np.float64]:
-        """Mean product of the errors of two ways, ``float64[7, 7]``."""
-        flat = self.errors.reshape(len(self.errors), -1).astype(np.float64)
-        return flat @ flat.T / flat.shape[1]
-
-    def mixed(self, weight: NDArray[np.float64]) -> Array:
-        """Error of a mix, ``float32[Q, E']``."""
-        result: Array = np.tensordot(weight.astype(np.float32), self.errors, 1)
-        return result
-
-
 class _Learner:
     """
     Learns everything, age by age.
@@ -139,6 +116,7 @@ class _Learner:
         self._subsets = {name: _subsets(spec.names, name) for name in spec.names}
         self._shown = {name: _shown(len(f.centre)) for name, f in features.items()}
         self._textures: dict[str, Array] = {}
+        self._made: dict[tuple[str, tuple[str, ...]], Array] = {}
 
     def hold_out(self, held: Recordings, generator: Generator) -> None:
         """Learn the part of what the model generates on these."""
@@ -189,7 +167,9 @@ class _Learner:
         for s, subset in enumerate(self._subsets[target]):
             cell = self._cross_validated(target, subset, age, regressions, pairs)
             held = self._held_out(target, subset, age, regressions[-1], pairs)
-            near = None if weights is None else weights[s]
+            near = None
+            if weights is not None:
+                near = np.append(max(1.0 - weights[s].sum(), 0.0), weights[s]) + 1e-9
             learned.append(self._mix(target, cell, held, near))
         parts: dict[str, np.ndarray] = {
             'cross': regressions[-1].cross,
@@ -209,7 +189,7 @@ class _Learner:
         age: Age,
         regressions: Sequence[Regression],
         pairs: tuple[Rows, Rows],
-    ) -> _Cell:
+    ) -> Cell:
         """Errors on folds left out; what the model generates is not among them."""
         parts = []
         fold = self._data.fold
@@ -225,7 +205,7 @@ class _Learner:
             head = Head(self._layout, regressions[f], target, subset, references)
             rows = first[some], second[some]
             parts.append(self._errors(self._data, head, target, subset, rows))
-        return _Cell(np.concatenate(parts, 1))
+        return Cell(parts)
 
     def _held_out(
         self,
@@ -234,11 +214,11 @@ class _Learner:
         age: Age,
         regression: Regression,
         pairs: tuple[Rows, Rows],
-    ) -> _Cell | None:
+    ) -> Cell | None:
         """Errors of all ways on the recordings that the model was not trained on."""
         if self._held is None or not subset:
             return None
-        data, generator = self._held
+        data, _ = self._held
         first, second = data.pairs(age.age_s, self._period_s)
         known = data.known((target, *subset), first, second)
         if known.sum() < QUERIES // 2:
@@ -248,12 +228,20 @@ class _Learner:
         references = select(self._data.states, target, np.stack(pairs, 1))
         head = Head(self._layout, regression, target, subset, references)
         errors = self._errors(data, head, target, subset, rows)
-        then, now = (
-            generator(target, subset, r).reshape(len(r), -1)[:, self._shown[target]] for r in rows
-        )
-        truth = self._data_at(data, target, rows[1])
-        errors[4], errors[5] = now - truth, errors[0] + now - then
-        return _Cell(errors)
+        then, now = (self._generated(target, subset)[r] for r in rows)
+        errors[4] = now - self._data_at(data, target, rows[1])
+        errors[5] = errors[0] + now - then
+        fold = data.fold[rows[0]]
+        return Cell([errors[:, fold == f] for f in np.unique(fold)])
+
+    def _generated(self, target: str, subset: tuple[str, ...]) -> Array:
+        """What the model makes of the target in all held-out rows, ``float32[N, E']``."""
+        assert self._held is not None
+        if (target, subset) not in self._made:
+            data, generator = self._held
+            made = generator(target, subset, np.arange(len(data.dataset)))
+            self._made[target, subset] = made.reshape(len(made), -1)[:, self._shown[target]]
+        return self._made[target, subset]
 
     def _errors(
         self,
@@ -279,25 +267,16 @@ class _Learner:
         return flat[:, self._shown[target]]
 
     def _mix(
-        self, target: str, cell: _Cell, held: _Cell | None, near: np.ndarray | None
+        self, target: str, cell: Cell, held: Cell | None, near: np.ndarray | None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Weights of the parts, and the std of what is left, by element or in parts of texture."""
-        own = [0, 1, 2, 3, 6]
-        gram = cell.gram[np.ix_(own, own)]
-        prior = np.zeros(len(own))
-        prior[gram.diagonal().argmin()] = 1.0
-        if near is not None:
-            together = np.append(1.0 - near[[0, 1, 2, 5]].sum(), near[[0, 1, 2, 5]])
-            prior = (prior + together / together.sum()) / 2.0
-        weight: np.ndarray = np.zeros(1 + len(PARTS))
-        weight[own] = _convex(gram, prior, SHRINKAGE)
+        weight = cell.best(near)
         left = np.abs(cell.mixed(weight))
         if held is not None:
-            alone = held.mixed(weight)
-            weight = _convex(held.gram, weight, HELD_SHRINKAGE)
-            rest = held.mixed(weight)
+            alone, rest = held.mixed(weight), held.cross_mixed(weight)
             ratio = np.sqrt((rest**2).mean() / max(float((alone**2).mean()), 1e-12))
-            left = np.concatenate([left * min(ratio, 1.0), np.abs(rest)])
+            left = np.concatenate([left * ratio, np.abs(rest)])
+            weight = held.towards(weight)
         left /= self._textures[target][self._shown[target]]
         axis = 0 if left.shape[1] <= ELEMENTS else None
         spread = np.atleast_1d(np.quantile(left, 0.9, axis=axis)) / INTERVAL
@@ -378,21 +357,3 @@ def _subsets(names: Sequence[str], target: str) -> list[tuple[str, ...]]:
         for subset in itertools.combinations(others, size) if size >= 0 else ():
             found[subset] = None
     return list(found)
-
-
-def _convex(
-    gram: NDArray[np.float64], prior: NDArray[np.float64], shrinkage: float
-) -> NDArray[np.float64]:
-    """
-    Weights of at least 0 and 1 in all with the least squared error, drawn to prior ones.
-
-    :param gram: mean products of errors.
-    :param shrinkage: in parts of the least error of one way alone.
-    """
-    size = len(gram)
-    pull = shrinkage * gram.diagonal().min() + 1e-12
-    total = gram + pull * np.eye(size)
-    heavy = 1e4 * np.trace(total) / size  # holds the sum at 1
-    root = np.linalg.cholesky(total + heavy)
-    weight, _ = nnls(root.T, np.linalg.solve(root, pull * prior + heavy))
-    return weight / weight.sum()
