@@ -37,8 +37,8 @@ PARTS = ('damped', 'head', 'similar', 'generated', 'anchored', 'mean')
 """What is mixed, in the order of the weights; the rest up to 1 is the last good value."""
 HEADS = 32
 """Solved heads that are kept."""
-WORTH = 0.05
-"""A target is not worth filling in where holding or the mean has all but this of the weight."""
+WORTH = 0.1
+"""A target is only held where its own past and the mean have all but this of the weight."""
 INTERVAL = 1.6449
 """Standard deviations on either side of 90 % of a normal distribution."""
 
@@ -75,6 +75,12 @@ class Features:
         """Change of the data, ``float32[N, E]``, with a change of the features."""
         scaled: Array = np.asarray(displacement * self.scale, np.float32)
         return scaled if self.basis is None else scaled @ self.basis
+
+    def at(self, elements: NDArray[np.intp]) -> Features:
+        """Of some elements; only to decode."""
+        if self.basis is None:
+            return Features(self.centre[elements], self.scale[elements])
+        return Features(self.centre[elements], self.scale, self.basis[:, elements])
 
 
 @dataclass(frozen=True)
@@ -175,7 +181,7 @@ class Memory:
     def _told(self, target: str) -> bool:
         mix = self._mixes[target]
         full = self._nearest(mix, [name for name in self.names if name != target])
-        return bool(mix.weight[:, full, 1:5].sum(1).max() > WORTH)
+        return bool(mix.weight[:, full, 1:5].sum(1).mean() > WORTH)
 
     def _towards(self, target: str, query: Query, weight: Array) -> Array:
         """Change of the data by the model's part and by the mean's."""

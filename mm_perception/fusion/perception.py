@@ -195,9 +195,9 @@ class Perception:
         if len(self.streams) > 1:
             made = inference.reconstructions
             return Result(inference.mean, inference.std, mask, made, health, std)
+        std = {name: array[0] for name, array in std.items()}
         one = inference.stream(0, inference.reconstructions)
-        own = {name: array[0] for name, array in std.items()}
-        return Result(one.mean, one.std, mask[0], one.reconstructions, health[0], own)
+        return Result(one.mean, one.std, mask[0], one.reconstructions, health[0], std)
 
     def tick(
         self,

@@ -14,6 +14,7 @@ from mm_perception.bundle import Arrays, Bundle
 from mm_perception.data.dataset import RECORDING, Dataset, load_dataset, splits
 from mm_perception.engines.build import reference_engine
 from mm_perception.engines.engine import Engine
+from mm_perception.evaluation.generation import batches
 from mm_perception.evaluation.recall import Generator, query_of, states_of
 from mm_perception.fusion.displacement import Head, Layout, Regression
 from mm_perception.fusion.memory import INTERVAL, PARTS, Features, pack, select
@@ -116,6 +117,7 @@ class _Learner:
         self._subsets = {name: _subsets(spec.names, name) for name in spec.names}
         self._shown = {name: _shown(len(f.centre)) for name, f in features.items()}
         self._textures: dict[str, Array] = {}
+        self._values: dict[tuple[int, str], Array] = {}
         self._made: dict[tuple[str, tuple[str, ...]], Array] = {}
 
     def hold_out(self, held: Recordings, generator: Generator) -> None:
@@ -256,15 +258,23 @@ class _Learner:
         lost, truth = (self._data_at(data, target, r) for r in rows)
         errors = np.zeros((1 + len(PARTS), *truth.shape), np.float32)
         errors[0] = lost - truth
-        features = self._features[target]
+        features = self._features[target].at(self._shown[target])
         for k, moved in enumerate(head(moments), 1):
-            errors[k] = errors[0] + features.decode(moved)[:, self._shown[target]]
-        errors[-1] = features.centre[self._shown[target]] - truth
+            errors[k] = errors[0] + features.decode(moved)
+        errors[-1] = features.centre - truth
         return errors
 
     def _data_at(self, data: Recordings, target: str, rows: Rows) -> Array:
-        flat = data.dataset.rows(target, rows).reshape(len(rows), -1)
-        return flat[:, self._shown[target]]
+        """Shown elements of some rows, ``float32[len(rows), E']``."""
+        key = id(data), target
+        if key not in self._values:
+            known, shown = data.dataset.shown(), self._shown[target]
+            parts = [
+                known.unique(target, part).reshape(len(part), -1)[:, shown]
+                for part in batches(len(known.values[target]))
+            ]
+            self._values[key] = np.concatenate(parts)[known.index[target]]
+        return self._values[key][rows]
 
     def _mix(
         self, target: str, cell: Cell, held: Cell | None, near: np.ndarray | None

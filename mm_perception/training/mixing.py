@@ -38,39 +38,55 @@ class Cell:
 
     def best(self, near: NDArray[np.float64] | None) -> NDArray[np.float64]:
         """
-        Weights without what the model generates.
-
-        They fall back to holding or damped velocity as far as folds left out do not show that
-        the mix is better.
+        Weights without what the model generates, from holding or damped velocity.
 
         :param near: weights at the age before, which they are drawn to.
         """
         simple = np.zeros(len(self.grams[0]))
         simple[self.grams.mean(0).diagonal()[:2].argmin()] = 1.0
-        gains = []
-        for k, gram in enumerate(self.grams):
-            weight = self._own(np.delete(self.grams, k, 0).mean(0), near)
-            gains.append(1.0 - (weight @ gram @ weight) / max(simple @ gram @ simple, 1e-15))
-        error = np.std(gains, ddof=1) / np.sqrt(len(gains)) if len(gains) > 1 else np.inf
-        sure = np.clip(np.mean(gains) / (SURE * error + 1e-9), 0.0, 1.0)
-        best: NDArray[np.float64] = sure * self._own(self.grams.mean(0), near)
-        return best + (1.0 - sure) * simple
+        weights = [self._own(gram, near) for gram in self._left_out()]
+        return self._as_far_as_sure(simple, self._own(self.grams.mean(0), near), weights)
 
     def towards(self, prior: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Weights of all ways, drawn to those that were learned without the model."""
-        return _convex(self.grams.mean(0), prior, HELD_SHRINKAGE)
+        """Weights of all ways, from those that were learned without the model."""
+        together = _convex(self.grams.mean(0), prior, HELD_SHRINKAGE)
+        return self._as_far_as_sure(prior, together, self._towards_left_out(prior))
 
     def cross_mixed(self, prior: NDArray[np.float64]) -> Array:
         """Error in each fold of :meth:`towards` of the others, ``float32[Q, E']``."""
-        if len(self._parts) == 1:
-            return self.mixed(self.towards(prior))
         left = [
-            np.tensordot(
-                _convex(np.delete(self.grams, k, 0).mean(0), prior, HELD_SHRINKAGE), part, 1
-            )
-            for k, part in enumerate(self._parts)
+            np.tensordot(weight, part, 1)
+            for weight, part in zip(self._towards_left_out(prior), self._parts)
         ]
         return np.concatenate(left).astype(np.float32)
+
+    def _left_out(self) -> list[NDArray[np.float64]]:
+        """Mean of the other folds' grams, for each fold; of itself if it is the only one."""
+        folds = range(len(self.grams))
+        if len(folds) == 1:
+            return [self.grams[0]]
+        return [np.delete(self.grams, k, 0).mean(0) for k in folds]
+
+    def _towards_left_out(self, prior: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+        return [_convex(gram, prior, HELD_SHRINKAGE) for gram in self._left_out()]
+
+    def _as_far_as_sure(
+        self,
+        simple: NDArray[np.float64],
+        mix: NDArray[np.float64],
+        left_out: Sequence[NDArray[np.float64]],
+    ) -> NDArray[np.float64]:
+        """From simple weights to a mix, as far as folds left out show that it is better."""
+        gains = [
+            1.0 - (weight @ gram @ weight) / max(simple @ gram @ simple, 1e-15)
+            for weight, gram in zip(left_out, self.grams)
+        ]
+        if len(gains) == 1:
+            return simple
+        error = np.std(gains, ddof=1) / np.sqrt(len(gains))
+        sure = np.clip(np.mean(gains) / (SURE * error + 1e-9), 0.0, 1.0)
+        result: NDArray[np.float64] = sure * mix + (1.0 - sure) * simple
+        return result
 
     def _own(
         self, gram: NDArray[np.float64], near: NDArray[np.float64] | None

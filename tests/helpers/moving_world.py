@@ -1,4 +1,4 @@
-"""A small robot that moves: recordings in which some sensors tell of each other, and one does not."""
+"""A small robot that moves: some of its sensors tell of each other, and one does not."""
 
 from __future__ import annotations
 
