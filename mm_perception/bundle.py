@@ -4,8 +4,9 @@ The trained artefact on disk.
 A bundle is a folder: ``bundle.json`` (spec, preprocessing, labels, statistics, metrics and the
 SHA-256 of every file), ``model.safetensors``, ``classifiers.safetensors`` (classifiers for
 evaluation, optional), ``*.onnx`` (graphs whose weights lie in those two files, optional),
-``health.safetensors`` (class heads of the consistency check, optional), ``README.md`` (the model
-card) and ``recordings/`` (samples, optional). Nothing in it is code or a pickle. Needs no torch.
+``health.safetensors`` (class heads of the consistency check, optional), ``memory.safetensors``
+(how a lost sensor is filled in over time, optional), ``README.md`` (the model card) and
+``recordings/`` (samples, optional). Nothing in it is code or a pickle. Needs no torch.
 """
 
 from __future__ import annotations
@@ -14,12 +15,11 @@ import base64
 import hashlib
 import itertools
 import json
-import math
 import os
 import re
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,14 +29,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from mm_perception.config import from_plain, to_plain
-from mm_perception.errors import (
-    BundleError,
-    ConfigError,
-    DataError,
-    MMPerceptionError,
-    printable,
-)
+from mm_perception.errors import BundleError, DataError, MMPerceptionError, printable
 from mm_perception.modalities import build_modality, complete_options
+from mm_perception.modalities.sizes import check_sizes
 from mm_perception.resources import read_file, replace_folder, share_directory
 from mm_perception.spec import ModelSpec
 
@@ -124,66 +119,20 @@ def read_card(bundle: Bundle) -> str:
     return '\n'.join(printable(line) for line in text.splitlines())
 
 
-MAX_MODALITIES = 64
-MAX_LAYERS = 64
-MAX_LIST = 4096
-MAX_NUMBER = 1 << 20
-MAX_ELEMENTS = 1 << 22
-"""Of one modality's array: 16 MiB, a picture of 2048 x 2048."""
-
-
-def check_sizes(spec: ModelSpec) -> None:
-    """
-    Check that a spec asks for nothing that is absurdly large.
-
-    Memory for the networks is bounded by the file of the weights, whose shapes they must have.
-
-    :raises ConfigError: naming the path of what is too large, and the limit.
-    """
-    _check(len(spec.modalities), MAX_MODALITIES, 'modalities')
-    for path, value in _walk(to_plain(spec), 'spec'):
-        if isinstance(value, list):
-            layers = '.network.' in path or path.endswith('_hidden')
-            _check(len(value), MAX_LAYERS if layers else MAX_LIST, path)
-        elif isinstance(value, int | float):
-            _check(abs(value), MAX_NUMBER, path)
-    for modality in spec.modalities:
-        shape = build_modality(modality).shape
-        if min(shape) < 1:
-            raise ConfigError(f'{modality.name}: its array has shape {shape}; give positive sizes')
-        _check(math.prod(shape), MAX_ELEMENTS, f'{modality.name}: elements')
-
-
-def _check(value: float, limit: int, path: str) -> None:
-    if math.isnan(value):
-        raise ConfigError(f'{path}: not a number')
-    if value > limit:
-        raise ConfigError(f'{path}: {str(value)[:40]} is more than {limit}')
-
-
-def _walk(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    yield path, value
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from _walk(item, f'{path}.{key}')
-    elif isinstance(value, list):
-        for i, item in enumerate(value):
-            yield from _walk(item, f'{path}[{i}]')
-
-
 FORMAT = 2
 """Format 1 had its graphs, and the weights of the class heads, in other files."""
 MANIFEST = 'bundle.json'
 WEIGHTS = 'model.safetensors'
 CLASSIFIERS = 'classifiers.safetensors'
 HEALTH = 'health.safetensors'
+MEMORY = 'memory.safetensors'
 GRAPH = '.onnx'
 CARD = 'README.md'
 MAX_MANIFEST_BYTES = 4 << 20
 MAX_WEIGHTS_BYTES = 2 << 30
 MAX_CARD_BYTES = 1 << 20
 MAX_ADDITIONS_BYTES = 64 << 20
-"""Of all graphs and class heads together."""
+"""Of all graphs, class heads and the memory together."""
 UNHASHED = ('format', 'hash', 'metrics', 'training', 'graphs', 'health', 'additions')
 """Entries of the manifest that do not name the latent space."""
 NAME = r'[A-Za-z0-9_.-]{1,100}'
@@ -258,6 +207,7 @@ class Bundle:
     :param training: how the bundle was made (command, seconds, machine, versions).
     :param graphs: for ONNX Runtime; None if not exported.
     :param health: calibration of the consistency check; None if there is none.
+    :param memory: of :class:`~mm_perception.fusion.memory.Memory`; empty if the data had no time.
     """
 
     name: str
@@ -270,6 +220,7 @@ class Bundle:
     training: Mapping[str, Any] = field(default_factory=dict)
     graphs: Graphs | None = None
     health: Health | None = None
+    memory: Arrays = field(default_factory=dict)
     hash: str = ''
     path: Path = Path()
 
@@ -341,7 +292,7 @@ def save_bundle(bundle: Bundle, path: Path, card: str) -> Bundle:
 
 
 def save_additions(bundle: Bundle) -> None:
-    """Write graphs and health of a saved bundle into its folder; all else stays as it is."""
+    """Write graphs, health and memory of a saved bundle into its folder, and nothing else."""
     path = bundle.path
     with _scratch(path) as temporary:
         manifest = _read_manifest(path)
@@ -392,7 +343,7 @@ def _load(path: Path) -> Bundle:
             name: parse_arrays(path / name, read_hashed(path / name, MAX_WEIGHTS_BYTES, digest))
             for name, digest in manifest.files.items()
         }
-        graphs, health = _read_additions(path, manifest)
+        graphs, health, memory = _read_additions(path, manifest)
     except BundleError:
         raise
     except Exception as error:  # what a manifest of anybody's making can raise has no end
@@ -410,6 +361,7 @@ def _load(path: Path) -> Bundle:
         training=manifest.training,
         graphs=graphs,
         health=health,
+        memory=memory,
         hash=manifest.hash,
         path=path,
     )
@@ -432,19 +384,23 @@ def _check_names(manifest: _Manifest) -> None:
     if not re.fullmatch(NAME, manifest.name):
         raise ValueError('name must be letters, digits and any of _.-; rename it')
     graphs = {n for n in manifest.additions if re.fullmatch(NAME, n) and n.endswith(GRAPH)}
-    strange = {*manifest.files, *manifest.additions} - {WEIGHTS, CLASSIFIERS, HEALTH, *graphs}
+    known = {WEIGHTS, CLASSIFIERS, HEALTH, MEMORY, *graphs}
+    strange = {*manifest.files, *manifest.additions} - known
     if strange:
         raise ValueError(f'lists a strange file {min(strange)[:80]!r}')
     if WEIGHTS not in manifest.files:
         raise ValueError(f'lists no {WEIGHTS}')
 
 
-def _read_additions(path: Path, manifest: _Manifest) -> tuple[Graphs | None, Health | None]:
+def _read_additions(
+    path: Path, manifest: _Manifest
+) -> tuple[Graphs | None, Health | None, Arrays]:
     content, left = {}, MAX_ADDITIONS_BYTES
     for name, digest in manifest.additions.items():
         content[name] = read_hashed(path / name, left, digest)
         left -= len(content[name])
     health, class_heads = manifest.health, content.pop(HEALTH, b'')
+    remembered = content.pop(MEMORY, b'')
     if manifest.format == 1 and health:
         health = _health_of_format_1(health['agreement'])
     elif health:
@@ -453,6 +409,7 @@ def _read_additions(path: Path, manifest: _Manifest) -> tuple[Graphs | None, Hea
     return (
         from_plain(Graphs, {**manifest.graphs, 'content': graphs}, 'graphs') if graphs else None,
         from_plain(Health, health, 'health') if health else None,
+        parse_arrays(path / MEMORY, remembered) if remembered else {},
     )
 
 
@@ -474,6 +431,8 @@ def _write_additions(bundle: Bundle, manifest: dict[str, Any], folder: Path) -> 
     content = {f'{name}{GRAPH}': graph for name, graph in graphs.pop('content', {}).items()}
     if health:
         content[HEALTH] = serialize(health.pop('class_heads'))
+    if bundle.memory:
+        content[MEMORY] = serialize(bundle.memory)
     manifest |= {
         'format': FORMAT,
         'graphs': graphs,
@@ -490,7 +449,7 @@ def _put_in_place(folder: Path, path: Path, manifest: Mapping[str, Any]) -> None
     folder.chmod(0o755)
     path = path.resolve()
     for old in path.iterdir() if path.is_dir() else ():
-        outdated = old.name == HEALTH or old.name == 'graphs.safetensors' or old.suffix == GRAPH
+        outdated = old.name in (HEALTH, MEMORY, 'graphs.safetensors') or old.suffix == GRAPH
         outdated &= old.name not in manifest['additions']
         if not outdated and not (folder / old.name).exists():
             _link(old, folder / old.name)

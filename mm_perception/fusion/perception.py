@@ -15,6 +15,8 @@ from mm_perception.engines.engine import Engine
 from mm_perception.errors import ConfigError
 from mm_perception.fusion.assessment import Assessment, Assessor
 from mm_perception.fusion.health import HOLD, NO_OUTPUT, PRIOR, Checks, Limits, Verdict
+from mm_perception.fusion.losses import Entry, Losses
+from mm_perception.fusion.memory import Memory
 from mm_perception.fusion.session import Inference, InferenceSession
 from mm_perception.fusion.streams import Reading, Stream
 from mm_perception.modalities import Modality, build_modality
@@ -36,6 +38,8 @@ class Demand:
     :param std_samples: latent samples for the uncertainty.
     :param sample: generate from a sample of the joint posterior, not from its mean.
     :param fallback: what to give while nothing is observed: silent, hold or prior.
+    :param memory: whether what is missing is filled in from its last good value too, if the
+        bundle has a memory; never from a sample.
     """
 
     missing: frozenset[str] = frozenset()
@@ -44,6 +48,7 @@ class Demand:
     std_samples: int = 16
     sample: bool = False
     fallback: str = NO_OUTPUT
+    memory: bool = True
 
 
 @dataclass(frozen=True)
@@ -83,6 +88,8 @@ class Result:
     :param mask: which modalities were used, ``bool[M]``, in the order of ``names``.
     :param reconstructions: model arrays of what was generated, ``float32[*shape]`` by name.
     :param health: how each modality stands, by name; of several streams a list.
+    :param reconstruction_std: standard deviation of what the bundle's memory filled in,
+        ``float32[*shape]`` by name; NaN for streams in which it did not.
     """
 
     latent: Array
@@ -90,6 +97,7 @@ class Result:
     mask: NDArray[Any]
     reconstructions: dict[str, Array]
     health: Any
+    reconstruction_std: dict[str, Array] = field(default_factory=dict)
 
 
 class Perception:
@@ -102,7 +110,7 @@ class Perception:
     :param bundle: the trained model.
     :param engine: an engine of that bundle.
     :param streams: how many sets of sensors are fused as one batch.
-    :raises BundleError: if the bundle's health calibration does not fit its model.
+    :raises BundleError: if the bundle's health calibration or memory does not fit its model.
     """
 
     def __init__(self, bundle: Bundle, engine: Engine, streams: int = 1) -> None:
@@ -121,6 +129,9 @@ class Perception:
             for _ in range(streams)
         ]
         self._session = InferenceSession(engine, bundle.spec, bundle.health, streams)
+        self.memory = Memory(bundle.spec, bundle.memory) if bundle.memory else None
+        self.holds = self.memory.holds if self.memory else ()
+        self._losses = Losses(self.memory, engine, streams) if self.memory else None
         self._assessors = [Assessor(self.modalities, bundle.statistics) for _ in self.streams]
         self._given: list[dict[str, Array]] = [{} for _ in self.streams]
         self._stands_in = _prior(streams, bundle.spec.joint_latent_dim)
@@ -150,12 +161,18 @@ class Perception:
             if each is not None:
                 stream[name].take(each, at_ns, max(now_ns, at_ns), self.limits[name])
 
-    def infer(self, wanted: Sequence[str] | None = None, now_ns: int | None = None) -> Result:
+    def infer(
+        self,
+        wanted: Sequence[str] | None = None,
+        now_ns: int | None = None,
+        memory: bool = True,
+    ) -> Result:
         """
         Fuse what is there, and generate what is wanted.
 
         :param wanted: modalities to generate; None for those that are missing (in any stream).
         :param now_ns: time by which values are old or not (ns since 1970); None for now.
+        :param memory: whether what is missing is filled in from its last good value too.
         :raises ConfigError: if a wanted modality does not exist.
         """
         unknown = set(wanted or ()) - set(self.names)
@@ -168,16 +185,19 @@ class Perception:
                 each.advance(now_ns)
             readings.append({name: each.snapshot() for name, each in stream.items()})
         everything = frozenset(self.names)
-        demand = Demand(everything if wanted is None else frozenset(), frozenset(wanted or ()))
+        missing = everything if wanted is None else frozenset[str]()
+        demand = Demand(missing, frozenset(wanted or ()), memory=memory)
         assessments = self._assess(readings, self.limits, USUAL_CHECKS, now_ns)
         mask = _mask(assessments, self.names)
         inference = self._infer(mask, demand, _prior(len(mask), self._stands_in[0].shape[1]))
+        std = self._recall(inference, assessments, demand, now_ns)
         health = [assessment.verdicts for assessment in assessments]
         if len(self.streams) > 1:
             made = inference.reconstructions
-            return Result(inference.mean, inference.std, mask, made, health)
+            return Result(inference.mean, inference.std, mask, made, health, std)
+        std = {name: array[0] for name, array in std.items()}
         one = inference.stream(0, inference.reconstructions)
-        return Result(one.mean, one.std, mask[0], one.reconstructions, health[0])
+        return Result(one.mean, one.std, mask[0], one.reconstructions, health[0], std)
 
     def tick(
         self,
@@ -210,9 +230,8 @@ class Perception:
             if demand.fallback == PRIOR:
                 otherwise = _prior(*self._stands_in[0].shape)
             inference = self._infer(mask, demand, otherwise)
-            uncertain = [name for name in inference.reconstructions if name in demand.std]
-            if uncertain:
-                std = self._session.reconstruction_std(uncertain, demand.std_samples)
+            recalled = self._recall(inference, assessments, demand, now_ns)
+            std = self._uncertainty(inference, recalled, demand)
         end = time.perf_counter()
         stage_ms = {'prepare': (prepared - begin) * 1e3, 'infer': (end - prepared) * 1e3}
         return [
@@ -224,6 +243,8 @@ class Perception:
         """Forget how the modalities were, and the last latents, as after a jump in time."""
         for assessor in self._assessors:
             assessor.forget()
+        if self._losses:
+            self._losses.forget()
         self._held_ns = [None] * len(self.streams)
 
     def adopt(self, before: Perception) -> None:
@@ -262,6 +283,7 @@ class Perception:
                     'latent_dim': modality.spec.latent_dim,
                     'labels': list(modality.labels),
                     'preprocessing': modality.plain_options(),
+                    'holds': name in self.holds,
                 }
                 for name, modality in self.modalities.items()
             ],
@@ -290,10 +312,16 @@ class Perception:
             if checks.agreement
             else [None] * len(found)
         )
-        return [
+        compared = [
             assessor.compare(assessment, judgement, checks, now_ns)
             for assessor, assessment, judgement in zip(self._assessors, found, judgements)
         ]
+        if self._losses:
+            suspect_ns = now_ns - int(checks.inconsistent_s * 1e9)
+            for k, (each, read) in enumerate(zip(compared, readings)):
+                used = {n: Entry(_stamp_ns(read[n]), a) for n, a in each.observed.items()}
+                self._losses.follow(k, used, each.verdicts, limits, suspect_ns)
+        return compared
 
     def _infer(
         self, mask: NDArray[Any], demand: Demand, otherwise: tuple[Array, Array]
@@ -302,6 +330,29 @@ class Perception:
         wanted = demand.always | (demand.missing & lacking)
         names = [name for name in self.names if name in wanted]
         return self._session.infer(mask, names, demand.sample, otherwise)
+
+    def _recall(
+        self, inference: Inference, found: Sequence[Assessment], demand: Demand, now_ns: int
+    ) -> dict[str, Array]:
+        """Let the memory fill in what it can of what was generated; returns its std."""
+        if self._losses is None or demand.sample or not demand.memory:
+            return {}
+        observed = [each.observed for each in found]
+        return self._losses.recall(inference.reconstructions, observed, now_ns)
+
+    def _uncertainty(
+        self, inference: Inference, recalled: Mapping[str, Array], demand: Demand
+    ) -> dict[str, Array]:
+        """Std of what is generated, where wanted: the memory's, or over latent samples."""
+        std = {name: recalled[name] for name in demand.std & recalled.keys()}
+        wanted = [name for name in inference.reconstructions if name in demand.std]
+        drawn = [name for name in wanted if name not in std or np.isnan(std[name]).any()]
+        if drawn:
+            made = self._session.reconstruction_std(drawn, demand.std_samples)
+            for name, array in made.items():
+                own = std.get(name, array)
+                std[name] = np.where(np.isnan(own), array, own)
+        return std
 
     def _source(self, k: int, observed: bool, fallback: str) -> str:
         if observed:
@@ -334,6 +385,10 @@ class Perception:
         spread = {name: array[k] for name, array in std.items() if name in names}
         disagree = assessment.disagree
         return Fused(stamp_ns, verdicts, observed, result, spread, stage_ms, source, disagree)
+
+
+def _stamp_ns(reading: Reading | None) -> int:
+    return reading.value.stamp_ns if reading and reading.value else 0
 
 
 def _prior(streams: int, latent_dim: int) -> tuple[Array, Array]:

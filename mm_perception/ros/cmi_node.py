@@ -152,6 +152,11 @@ class CmiNode(ManagedNode):
                 f'{bundle.spec.family} does not fuse: of several modalities it uses the most'
                 ' certain one'
             )
+        for name in perception.holds:
+            self.get_logger().info(
+                f'{name}: nothing tells more of it than its last value, which filled/{name} holds'
+                ' while it is lost'
+            )
         return perception
 
     def _find_triggers(self) -> frozenset[str]:

@@ -39,6 +39,7 @@ from mm_perception.training.card import model_card
 from mm_perception.training.consistency import part_data, with_health
 from mm_perception.training.defaults import completed, constant_elements, sized
 from mm_perception.training.loop import Fitted, Logging, Stage, fit, read_checkpoint
+from mm_perception.training.memory import with_memory
 from mm_perception.training.stages import (
     Posteriors,
     TensorSource,
@@ -139,6 +140,7 @@ def train(run: Run, out: Path, command: str) -> Bundle:
     bundle = replace(bundle, metrics=evaluate_bundle(bundle, Path(run.spec.dataset), run.device))
     bundle = with_errors(bundle, run.spec, dataset, run.device)
     bundle = with_health(bundle, *part_data(run.spec, dataset), run.device)
+    bundle = with_memory(bundle, run.spec, dataset, run.device)
     judgement = judge_bundle(bundle, Path(run.spec.dataset), run.device)
     bundle = save_bundle(with_graphs(bundle), out, model_card(bundle, model.fuses, judgement))
     save_judgement(judgement, out)

@@ -14,8 +14,8 @@ from typing import Any
 
 import pytest
 
-from mm_perception.cli.main import main
 from mm_perception.bundle import WEIGHTS, _manifest_hash, load_bundle, save_bundle
+from mm_perception.cli.main import main
 from mm_perception.engines.torch_engine import load_model
 from mm_perception.errors import BundleError
 from tests.helpers.small_bundle import make_bundle

@@ -70,6 +70,7 @@ class Outputs:
             std_samples=settings.std_samples,
             sample=settings.sample,
             fallback=settings.fallback,
+            memory=settings.memory,
         )
 
     def publish(

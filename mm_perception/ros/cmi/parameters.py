@@ -99,6 +99,12 @@ NODE_SPECS = (
         span=(2, 256),
     ),
     ParameterSpec(
+        'memory',
+        True,
+        'Whether a lost modality is filled in from its last good value too, where the bundle has'
+        ' a memory; else from the others alone.',
+    ),
+    ParameterSpec(
         'fallback',
         NO_OUTPUT,
         'What is published while no modality can be used: nothing but ~/status (silent), the last'
@@ -146,6 +152,7 @@ class NodeSettings:
 
     rate_hz: float
     sample: bool
+    memory: bool
     reconstruct_all: bool
     std_samples: int
     fallback: str
@@ -173,6 +180,7 @@ def read_settings(parameters: Parameters, names: Iterable[str]) -> NodeSettings:
     return NodeSettings(
         rate_hz=float(parameters['rate_hz']),
         sample=parameters['latent.sample'],
+        memory=parameters['memory'],
         reconstruct_all=parameters['publish.reconstruct'] == 'all',
         std_samples=parameters['publish.std_samples'],
         fallback=parameters['fallback'] if old == UNSET else old,

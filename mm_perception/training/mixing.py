@@ -1,0 +1,119 @@
+"""Weights by which ways to fill in are mixed, from their errors on recordings left out."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import nnls
+
+from mm_perception.fusion.memory import PARTS
+from mm_perception.modalities.base import Array
+
+OWN_WAYS = [0, 1, 2, 3, 6]
+"""Those that need no model."""
+SURE = 2.0
+"""Standard errors by which a mix has to be better to be used fully."""
+SHRINKAGE, HELD_SHRINKAGE = 0.1, 0.3
+
+
+class Cell:
+    """
+    Errors of each way to fill in a target, with some others observed, at one age.
+
+    :param parts: holding first, then :data:`PARTS`, ``float32[7, Q, E']`` of each fold.
+    """
+
+    def __init__(self, parts: Sequence[Array]) -> None:
+        self._parts = parts
+        flat = [part.reshape(len(part), -1).astype(np.float64) for part in parts]
+        self.grams = np.stack([part @ part.T / part.shape[1] for part in flat])
+        """Mean product of the errors of two ways in each fold, ``float64[F, 7, 7]``."""
+
+    def mixed(self, weight: NDArray[np.float64]) -> Array:
+        """Error of a mix, ``float32[Q, E']``."""
+        result: Array = np.tensordot(weight.astype(np.float32), np.concatenate(self._parts, 1), 1)
+        return result
+
+    def best(self, near: NDArray[np.float64] | None) -> NDArray[np.float64]:
+        """
+        Weights without what the model generates, from holding or damped velocity.
+
+        :param near: weights at the age before, which they are drawn to.
+        """
+        simple = np.zeros(len(self.grams[0]))
+        simple[self.grams.mean(0).diagonal()[:2].argmin()] = 1.0
+        weights = [self._own(gram, near) for gram in self._left_out()]
+        return self._as_far_as_sure(simple, self._own(self.grams.mean(0), near), weights)
+
+    def towards(self, prior: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Weights of all ways, from those that were learned without the model."""
+        together = _convex(self.grams.mean(0), prior, HELD_SHRINKAGE)
+        return self._as_far_as_sure(prior, together, self._towards_left_out(prior))
+
+    def cross_mixed(self, prior: NDArray[np.float64]) -> Array:
+        """Error in each fold of :meth:`towards` of the others, ``float32[Q, E']``."""
+        left = [
+            np.tensordot(weight, part, 1)
+            for weight, part in zip(self._towards_left_out(prior), self._parts)
+        ]
+        return np.concatenate(left).astype(np.float32)
+
+    def _left_out(self) -> list[NDArray[np.float64]]:
+        """Mean of the other folds' grams, for each fold; of itself if it is the only one."""
+        folds = range(len(self.grams))
+        if len(folds) == 1:
+            return [self.grams[0]]
+        return [np.delete(self.grams, k, 0).mean(0) for k in folds]
+
+    def _towards_left_out(self, prior: NDArray[np.float64]) -> list[NDArray[np.float64]]:
+        return [_convex(gram, prior, HELD_SHRINKAGE) for gram in self._left_out()]
+
+    def _as_far_as_sure(
+        self,
+        simple: NDArray[np.float64],
+        mix: NDArray[np.float64],
+        left_out: Sequence[NDArray[np.float64]],
+    ) -> NDArray[np.float64]:
+        """From simple weights to a mix, as far as folds left out show that it is better."""
+        gains = [
+            1.0 - (weight @ gram @ weight) / max(simple @ gram @ simple, 1e-15)
+            for weight, gram in zip(left_out, self.grams)
+        ]
+        if len(gains) == 1:
+            return simple
+        error = np.std(gains, ddof=1) / np.sqrt(len(gains))
+        sure = np.clip(np.mean(gains) / (SURE * error + 1e-9), 0.0, 1.0)
+        result: NDArray[np.float64] = sure * mix + (1.0 - sure) * simple
+        return result
+
+    def _own(
+        self, gram: NDArray[np.float64], near: NDArray[np.float64] | None
+    ) -> NDArray[np.float64]:
+        gram = gram[np.ix_(OWN_WAYS, OWN_WAYS)]
+        prior = np.zeros(len(gram))
+        prior[gram.diagonal().argmin()] = 1.0
+        if near is not None:
+            prior = (prior + near[OWN_WAYS] / near[OWN_WAYS].sum()) / 2.0
+        weight = np.zeros(1 + len(PARTS))
+        weight[OWN_WAYS] = _convex(gram, prior, SHRINKAGE)
+        return weight
+
+
+def _convex(
+    gram: NDArray[np.float64], prior: NDArray[np.float64], shrinkage: float
+) -> NDArray[np.float64]:
+    """
+    Weights of at least 0 and 1 in all with the least squared error, drawn to prior ones.
+
+    :param gram: mean products of errors.
+    :param shrinkage: in parts of the least error of one way alone.
+    """
+    size = len(gram)
+    pull = shrinkage * gram.diagonal().min() + 1e-12
+    total = gram + pull * np.eye(size)
+    heavy = 1e4 * np.trace(total) / size  # holds the sum at 1
+    root = np.linalg.cholesky(total + heavy)
+    weight, _ = nnls(root.T, np.linalg.solve(root, pull * prior + heavy))
+    return weight / weight.sum()

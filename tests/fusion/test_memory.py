@@ -1,0 +1,151 @@
+"""What fills in for a lost sensor: better than holding, the same live as on recordings."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from mm_perception.engines.build import build_engine, reference_engine
+from mm_perception.evaluation.recall import Recall
+from mm_perception.fusion.memory import PARTS, Memory
+from mm_perception.fusion.perception import Perception
+from mm_perception.training.memory import learn_memory
+from tests.helpers.moving_world import NAMES, ROWS, moving_spec, moving_world
+from tests.helpers.small_bundle import make_bundle
+
+BEGIN_NS = 1_000_000_000_000
+
+
+@pytest.fixture(scope='module')
+def remembering():
+    """A bundle of random weights with the memory of 12 recordings, two held out."""
+    bundle = make_bundle('moving', spec=moving_spec())
+    engine = reference_engine(bundle, 'cpu')
+    arrays = learn_memory(engine, bundle.spec, moving_world(12), moving_world(2, start=12))
+    return replace(bundle, memory=arrays)
+
+
+@pytest.fixture(scope='module')
+def engine(remembering):
+    return build_engine(remembering, 'cpu')
+
+
+@pytest.fixture(scope='module')
+def unseen():
+    return moving_world(5, start=20)
+
+
+def pairs(dataset, rows):
+    """Rows that lie so many rows apart in a recording."""
+    first = np.concatenate([r.rows[:-rows] for r in dataset.recordings()])
+    return first, first + rows
+
+
+def others(target):
+    return tuple(name for name in NAMES if name != target)
+
+
+def root_mean_square(error):
+    return float(np.sqrt((error**2).mean()))
+
+
+@pytest.mark.parametrize('rows', [1, 5, 10, 20])
+def test_memory_is_never_worse_than_holding_and_better_where_others_tell(
+    remembering, engine, unseen, rows
+):
+    recall = Recall(Memory(remembering.spec, remembering.memory), engine)
+    lost, now = pairs(unseen, rows)
+    for name in NAMES:
+        there = unseen.present[lost, NAMES.index(name)]
+        first, second = lost[there], now[there]
+        truth, held = unseen.rows(name, second), unseen.rows(name, first)
+        error = root_mean_square(recall.predict(unseen, name, others(name), first, second) - truth)
+        limit = {'arm': 0.7, 'hand': 0.7, 'camera': 0.9}.get(name, 1.05)
+        assert error <= limit * root_mean_square(held - truth), name
+
+
+def test_memory_starts_at_the_last_value_and_its_std_grows(remembering, engine, unseen):
+    recall = Recall(Memory(remembering.spec, remembering.memory), engine)
+    lost, now = pairs(unseen, 1)
+    held, truth = unseen.rows('arm', lost), unseen.rows('arm', now)
+    value, _ = recall.fill(unseen, 'arm', others('arm'), lost, now)
+    assert np.abs(value - held).mean() <= 1.5 * np.abs(truth - held).mean()
+    value, std = recall.fill(unseen, 'arm', others('arm'), lost, lost)
+    np.testing.assert_allclose(value, held, atol=0.01)
+    spreads = [
+        recall.fill(unseen, 'touch', others('touch'), lost[:-20], lost[:-20] + k)[1]
+        for k in (1, 5, 20)
+    ]
+    assert std.mean() < spreads[0].mean() < spreads[1].mean() < spreads[2].mean()
+
+
+def test_memory_has_intervals_that_hold(remembering, engine, unseen):
+    recall = Recall(Memory(remembering.spec, remembering.memory), engine)
+    for name in ('arm', 'touch', 'camera'):
+        lost, now = pairs(unseen, 5)
+        there = unseen.present[lost, NAMES.index(name)]
+        query = unseen, name, others(name), lost[there], now[there]
+        off = np.abs(recall.predict(*query) - unseen.rows(name, now[there]))
+        assert 0.8 <= (off <= recall.half_width(*query)).mean() <= 0.97, name
+
+
+def test_memory_says_what_only_holding_can_fill_in(remembering):
+    assert Memory(remembering.spec, remembering.memory).holds == ('touch',)
+
+
+def with_all_parts(bundle):
+    """Every part of the mix has a weight, what the model generates too."""
+    arrays = dict(bundle.memory)
+    for name in NAMES:
+        weight = arrays[f'{name}.weight']
+        arrays[f'{name}.weight'] = np.broadcast_to(
+            np.linspace(0.05, 0.2, len(PARTS)), weight.shape
+        )
+    return replace(bundle, memory=arrays)
+
+
+def feed(perception, dataset, rows, k, gone):
+    """Give a stream per recording its sensors' values in one row, but for those that are gone."""
+    stamp_ns = BEGIN_NS + int(dataset.time_s[rows[0]] * 1e9)
+    for column, name in enumerate(NAMES):
+        modality = perception.modalities[name]
+        values = []
+        for stream, row in enumerate(rows):
+            there = dataset.present[row, column] and k <= gone[stream].get(name, ROWS)
+            (array,) = dataset.rows(name, np.array([row]))
+            values.append(modality.from_model(array) if there else None)
+        perception.update(name, values, stamp_ns)
+    return perception.infer(now_ns=stamp_ns)
+
+
+def test_memory_fills_in_live_what_it_fills_in_on_recordings(remembering, engine, unseen):
+    """Sensors of each recording are lost at other times, some together, one after the other."""
+    bundle = with_all_parts(remembering)
+    perception = Perception(bundle, engine, len(unseen.recordings()))
+    recall = Recall(Memory(bundle.spec, bundle.memory), engine)
+    gone = [{'arm': 20}, {'camera': 15, 'hand': 22}, {'touch': 10, 'arm': 10}, {'mode': 25}, {}]
+    rows = np.stack([r.rows for r in unseen.recordings()])
+    compared = 0
+    for k in range(ROWS):
+        result = feed(perception, unseen, rows[:, k], k, gone)
+        for stream, lost in enumerate(gone):
+            for name, last in lost.items():
+                late = k - last
+                if late * 0.1 <= 0.25 + 1e-6:
+                    continue  # the last value is fresh still
+                seen = [n for n in NAMES if n not in lost or k - lost[n] <= 2]
+                known = [n for n in seen if unseen.present[rows[stream, k], NAMES.index(n)]]
+                pair = rows[stream, [last]], rows[stream, [k]]
+                if any(lost.get(n, ROWS) < k for n in known):
+                    continue
+                value, std = recall.fill(unseen, name, known, *pair)
+                np.testing.assert_allclose(
+                    result.reconstructions[name][stream], value[0], atol=1e-5
+                )
+                np.testing.assert_allclose(
+                    result.reconstruction_std[name][stream], std[0], rtol=1e-4
+                )
+                compared += 1
+    assert compared > 150
