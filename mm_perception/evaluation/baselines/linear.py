@@ -61,14 +61,14 @@ class Moments:
         for fold in self.folds:
             rest = self.total - fold
             inner, cross = fold[np.ix_(inputs, inputs)], fold[inputs] @ mixing
-            for k, weights in enumerate(_paths(rest, inputs, mixing, level)):
+            for k, weights in enumerate(_by_penalty(rest, inputs, mixing, level)):
                 errors[k] += (weights * (inner @ weights - 2 * cross)).sum()
         best = int(errors.argmin())
-        weights = list(_paths(self.total, inputs, mixing, level))[best]
+        weights = list(_by_penalty(self.total, inputs, mixing, level))[best]
         return weights, self.mean @ mixing - self.mean[inputs] @ weights
 
 
-def _paths(
+def _by_penalty(
     moments: np.ndarray, inputs: np.ndarray, mixing: np.ndarray, level: float
 ) -> Iterator[np.ndarray]:
     """Weights for each of the penalties."""
@@ -83,12 +83,6 @@ def columns_of(names: Sequence[str], codes: SharedCodes, wanted: Sequence[str]) 
     starts = np.cumsum([0, *(codes[name].size for name in names)])
     place = {name: np.arange(a, b) for name, a, b in zip(names, starts, starts[1:])}
     return np.concatenate([place[name] for name in wanted])
-
-
-def side_by_side(codes: SharedCodes, dataset: Dataset, rows: np.ndarray) -> np.ndarray:
-    """Codes of all modalities, ``float64[K, D]``."""
-    known = codes.of(dataset)
-    return np.concatenate([known[n][rows] for n in dataset.names], 1).astype(np.float64)
 
 
 class Ridge:
@@ -122,15 +116,12 @@ class Ridge:
     ) -> Array:
         """Regress the target."""
         shape, outputs = dataset.values[target].shape[1:], self._codes[target].size
-        names, inputs = dataset.names, self._inputs(dataset.names, target, observed)
+        inputs = self._inputs(dataset.names, target, observed)
         result = np.zeros((len(now), outputs))
         for age, chosen in self._ages(dataset, lost, now):
             weights, offset = self._solve(target, observed, age)
-            parts = [side_by_side(self._codes, dataset, now[chosen])]
-            if self.memory:
-                parts.append(side_by_side(self._codes, dataset, lost[chosen]))
-            result[chosen] = np.concatenate(parts, 1)[:, inputs] @ weights + offset
-        assert names == self._known.names if self._known else False
+            columns = self._columns(dataset, lost[chosen], now[chosen])
+            result[chosen] = columns[:, inputs] @ weights + offset
         if self.memory:
             return dataset.rows(target, lost) + self._codes.change(target, result, shape)
         return self._codes.write(target, result, shape)
@@ -142,6 +133,11 @@ class Ridge:
 
     def _inputs(self, names: Sequence[str], target: str, observed: tuple[str, ...]) -> np.ndarray:
         return columns_of(names, self._codes, observed)
+
+    def _columns(self, dataset: Dataset, lost: np.ndarray, now: np.ndarray) -> np.ndarray:
+        """Codes of all modalities, ``float64[K, D]``."""
+        known = self._codes.of(dataset)
+        return np.concatenate([known[n][now] for n in dataset.names], 1).astype(np.float64)
 
     def _solve(
         self, target: str, observed: tuple[str, ...], age: float
@@ -167,10 +163,8 @@ class Ridge:
         needed = tuple(name for name in used if name in absent)
         if (age, needed) not in self._moments:
             lost, now = self._rows(dataset, age, needed)
-            parts = [side_by_side(self._codes, dataset, now)]
-            if self.memory:
-                parts.append(side_by_side(self._codes, dataset, lost))
-            self._moments[age, needed] = Moments(np.concatenate(parts, 1), folds(dataset, now))
+            columns = self._columns(dataset, lost, now)
+            self._moments[age, needed] = Moments(columns, folds(dataset, now))
         return self._moments[age, needed]
 
     def _rows(
@@ -201,6 +195,10 @@ class RidgeMemory(Ridge):
         width = sum(self._codes[name].size for name in names)
         then = columns_of(names, self._codes, (*observed, target)) + width
         return np.concatenate([columns_of(names, self._codes, observed), then])
+
+    def _columns(self, dataset: Dataset, lost: np.ndarray, now: np.ndarray) -> np.ndarray:
+        there, here = super()._columns(dataset, lost, lost), super()._columns(dataset, lost, now)
+        return np.concatenate([here, there], 1)
 
     def _rows(
         self, dataset: Dataset, age: float, needed: tuple[str, ...]
