@@ -16,7 +16,6 @@ from mm_perception.engines.build import reference_engine
 from mm_perception.engines.engine import Engine
 from mm_perception.evaluation.generation import encode_all, presence
 from mm_perception.evaluation.judgement import (
-    OURS,
     Judgement,
     judge,
     modalities_of,
@@ -25,7 +24,9 @@ from mm_perception.evaluation.judgement import (
 )
 from mm_perception.evaluation.judgement_report import judgement_report
 from mm_perception.evaluation.outages import Method
+from mm_perception.evaluation.recall import NO_ANCHOR, NO_MEMORY, OURS, Recall
 from mm_perception.evaluation.state_probe import StateRow, measure_state, state_table
+from mm_perception.fusion.memory import Memory
 from mm_perception.modalities.base import Array
 
 FILE, PICTURE = 'judgement.json', 'judgement.png'
@@ -35,7 +36,7 @@ FILE, PICTURE = 'judgement.json', 'judgement.png'
 class ModelAlone:
     """Generate the lost modality from what the observed ones show now; nothing is remembered."""
 
-    name = f'{OURS}:no_memory'
+    name = NO_MEMORY
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -63,7 +64,10 @@ class ModelAlone:
 
 def our_methods(bundle: Bundle, engine: Engine) -> list[Method]:
     """Ways in which a bundle fills in for a lost sensor."""
-    return [ModelAlone(engine)]
+    if not bundle.memory:
+        return [ModelAlone(engine)]
+    memory = Memory(bundle.spec, bundle.memory)
+    return [Recall(memory, engine, name) for name in (OURS, NO_MEMORY, NO_ANCHOR)]
 
 
 @dataclass(frozen=True)
