@@ -205,8 +205,9 @@ def _train_apart(run: Run, source: TensorSource) -> Trained:
 
 def fit_unimodal(run: Run, name: str, position: int = 0) -> Fitted:
     """Train the autoencoder of one modality, to a checkpoint in the work folder."""
-    source = run.source(load_split(run.spec, 'train').only(name))
-    return run.fit(unimodal_stage(run.spec, name, source), position)
+    dataset = load_split(run.spec, 'train')
+    spec = completed(run.spec, dataset)
+    return run.fit(unimodal_stage(spec, name, run.source(dataset.only(name))), position)
 
 
 def _load_trained(run: Run, stage: str, module: nn.Module) -> None:
@@ -238,6 +239,7 @@ def _finish_levels(
 
 def train_classifiers(run: Run, dataset: Dataset) -> tuple[TorchClassifiers, dict[str, Fitted]]:
     """Train an independent classifier per modality, if asked to and a row tells its labels."""
+    run = replace(run, spec=completed(run.spec, dataset))
     spec = run.spec.model
     if not run.classifiers or label_indices(dataset, spec) is None:
         return TorchClassifiers({}), {}
