@@ -15,12 +15,13 @@ import base64
 import hashlib
 import itertools
 import json
+import math
 import os
 import re
 import shutil
 import stat
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -30,9 +31,8 @@ from safetensors import SafetensorError
 from safetensors.numpy import load, save
 
 from mm_perception.config import from_plain, to_plain
-from mm_perception.errors import BundleError, MMPerceptionError
+from mm_perception.errors import BundleError, ConfigError, MMPerceptionError
 from mm_perception.modalities import build_modality, complete_options
-from mm_perception.modalities.sizes import check_sizes
 from mm_perception.resources import share_directory
 from mm_perception.spec import ModelSpec
 
@@ -117,6 +117,51 @@ def _read(file: Path, limit: int) -> bytes:
         if status.st_size > limit:
             raise BundleError(f'{file}: larger than {limit >> 20} MiB; not a bundle')
         return opened.read(status.st_size)
+
+
+MAX_MODALITIES = 64
+MAX_LAYERS = 64
+MAX_LIST = 4096
+MAX_NUMBER = 1 << 20
+MAX_ELEMENTS = 1 << 22
+"""Of one modality's array: 16 MiB, a picture of 2048 x 2048."""
+
+
+def check_sizes(spec: ModelSpec) -> None:
+    """
+    Check that a spec asks for nothing that is absurdly large.
+
+    Memory for the networks is bounded by the file of the weights, whose shapes they must have.
+
+    :raises ConfigError: naming the path of what is too large, and the limit.
+    """
+    _check(len(spec.modalities), MAX_MODALITIES, 'modalities')
+    for path, value in _walk(to_plain(spec), 'spec'):
+        if isinstance(value, list):
+            layers = '.network.' in path or path.endswith('_hidden')
+            _check(len(value), MAX_LAYERS if layers else MAX_LIST, path)
+        elif isinstance(value, int | float) and math.isfinite(value):
+            _check(abs(value), MAX_NUMBER, path)
+    for modality in spec.modalities:
+        shape = build_modality(modality).shape
+        if min(shape) < 1:
+            raise ConfigError(f'{modality.name}: its array has shape {shape}; give positive sizes')
+        _check(math.prod(shape), MAX_ELEMENTS, f'{modality.name}: elements')
+
+
+def _check(value: float, limit: int, path: str) -> None:
+    if value > limit:
+        raise ConfigError(f'{path}: {value:.10g} is more than {limit}')
+
+
+def _walk(value: Any, path: str) -> Iterator[tuple[str, Any]]:
+    yield path, value
+    if isinstance(value, dict):
+        for key, item in value.items():
+            yield from _walk(item, f'{path}.{key}')
+    elif isinstance(value, list):
+        for i, item in enumerate(value):
+            yield from _walk(item, f'{path}[{i}]')
 
 
 FORMAT = 2
