@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from mm_perception.bundle import load_bundle, save_bundle
+from mm_perception.data.dataset import load_dataset, save_dataset
 from mm_perception.engines.build import build_engine, reference_engine
 from mm_perception.errors import BundleError
 from mm_perception.evaluation.recall import Recall
 from mm_perception.fusion.memory import PARTS, Memory
 from mm_perception.fusion.perception import Demand, Perception
-from mm_perception.training.memory import learn_memory
+from mm_perception.spec import StageSpec, TrainingSpec
+from mm_perception.training.memory import learn_memory, with_memory
 from tests.helpers.moving_world import NAMES, ROWS, moving_spec, moving_world
 from tests.helpers.small_bundle import make_bundle
 
@@ -122,6 +124,18 @@ def test_memory_needs_time_and_enough_rows(engine):
     few = moving_world(1)
     assert learn_memory(engine, moving_spec(), replace(few, time_s=None)) is None
     assert learn_memory(engine, moving_spec(), few.subset(np.arange(20))) is None
+
+
+def test_memory_is_given_to_bundles_whose_data_have_time(tmp_path):
+    save_dataset(tmp_path, 'train', moving_world(2))
+    save_dataset(tmp_path, 'validation', moving_world(1, start=2))
+    bundle = make_bundle('moving', spec=moving_spec())
+    spec = TrainingSpec('moving', str(tmp_path), bundle.spec, StageSpec(1))
+    memory = with_memory(bundle, spec, load_dataset(tmp_path, 'train')).memory
+    assert Memory(bundle.spec, memory).ages_s[0] == pytest.approx(0.1)
+    timeless = replace(moving_world(2), time_s=None)
+    assert not with_memory(bundle, spec, timeless).memory
+    assert Perception(bundle, reference_engine(bundle, 'cpu')).memory is None
 
 
 def with_all_parts(bundle):
