@@ -7,6 +7,7 @@ from dataclasses import replace
 
 import numpy as np
 
+from mm_perception.bundle import Bundle
 from mm_perception.data.dataset import Dataset
 from mm_perception.engines.engine import Engine
 from mm_perception.errors import DataError
@@ -22,7 +23,7 @@ from mm_perception.fusion.losses import EARLIEST, LATEST
 from mm_perception.fusion.memory import INTERVAL, Features, Filled, Memory, Query
 from mm_perception.modalities.base import Array
 
-OURS, NO_MEMORY, NO_ANCHOR = 'ours', 'ours:no_memory', 'ours:no_anchor'
+OURS, NO_ANCHOR = 'ours', 'ours:no_anchor'
 
 
 def states_of(
@@ -106,8 +107,8 @@ class Recall:
 
     :param memory: of the bundle.
     :param engine: of the same bundle.
-    :param name: ``ours``, ``ours:no_memory`` (the model alone) or ``ours:no_anchor`` (the memory
-        without what the model generates).
+    :param name: ``ours``, or ``ours:no_anchor`` for the memory without what the model generates,
+        whose weight goes to holding.
     """
 
     def __init__(self, memory: Memory, engine: Engine, name: str = OURS) -> None:
@@ -178,16 +179,13 @@ class Recall:
     ) -> Filled:
         query = query_of(dataset, self._states, target, subset, rows)
         wanted = self.name != NO_ANCHOR and self._memory.generates(target, subset)
-        if subset and (wanted or self.name == NO_MEMORY):
+        if subset and wanted:
             lost, now = rows
             generator = self._generator or Generator(self._engine, dataset)
             self._generator = generator
             generated = generator(target, subset, now), generator(target, subset, lost)
             query = replace(query, generated=generated)
-        filled = self._memory.fill(target, query)
-        if self.name == NO_MEMORY and query.generated is not None:
-            return Filled(query.generated[0], filled.std)
-        return filled
+        return self._memory.fill(target, query)
 
     def _take(self, dataset: Dataset) -> None:
         if self._dataset is not dataset:
@@ -195,3 +193,11 @@ class Recall:
             memory = self._memory
             self._states = states_of(dataset, memory.features, memory.velocity_s)
             self._generator = None
+
+
+def recalls(bundle: Bundle, engine: Engine) -> list[Recall]:
+    """A bundle's memory with and without what its model generates; none if it has no memory."""
+    if not bundle.memory:
+        return []
+    memory = Memory(bundle.spec, bundle.memory)
+    return [Recall(memory, engine, name) for name in (OURS, NO_ANCHOR)]

@@ -193,7 +193,7 @@ class Memory:
         return change
 
     def _bounded(self, mix: _Mix, held: Array, change: Array) -> Array:
-        """No further out than training data or the held value; labels stay a distribution."""
+        """No further out than data can be, or the held value is; labels stay a distribution."""
         low, high = np.minimum(held, mix.bounds[0]), np.maximum(held, mix.bounds[1])
         value = np.clip(held + change.reshape(held.shape), low, high)
         if mix.labels:

@@ -184,8 +184,7 @@ class Perception:
             for each in stream.values():
                 each.advance(now_ns)
             readings.append({name: each.snapshot() for name, each in stream.items()})
-        everything = frozenset(self.names)
-        missing = everything if wanted is None else frozenset[str]()
+        missing = frozenset(self.names) if wanted is None else frozenset[str]()
         demand = Demand(missing, frozenset(wanted or ()), memory=memory)
         assessments = self._assess(readings, self.limits, USUAL_CHECKS, now_ns)
         mask = _mask(assessments, self.names)

@@ -13,8 +13,8 @@ from mm_perception.modalities.base import Array
 
 OWN_WAYS = [0, 1, 2, 3, 6]
 """Those that need no model."""
-SURE = 2.0
-"""Standard errors by which a mix has to be better to be used fully."""
+UNSURE = 1.0
+"""Standard errors of its gain up to which a mix is not used; fully from one more."""
 SHRINKAGE, HELD_SHRINKAGE = 0.1, 0.3
 
 
@@ -42,8 +42,8 @@ class Cell:
 
         :param near: weights at the age before, which they are drawn to.
         """
-        simple = np.zeros(len(self.grams[0]))
-        simple[self.grams.mean(0).diagonal()[:2].argmin()] = 1.0
+        hold, damped = np.eye(len(self.grams[0]))[:2]
+        simple = self._as_far_as_sure(hold, damped, [damped] * len(self.grams))
         weights = [self._own(gram, near) for gram in self._left_out()]
         return self._as_far_as_sure(simple, self._own(self.grams.mean(0), near), weights)
 
@@ -84,7 +84,7 @@ class Cell:
         if len(gains) == 1:
             return simple
         error = np.std(gains, ddof=1) / np.sqrt(len(gains))
-        sure = np.clip(np.mean(gains) / (SURE * error + 1e-9), 0.0, 1.0)
+        sure = np.clip(np.mean(gains) / (error + 1e-9) - UNSURE, 0.0, 1.0)
         result: NDArray[np.float64] = sure * mix + (1.0 - sure) * simple
         return result
 

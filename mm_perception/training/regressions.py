@@ -23,7 +23,7 @@ from mm_perception.modalities.base import Array
 MOST_PAIRS = 20_000
 ELEMENTS, COMPONENTS = 64, 32
 """Up to so many elements are features themselves; of more, so many principal components."""
-VALUES = 3000
+VALUES = 1500
 """That principal components are taken from."""
 FOLDS = 5
 GRID = 10.0 ** np.arange(-1, 6)

@@ -7,11 +7,15 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from mm_perception.bundle import load_bundle, save_bundle
+from mm_perception.data.dataset import load_dataset, save_dataset
 from mm_perception.engines.build import build_engine, reference_engine
+from mm_perception.errors import BundleError
 from mm_perception.evaluation.recall import Recall
 from mm_perception.fusion.memory import PARTS, Memory
-from mm_perception.fusion.perception import Perception
-from mm_perception.training.memory import learn_memory
+from mm_perception.fusion.perception import Demand, Perception
+from mm_perception.spec import StageSpec, TrainingSpec
+from mm_perception.training.memory import learn_memory, with_memory
 from tests.helpers.moving_world import NAMES, ROWS, moving_spec, moving_world
 from tests.helpers.small_bundle import make_bundle
 
@@ -95,6 +99,45 @@ def test_memory_says_what_only_holding_can_fill_in(remembering):
     assert Memory(remembering.spec, remembering.memory).holds == ('touch',)
 
 
+def test_memory_lies_in_the_bundle_hashed(remembering, tmp_path):
+    save_bundle(remembering, tmp_path / 'moving', 'card')
+    loaded = load_bundle(tmp_path / 'moving')
+    assert loaded.memory.keys() == remembering.memory.keys()
+    for key, array in loaded.memory.items():
+        np.testing.assert_array_equal(array, remembering.memory[key])
+    forgetful = save_bundle(replace(remembering, memory={}), tmp_path / 'other', 'card')
+    assert forgetful.hash == loaded.hash, 'a memory does not change the latent space'
+    file = tmp_path / 'moving' / 'memory.safetensors'
+    file.write_bytes(file.read_bytes()[:-1] + b'!')
+    with pytest.raises(BundleError, match='altered'):
+        load_bundle(tmp_path / 'moving')
+
+
+@pytest.mark.parametrize('key', ['ages_s', 'arm.weight', 'gram.0.0', 'hand.references'])
+def test_memory_that_does_not_fit_the_model_is_refused(remembering, key):
+    arrays = {name: array for name, array in remembering.memory.items() if name != key}
+    with pytest.raises(BundleError, match='memory: does not fit'):
+        Memory(remembering.spec, arrays)
+
+
+def test_memory_needs_time_and_enough_rows(engine):
+    few = moving_world(1)
+    assert learn_memory(engine, moving_spec(), replace(few, time_s=None)) is None
+    assert learn_memory(engine, moving_spec(), few.subset(np.arange(20))) is None
+
+
+def test_memory_is_given_to_bundles_whose_data_have_time(tmp_path):
+    save_dataset(tmp_path, 'train', moving_world(2))
+    save_dataset(tmp_path, 'validation', moving_world(1, start=2))
+    bundle = make_bundle('moving', spec=moving_spec())
+    spec = TrainingSpec('moving', str(tmp_path), bundle.spec, StageSpec(1))
+    memory = with_memory(bundle, spec, load_dataset(tmp_path, 'train')).memory
+    assert Memory(bundle.spec, memory).ages_s[0] == pytest.approx(0.1)
+    timeless = replace(moving_world(2), time_s=None)
+    assert not with_memory(bundle, spec, timeless).memory
+    assert Perception(bundle, reference_engine(bundle, 'cpu')).memory is None
+
+
 def with_all_parts(bundle):
     """Every part of the mix has a weight, what the model generates too."""
     arrays = dict(bundle.memory)
@@ -111,12 +154,12 @@ def feed(perception, dataset, rows, k, gone):
     stamp_ns = BEGIN_NS + int(dataset.time_s[rows[0]] * 1e9)
     for column, name in enumerate(NAMES):
         modality = perception.modalities[name]
-        values = []
+        values: list[object] = []
         for stream, row in enumerate(rows):
             there = dataset.present[row, column] and k <= gone[stream].get(name, ROWS)
             (array,) = dataset.rows(name, np.array([row]))
             values.append(modality.from_model(array) if there else None)
-        perception.update(name, values, stamp_ns)
+        perception.update(name, values if len(values) > 1 else values[0], stamp_ns)
     return perception.infer(now_ns=stamp_ns)
 
 
@@ -137,9 +180,9 @@ def test_memory_fills_in_live_what_it_fills_in_on_recordings(remembering, engine
                     continue  # the last value is fresh still
                 seen = [n for n in NAMES if n not in lost or k - lost[n] <= 2]
                 known = [n for n in seen if unseen.present[rows[stream, k], NAMES.index(n)]]
-                pair = rows[stream, [last]], rows[stream, [k]]
                 if any(lost.get(n, ROWS) < k for n in known):
-                    continue
+                    continue  # one more was lost, whose last value is fresh still
+                pair = rows[stream, [last]], rows[stream, [k]]
                 value, std = recall.fill(unseen, name, known, *pair)
                 np.testing.assert_allclose(
                     result.reconstructions[name][stream], value[0], atol=1e-5
@@ -149,3 +192,35 @@ def test_memory_fills_in_live_what_it_fills_in_on_recordings(remembering, engine
                 )
                 compared += 1
     assert compared > 150
+
+
+def test_memory_can_be_switched_off_and_forgets(remembering, engine, unseen):
+    rows = unseen.recordings()[0].rows
+    perception = Perception(with_all_parts(remembering), engine)
+    for k in range(12):
+        feed(perception, unseen, rows[k : k + 1], k, [{'arm': 5}])
+    stamp_ns = BEGIN_NS + int(unseen.time_s[rows[11]] * 1e9)
+    filled = perception.infer(now_ns=stamp_ns)
+    assert set(filled.reconstruction_std) == {'arm'}
+    alone = perception.infer(now_ns=stamp_ns, memory=False)
+    assert not alone.reconstruction_std
+    assert np.abs(filled.reconstructions['arm'] - alone.reconstructions['arm']).max() > 0.01
+    perception.forget()
+    again = perception.infer(now_ns=stamp_ns)
+    np.testing.assert_array_equal(again.reconstructions['arm'], alone.reconstructions['arm'])
+
+
+def test_memory_gives_the_node_the_std_of_what_it_fills_in(remembering, engine, unseen):
+    rows = unseen.recordings()[0].rows
+    perception = Perception(remembering, engine)
+    for k in range(12):
+        result = feed(perception, unseen, rows[k : k + 1], k, [{'hand': 5}])
+    readings = [{n: s.snapshot() for n, s in each.items()} for each in perception.streams]
+    demand = Demand(missing=frozenset(NAMES), std=frozenset({'hand'}))
+    stamp_ns = BEGIN_NS + int(unseen.time_s[rows[11]] * 1e9)
+    (fused,) = perception.tick(readings, perception.limits, demand, stamp_ns)
+    assert fused.result is not None
+    np.testing.assert_array_equal(
+        fused.result.reconstructions['hand'], result.reconstructions['hand']
+    )
+    np.testing.assert_array_equal(fused.std['hand'], result.reconstruction_std['hand'])
