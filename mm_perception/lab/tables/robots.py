@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from mm_perception.bundle import MANIFEST
 from mm_perception.data.dataset import BUILD_FILE
 from mm_perception.errors import ConfigError, DataError
 from mm_perception.evaluation.bundle_judgement import FILE
@@ -38,6 +39,7 @@ class Entry:
     :param command: that imports it, with options of each split.
     :param units: of the vectors.
     :param goal: geometric mean of the ratio to the best baseline to reach; 0 for none.
+    :param probes: what the latent has to tell, by the sensor that is lost.
     """
 
     title: str
@@ -46,6 +48,7 @@ class Entry:
     splits: Mapping[str, tuple[str, ...]]
     units: Mapping[str, str] = field(default_factory=dict)
     goal: float = 0.0
+    probes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def imports(self, name: str, data: Path, out: Path) -> list[list[str]]:
         """Words of the commands that import all splits."""
@@ -55,6 +58,8 @@ class Entry:
         return [[*words, '--split', split, *self.splits[split]] for split in SPLITS]
 
 
+ARMS = ('left_arm', 'right_arm')
+PROBES = {'camera': ARMS, 'left_arm': ('left_arm',), 'right_arm': ('right_arm',)}
 JOINTS = dict.fromkeys(('left_arm', 'right_arm', 'left_hand', 'right_hand'), 'rad')
 # The test episodes are no training episodes; those up to 27 have a camera, later ones none.
 EPISODES = {
@@ -70,6 +75,7 @@ ENTRIES = {
         EPISODES,
         JOINTS,
         0.90,
+        PROBES,
     ),
     'g1_commands': Entry(
         'The same, with the commands to the joints as one more sensor.',
@@ -78,6 +84,7 @@ ENTRIES = {
         EPISODES,
         {**JOINTS, 'command': 'rad'},
         0.50,
+        PROBES,
     ),
     'ur3': Entry(
         'An arm (UR3) moves for 21 s, of which 14 are for training; it stands still in the test.',
@@ -155,12 +162,22 @@ def _run_robot(args: argparse.Namespace, name: str, entry: Entry) -> Robot:
             )
         for words in entry.imports(name, root, dataset):
             _command(words)
-    plain, seconds = [], []
+    plain, observed, seconds = [], [], []
     for seed in range(args.seeds or SEEDS):
         folder = args.out / NAME / f'{name}-{seed}'
         seconds.append(_train(args, name, dataset, folder, seed))
         plain.append(_with_units(json.loads((folder / FILE).read_text()), entry.units))
-    return Robot(name, entry.title, entry.goal, tuple(plain), tuple(seconds))
+        observed.append(_observed(folder))
+    about = (name, entry.title, entry.goal, entry.probes)
+    return Robot(*about, tuple(plain), tuple(observed), tuple(seconds))
+
+
+def _observed(folder: Path) -> dict[str, float]:
+    """Error of what is given back of each modality while all are observed, in training stds."""
+    training = json.loads((folder / MANIFEST).read_text())['training']
+    rows = training.get('errors', {}).get('test', [])
+    every = max((len(row['observed']) for row in rows), default=0)
+    return {row['target']: row['error'] for row in rows if len(row['observed']) == every}
 
 
 def _train(args: argparse.Namespace, name: str, dataset: Path, folder: Path, seed: int) -> float:
