@@ -55,7 +55,8 @@ def measure_state(
     Probe the joint latent for the vectors of all modalities, observed or not.
 
     Arrays that are no vector are told by their principal components when observed, and are no
-    targets, nor is what stands still in the test. A direct network that sees the target itself would be a copy: its share is 1.
+    targets, nor is what stands still in the test. A direct network that sees the target itself
+    would be a copy: its share is 1.
 
     :param train: what the probes learn from; ``test``: what they are measured on.
     :returns: a row per subset and target.
