@@ -25,6 +25,8 @@ BATCH = 256
 CHECKED = 50
 FEWEST = 50
 """Rows below which nothing is learned."""
+STILL = 0.03
+"""Std of all elements, in that of the training rows, below which there is nothing to explain."""
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ def measure_state(
     Probe the joint latent for the vectors of all modalities, observed or not.
 
     Arrays that are no vector are told by their principal components when observed, and are no
-    targets. A direct network that sees the target itself would be a copy: its share is 1.
+    targets, nor is what stands still in the test. A direct network that sees the target itself
+    would be a copy: its share is 1.
 
     :param train: what the probes learn from; ``test``: what they are measured on.
     :returns: a row per subset and target.
@@ -98,6 +101,8 @@ class _Probe:
         result = []
         for name in targets:
             truth = new[name]
+            if truth.std(0).max() < STILL:
+                continue
             direct = ridge(there, old[name], here, fold)
             by_network = explained(truth, read[name]) if name in read else 1.0
             result.append(

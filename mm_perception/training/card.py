@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from mm_perception.bundle import Bundle
-from mm_perception.evaluation.bundle_judgement import BundleJudgement
 from mm_perception.evaluation.coherence import coherence_table
 from mm_perception.evaluation.errors import errors_table
 from mm_perception.markdown import markdown_table
@@ -16,12 +15,12 @@ DOES_NOT_FUSE = (
 )
 
 
-def model_card(bundle: Bundle, fuses: bool, judgement: BundleJudgement | None = None) -> str:
+def model_card(bundle: Bundle, fuses: bool, judged: Sequence[str] = ()) -> str:
     """
     Write down what a bundle is, how it was made and what it measured.
 
     :param fuses: whether the model uses more than one observed modality at a time.
-    :param judgement: of what it fills in, where it was trained on recordings.
+    :param judged: lines on what it fills in, where it was trained on recordings.
     """
     how = bundle.training
     stages = ', '.join(f'{name} {seconds:.0f} s' for name, seconds in how['seconds'].items())
@@ -55,9 +54,7 @@ def model_card(bundle: Bundle, fuses: bool, judgement: BundleJudgement | None = 
         lines += ['', *errors_table(split, rows)]
     for split, figures in bundle.metrics.items():
         lines += ['', *coherence_table(split, figures)]
-    if judgement is not None:
-        lines += ['', *judgement.lines()]
-    return '\n'.join(lines) + '\n'
+    return '\n'.join([*lines, *judged]) + '\n'
 
 
 def _latents(how: Mapping[str, Any]) -> list[str]:

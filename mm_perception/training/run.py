@@ -141,8 +141,14 @@ def train(run: Run, out: Path, command: str) -> Bundle:
     bundle = with_errors(bundle, run.spec, dataset, run.device)
     bundle = with_health(bundle, *part_data(run.spec, dataset), run.device)
     bundle = with_memory(bundle, run.spec, dataset, run.device)
+    return _save_judged(run, bundle, out, model.fuses)
+
+
+def _save_judged(run: Run, bundle: Bundle, out: Path, fuses: bool) -> Bundle:
+    """Judge what a bundle fills in, and write it with the judgement beside it."""
     judgement = judge_bundle(bundle, Path(run.spec.dataset), run.device)
-    bundle = save_bundle(with_graphs(bundle), out, model_card(bundle, model.fuses, judgement))
+    judged = [] if judgement is None else ['', *judgement.lines()]
+    bundle = save_bundle(with_graphs(bundle), out, model_card(bundle, fuses, judged))
     save_judgement(judgement, out)
     return bundle
 

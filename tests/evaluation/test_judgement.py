@@ -204,6 +204,13 @@ def test_state_is_read_from_the_latent_as_well_as_it_can_be() -> None:
     assert '| a | a | 0.' in '\n'.join(state_table(found, NAMES))
 
 
+def test_state_that_stands_still_is_no_target() -> None:
+    train, test = recorded(300, 0), recorded(300, 1)
+    still = replace(test, values={**test.values, 'b': np.ones((300, 2), np.float32)})
+    found = measure_state(LinearGaussianEngine(), train, still, [('a', 'c')])
+    assert [row.target for row in found] == ['a', 'c']
+
+
 def test_explained_is_the_share_of_the_variance() -> None:
     truth = np.random.default_rng(0).standard_normal((4000, 2))
     assert explained(truth, truth) == 1.0

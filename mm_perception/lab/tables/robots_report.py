@@ -34,6 +34,9 @@ from mm_perception.markdown import markdown_table
 WIDTH = 108
 WORST, SHARE, JUMP = 1.10, 0.9, 1.5
 COVERAGE = (0.87, 0.93)
+OBSERVED, GAP = 0.1, 0.03
+READERS = ('latent', 'network')
+PICTURE_UNIT = '0..1'
 NOTES = """Recordings of robots that the project does not ship. Every sensor is taken away in
 turn, on recordings that nothing was trained on, and what fills in for it is compared with the
 truth after 0.1 to 5 s: **ours** (the bundle's memory), `ours:no_memory` (what the model generates
@@ -57,14 +60,19 @@ class Robot:
     """
     What was measured on one recording.
 
+    :param probes: what the latent has to tell, by the sensor that is lost.
     :param plain: content of each seed's ``judgement.json``.
+    :param observed: per seed, errors of what is given back while all sensors work, in training
+        stds.
     :param seconds: that training and judging took, per seed.
     """
 
     name: str
     title: str
     goal: float
+    probes: Mapping[str, tuple[str, ...]]
     plain: tuple[Mapping[str, Any], ...]
+    observed: tuple[Mapping[str, float], ...]
     seconds: tuple[float, ...]
 
     @cached_property
@@ -235,7 +243,7 @@ def aims_of(robot: Robot) -> list[Aim]:
             aims.append(Aim(robot.name, subject, value, goal, within >= SHARE))
         value, goal = f'{worst:.2f}', f'at most {WORST:.2f}'
         aims.append(Aim(robot.name, f'{lost}: worst cell', value, goal, worst <= WORST))
-    return [*aims, *_aims_of_intervals(robot)]
+    return [*aims, *_aims_of_intervals(robot), *_aims_of_latent(robot)]
 
 
 def _spread(robot: Robot, lost: str) -> str:
@@ -264,6 +272,32 @@ def _aims_of_intervals(robot: Robot) -> list[Aim]:
         value, goal = f'{max(jumps):.2f}', f'at most {JUMP:g}'
         subject = 'jump in the first tick, in usual ones'
         aims.append(Aim(robot.name, subject, value, goal, max(jumps) <= JUMP))
+    return aims
+
+
+def _aims_of_latent(robot: Robot) -> list[Aim]:
+    vectors = {row.target for row in robot.mean.test if row.unit != PICTURE_UNIT}
+    back = [
+        float(np.mean([errors[name] for errors in robot.observed]))
+        for name in sorted(vectors)
+        if all(name in errors for errors in robot.observed)
+    ]
+    aims = []
+    if back:
+        subject, value = 'observed vectors, error in training stds', f'at most {max(back):.3f}'
+        met = max(back) <= OBSERVED
+        aims.append(Aim(robot.name, subject, value, f'at most {OBSERVED:g}', met))
+    names = modalities_of((*robot.mean.validation, *robot.mean.test))
+    for lost, targets in robot.probes.items():
+        rest = [name for name in names if name != lost]
+        for target in targets:
+            rows = [r for r in robot.state() if r['observed'] == rest and r['target'] == target]
+            if rows:
+                latent, network = (np.mean([r[key] for r in rows]) for key in READERS)
+                subject = f'{lost} lost: variance of {target} told by the latent'
+                goal = f'at least {network - GAP:.3f}'
+                met = bool(latent >= network - GAP)
+                aims.append(Aim(robot.name, subject, f'{latent:.3f}', goal, met))
     return aims
 
 
