@@ -11,7 +11,6 @@ from mm_perception.fusion.health import FUTURE, MALFORMED, UNREADABLE, Limits
 from mm_perception.modalities import Modality, Stamped
 from mm_perception.modalities.base import Trace
 
-
 START_NS = 86_400_000_000_000
 """A clock below a day counts from a start: of a machine, a simulation or a bag; not from 1970."""
 

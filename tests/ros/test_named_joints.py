@@ -87,7 +87,7 @@ def test_vector_without_names_keeps_the_order_seen_first():
 
 def test_vector_without_names_needs_the_right_number():
     refused = take(Stream(vector(())), state('a', 'b', 'c', 'd')).refused
-    assert '4 positions (a, b, c, d); expected 3' in refused and 'preprocessing.names' in refused
+    assert '4 elements; expected 3, got a, b, c, d' in refused and 'preprocessing.names' in refused
     stream = Stream(vector(()))
     take(stream, JointState(position=[0.1, 0.2, 0.3]))
     np.testing.assert_allclose(value(stream), [0.1, 0.2, 0.3], atol=1e-6)
@@ -95,9 +95,10 @@ def test_vector_without_names_needs_the_right_number():
 
 
 def test_vector_names_and_positions_belong_together():
-    assert '2 names but 1 positions' in take(
-        Stream(vector()), JointState(name=['a', 'b'], position=[1.0])
-    ).refused
+    assert (
+        '2 names but 1 positions'
+        in take(Stream(vector()), JointState(name=['a', 'b'], position=[1.0])).refused
+    )
     assert 'no names of joints' in take(Stream(vector()), JointState(position=[1.0])).refused
     nan = take(Stream(vector()), state(*NAMES, b=float('nan')))
     assert 'NaN' in nan.refused
@@ -164,12 +165,16 @@ def test_trajectory_is_ordered_by_name_among_others(names):
     for order in (('q1', 'q2', 'x'), ('x', 'q2', 'q1'), ('q2', 'q1')):
         assert not take(stream, motion(*order, rows=ROWS[:, [columns[n] for n in order]])).refused
         np.testing.assert_array_equal(value(stream).points, ROWS[:, [columns[n] for n in names]])
-    assert 'no position of joint q1 in the message' in take(
-        stream, motion('q2', 'x', rows=ROWS[:, 1:])
-    ).refused
-    assert 'no names of joints' in take(
-        Stream(pen(names)), JointTrajectory(points=motion(rows=ROWS[:, :2]).points)
-    ).refused
+    assert (
+        'no position of joint q1 in the message'
+        in take(stream, motion('q2', 'x', rows=ROWS[:, 1:])).refused
+    )
+    assert (
+        'no names of joints'
+        in take(
+            Stream(pen(names)), JointTrajectory(points=motion(rows=ROWS[:, :2]).points)
+        ).refused
+    )
 
 
 def test_trajectory_without_names_keeps_the_order_seen_first_and_knows_x_from_y():
