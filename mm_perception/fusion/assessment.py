@@ -259,16 +259,16 @@ def _why_late(reading: Reading, limits: Limits, now_ns: int) -> tuple[str, str]:
         return '', f'; {reading.lacking}'
     lag_s = 0.0 if seen.stamp_ns is None else (now_ns - seen.stamp_ns) * 1e-9
     quiet_s = 0.0 if seen.received_ns is None else (now_ns - seen.received_ns) * 1e-9
-    if seen.stamp_ns is None or lag_s <= limits.max_age_s:
+    if lag_s <= limits.max_age_s or (reading.pending_fault and lag_s < OLD_S):
         return reading.pending_fault, f'; {reading.pending}' if reading.pending else ''
     if quiet_s > limits.max_age_s:
         return '', ''
-    return '', f'; {_late_stamps(seen.stamp_ns, lag_s)}'
+    return '', f'; {_late_stamps(now_ns, lag_s)}'
 
 
-def _late_stamps(stamp_ns: int, lag_s: float) -> str:
+def _late_stamps(now_ns: int, lag_s: float) -> str:
     """What to do about stamps that are old when their messages come."""
-    if stamp_ns < UPTIME_NS <= stamp_ns + int(lag_s * 1e9):
+    if now_ns - lag_s * 1e9 < UPTIME_NS <= now_ns:
         return (
             'its stamps count from a start, not from 1970: let its driver stamp with the time of'
             ' the system, or set use_sim_time if they are of a simulation with a /clock'

@@ -123,8 +123,8 @@ class Gatherer:
         elif not self._order:
             if len(part.names) != part.count:
                 raise InvalidInput(
-                    f'{len(part.names)} positions ({_shown(part.names)}); expected {part.count}:'
-                    f' {_REMEDY}'
+                    f'{len(part.names)} elements; expected {part.count}, got'
+                    f' {_shown(part.names)}: {_REMEDY}'
                 )
             self._order = part.names
 
@@ -166,4 +166,5 @@ def complete(raw: Any) -> Any:
 
 def _shown(names: tuple[str, ...]) -> str:
     more = ', ...' if len(names) > SHOWN else ''
-    return ', '.join(name[:32] for name in names[:SHOWN]) + more
+    shown = ', '.join(name[:32] for name in names[:SHOWN]) + more
+    return ''.join(each if each.isprintable() else '?' for each in shown)

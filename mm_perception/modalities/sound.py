@@ -99,6 +99,11 @@ class NoiseLevel:
         level = self._sorted[int(NOISE_QUANTILE * len(self._sorted))]
         return max(level, 0.1 * FLOOR_RMS)
 
+    @property
+    def median(self) -> float:
+        """Of the levels: what it is called by."""
+        return max(self._sorted[len(self._sorted) // 2], 0.1 * FLOOR_RMS)
+
 
 class UtteranceWindow(Window):
     """
@@ -125,7 +130,7 @@ class UtteranceWindow(Window):
     def pending(self) -> tuple[str, str]:
         """Say how loud the noise is, where it hides speech."""
         threshold = 20.0 * np.log10(self._threshold())
-        noise = 20.0 * np.log10(self._noise.rms)
+        noise = 20.0 * np.log10(self._noise.median)
         if self._noise.rms < NOISY_RMS:
             return '', f'no utterance in it: speech counts from {threshold:.0f} dBFS on'
         return NOISY, (

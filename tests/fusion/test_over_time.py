@@ -85,6 +85,34 @@ def test_judge_names_stamps_that_ran_backwards():
     assert caught_up.backwards_s == 0.0
 
 
+@pytest.mark.parametrize(
+    ('now_s', 'stamp_s', 'remedy'),
+    [
+        (1.7e9, 5e3, 'count from a start, not from 1970'),
+        (1.7e9, 1.69e9, 'play bags with --clock and set use_sim_time'),
+        (1.7e9, 1.7e9 - 3, 'raise its max_age_s'),
+        (5e3, 5e3 - 3, 'raise its max_age_s'),
+    ],
+)
+def test_judge_tells_what_to_do_about_old_stamps(now_s, stamp_s, remedy):
+    now_ms, stamp_ms = int(now_s * 1000), int(stamp_s * 1000)
+    statistics = seen((now_ms, stamp_ms, b'a'))
+    for value in (None, Stamped('3', stamp_ms * MS)):
+        verdict = judge(Reading(value, statistics=statistics), LIMITS, now_ms * MS)
+        assert verdict.state is State.STALE
+        assert remedy in verdict.reason
+    gone = judge(Reading(Stamped('3', stamp_ms * MS), statistics=statistics), LIMITS,
+                 (now_ms + 9000) * MS)  # fmt: skip
+    assert remedy not in gone.reason, 'nothing comes any more'
+
+
+def test_judge_says_what_a_value_waits_for():
+    waiting = Reading(None, pending='noisy: at -20 dBFS', pending_fault='noisy')
+    verdict = judge(waiting, LIMITS, 0)
+    assert (verdict.state, verdict.fault) == (State.WAITING, 'noisy')
+    assert verdict.reason.endswith('; noisy: at -20 dBFS')
+
+
 # Statistics
 
 
@@ -269,6 +297,15 @@ def test_doubt_goes_on_through_new_data_that_never_agrees():
     doubt = Doubt()
     verdicts = [doubt.blames(object(), 5.0, True, 0.1 * k, 0.45) for k in range(7)]
     assert verdicts == [False] * 5 + [True] * 2
+
+
+def test_doubt_only_what_is_still_said_when_the_patience_is_over_counts():
+    silent = Doubt()
+    for k in range(100):  # the others fell silent 0.3 s after the contradiction began
+        assert not silent.blames(object(), 5.0, True, 0.1 * k, 0.5, min(0.1 * k, 0.3))
+    living = Doubt()
+    blamed = [living.blames(object(), 5.0, True, 0.1 * k, 0.45, 0.1 * k - 0.2) for k in range(9)]
+    assert blamed == [False] * 7 + [True] * 2, 'as soon as the others said so again'
 
 
 @settings(max_examples=200, deadline=None)

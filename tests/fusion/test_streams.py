@@ -64,6 +64,8 @@ def test_stream_refuses_a_stamp_from_the_future() -> None:
     taken = stream.take('3', 2_000_000_000, 0, LIMITS)
     assert 'in the future' in taken.refused
     assert stream.snapshot().fault == 'future'
+    late = stream.take('3', 1_700_000_000_000_000_000, 0, LIMITS).refused
+    assert 'the clock of the node, which stands at 0 s: publish /clock' in late
 
 
 def test_stream_forgets_and_tells_how_far_stamps_ran_backwards() -> None:

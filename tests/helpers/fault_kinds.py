@@ -163,6 +163,12 @@ def spatial(message: Any, count: int) -> Any:
     return message
 
 
+def hiss(message: Any, count: int) -> Any:
+    """A microphone in nothing but loud noise, sample by sample another."""
+    rng = np.random.default_rng(count)
+    return samples(lambda s: 0.1 * rng.standard_normal(len(s)).astype(np.float32))(message, count)
+
+
 STAMPED = ('image', 'sound', 'trajectory')
 EMPTY = {
     'image': changed(height=0, width=0, step=0, data=array('B')),
@@ -242,6 +248,13 @@ KINDS = (
         REJECTED,
         ('clipped',),
     ),
+    Kind(
+        'names of other joints',
+        {'trajectory': changed(joint_names=['elbow', 'wrist'])},
+        STALE,
+        ('messages name elbow, wrist, but not x, y',),
+    ),
+    Kind('noise that hides speech', {'sound': hiss}, STALE, ('noisy',)),
     Kind('empty', EMPTY, REJECTED, ('empty', 'no points', '0 points', 'characters')),
     Kind('frozen', {n: StandsStill(old_data) for n in ('image', 'sound')}, REJECTED, ('frozen',)),
     Kind(

@@ -5,15 +5,18 @@ import shutil
 import numpy as np
 import pytest
 
+from mm_perception.bundle import find_bundle, load_bundle
+from mm_perception.engines.build import build_engine
 from mm_perception.errors import DataError
-from mm_perception.lab.digits.pen import load_pen_digits
+from mm_perception.fusion.session import InferenceSession
+from mm_perception.lab.digits.pen import load_pen_digits, render_stroke
 from mm_perception.lab.digits.recordings import (
     Recording,
     load_recordings,
     real_recordings,
     save_recordings,
 )
-from mm_perception.modalities import Motion, Waveform
+from mm_perception.modalities import Motion, Waveform, build_modality
 
 
 def recording(label='7'):
@@ -98,3 +101,29 @@ def test_recordings_lead_out_of_their_folder_nowhere(tmp_path):
     os.mkfifo(file)
     with pytest.raises(DataError, match='not a regular file'):
         load_recordings(tmp_path)
+
+
+def test_recordings_of_the_bundle_do_not_contradict_themselves():
+    """A sensor that the demo calls inconsistent is one that was made so."""
+    bundle = load_bundle('mhd')
+    kinds = {spec.name: build_modality(spec) for spec in bundle.spec.modalities}
+    recordings = load_recordings(find_bundle('mhd') / 'recordings')
+    session = InferenceSession(
+        build_engine(bundle, 'cpu'), bundle.spec, bundle.health, len(recordings)
+    )
+    for k, each in enumerate(recordings):
+        seen = {
+            'image': render_stroke(each.stroke.points),
+            'trajectory': each.stroke,
+            'sound': each.speech,
+            'symbol': each.label,
+        }
+        for name, raw in seen.items():
+            session.update(name, kinds[name].to_model(raw), k)
+    found = session.judge(np.ones((len(recordings), len(kinds)), bool))
+    blamed = {
+        f'{each.label}, {each.source}: {judgement.contradicted or "doubtful"}'
+        for each, judgement in zip(recordings, found, strict=True)
+        if judgement.contradicted or judgement.disagree
+    }
+    assert not blamed

@@ -119,7 +119,7 @@ def test_bag_leaves_out_what_the_node_would_not_use(faulty):
     present = dict(zip(dataset.names, dataset.present.T))
     _, recording = dataset.attributes['recording']
     assert (recording == 0).all()
-    whole, _ = import_bags(SPEC, Bags([faulty], 20.0, 'arm'))
+    whole, _ = import_bags(SPEC, Bags([faulty], 40.0, 'arm'))
     assert len(whole) > len(dataset)
     assert 0.2 < present['sound'].mean() < 0.9 and 'max_age_s' in accounts['sound'].reason
     assert 0.3 < present['image'].mean() < 0.95 and 'frozen' in accounts['image'].reason

@@ -108,9 +108,7 @@ def test_health_log_explains_what_consumers_miss(bundle: Bundle, start, robot: R
     process = start(f'bundle:={bundle.path}')
     robot.until(lambda: 'not configured: no output' in process.log, 'not configured', 30.0)
     latched_output = 'qos_overrides./third/filled/symbol.publisher.durability:=transient_local'
-    second = start(
-        f'bundle:={bundle.path}', 'autostart:=true', latched_output, namespace='/third'
-    )
+    second = start(f'bundle:={bundle.path}', 'autostart:=true', latched_output, namespace='/third')
     robot.until(lambda: 'nobody has subscribed to any output' in second.log, 'unread', 30.0)
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     robot.node.create_subscription(PointCloud2, '/third/latent', lambda m: None, latched)

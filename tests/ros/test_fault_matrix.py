@@ -185,3 +185,26 @@ def test_fault_matrix(
         stage.broken = {}
         if cell.kind.name == FLAPPING:
             stage.set_parameter('health.flaps', 0)
+
+
+def test_silenced_sensors_do_not_outvote_the_living(stage: Stage, mhd: Bundle) -> None:
+    """Three fall silent while the camera goes on and sees something else: it is right."""
+    if mhd.health is None:
+        pytest.skip('the bundle is not calibrated for the comparison of its modalities')
+    other = lie(recording_of(OTHER))['image']
+    for _ in range(3):
+        stage.until_used(set(NAMES), PATIENCE_S)
+        stage.received['cmi/status'].clear()
+        stage.live = {'image'}
+        stage.broken = {'image': other}
+        stage.until_used({'image'}, PATIENCE_S)
+        states = {
+            value.value
+            for message in stage.received['cmi/status']
+            for entry in message.status
+            if entry.name == 'image'
+            for value in entry.values
+            if value.key == 'state'
+        }
+        assert states == {'ok'}
+        stage.broken, stage.live = {}, set(NAMES)

@@ -23,6 +23,7 @@ from sensor_msgs.msg import CompressedImage
 
 from checks.fuzz_messages import INPUTS, InputPath, fuzzed_spec
 from mm_perception.errors import InvalidInput
+from mm_perception.fusion.gathering import complete
 from mm_perception.modalities import build_modality
 from mm_perception.ros.codecs import input_codec
 from mm_perception.ros.picture_process import essential_picture
@@ -113,6 +114,7 @@ def test_fuzz_codec_reads_or_refuses_any_message(name: str) -> None:
         received = deserialize_message(serialize_message(message), codec.message_type)
         try:
             raw, stamp_ns = codec.decode(received, RECEIPT_NS, modality)
+            raw = complete(raw)
             assert isinstance(stamp_ns, int)
             window = modality.new_window()
             window.push(raw, stamp_ns)

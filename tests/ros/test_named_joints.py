@@ -87,7 +87,7 @@ def test_vector_without_names_keeps_the_order_seen_first():
 
 def test_vector_without_names_needs_the_right_number():
     refused = take(Stream(vector(())), state('a', 'b', 'c', 'd')).refused
-    assert '4 positions (a, b, c, d); expected 3' in refused and 'preprocessing.names' in refused
+    assert '4 elements; expected 3, got a, b, c, d' in refused and 'preprocessing.names' in refused
     stream = Stream(vector(()))
     take(stream, JointState(position=[0.1, 0.2, 0.3]))
     np.testing.assert_allclose(value(stream), [0.1, 0.2, 0.3], atol=1e-6)
