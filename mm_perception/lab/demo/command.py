@@ -17,7 +17,7 @@ EXAMPLES = """examples:
   mm-perception demo --recordings real --data ../shared/data
   mm-perception demo --seconds-scale 0.4 --gif demo.gif
 
-exit code: 0 if every target was met (or with --quick), 1 if one was missed, 2 if the demonstration could not run.
+exit code: 0 if every target was met (or with --quick), 1 if one was missed, 2 if it could not run.
 """
 
 
