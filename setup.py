@@ -81,6 +81,8 @@ if __name__ == '__main__':
         name=NAME,
         version=version(),
         description='Cross-modality inference for robots: fuse the sensors, fill in the missing',
+        long_description=(ROOT / 'README.md').read_text(encoding='utf-8'),
+        long_description_content_type='text/markdown',
         license='Apache-2.0',
         python_requires='>=3.10',
         packages=find_packages(include=[NAME, f'{NAME}.*']),

@@ -306,8 +306,7 @@ def run_node(
         node = make()
         executor = build_executor(executor_of(node))
         executor.add_node(node)
-        code = ready(node)
-        if code and rclpy.ok():
+        if (code := ready(node)) and rclpy.ok():
             return code
         failure = FAILED
         _spin(executor)

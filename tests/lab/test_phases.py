@@ -52,3 +52,11 @@ def test_schedule_is_what_the_replay_node_reads():
         assert active_faults(schedule, time_s) == dict.fromkeys(phase.missing, 'silent')
         assert phase_at(phases, time_s) == phase
     assert phase_at(phases, -1.0) is None
+
+
+def test_phases_leave_time_to_start_and_report_within_a_minute_or_half():
+    ages_s = {'image': 0.5, 'trajectory': 1.2, 'sound': 2.0, 'symbol': 1.2}  # of the bundle mhd
+    assert plan_phases(ages_s)[-1].end_s <= 55.0
+    quick = plan_phases(ages_s, quick=True)
+    assert [len(phase.missing) for phase in quick] == [0, 1, 1, 1, 1, 0]
+    assert quick[-1].end_s <= 20.0

@@ -14,7 +14,7 @@ from mm_perception.modalities import build_modality
 from mm_perception.ros.cmi.inputs import (
     Throttle,
 )
-from mm_perception.ros.cmi.mosaic import CELL, MosaicColumn, render_mosaic
+from mm_perception.ros.cmi.mosaic import CELL, HEAD, MARGIN, MosaicColumn, render_mosaic
 from mm_perception.ros.cmi.parameters import NODE_SPECS, modality_specs
 from mm_perception.ros.cmi.worker import Worker
 from mm_perception.ros.parameters import ParameterSpec
@@ -148,6 +148,23 @@ def test_mosaic_draws_every_kind():
     assert picture.shape[2] == 3
     assert picture.shape[1] > len(columns) * CELL
     assert picture.std() > 10
+
+
+def test_mosaic_draws_the_latent_as_bars():
+    column = MosaicColumn(SYMBOL, None, None)
+    bare = render_mosaic([column])
+    certain, unsure = (
+        render_mosaic([column], latent=(np.array([2.0, -2.0]), np.full(2, std)))
+        for std in (0.1, 1.0)
+    )
+    assert certain.shape[1] == bare.shape[1] + CELL + MARGIN
+    assert (certain[:, : bare.shape[1]] == bare).all()
+    empty = render_mosaic([column], latent=(np.empty(0), np.empty(0)))
+    assert empty.shape == certain.shape, 'of the same size while there is no latent'
+    right = slice(bare.shape[1], None)
+    mean, std = slice(HEAD, HEAD + CELL), slice(HEAD + CELL + MARGIN, None)
+    assert (certain[mean, right] == unsure[mean, right]).all()
+    assert certain[std, right].mean() > unsure[std, right].mean(), 'more ink for a larger std'
 
 
 def test_throttle_lets_one_event_per_key_through():

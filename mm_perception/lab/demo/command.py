@@ -19,7 +19,7 @@ EXAMPLES = """examples:
   mm-perception demo --recordings real --data ../shared/data
   mm-perception demo --seconds-scale 0.4 --gif demo.gif
 
-exit code: 0 if every target was met, 1 if one was missed, 2 if the demonstration could not run.
+exit code: 0 if every target was met (or with --quick), 1 if one was missed, 2 if it could not run.
 """
 
 
@@ -51,6 +51,11 @@ def add_parser(subparsers: Any) -> None:
         type=_positive,
         default=1.0,
         help='longer or shorter phases (default: 1)',
+    )
+    parser.add_argument(
+        '--quick',
+        action='store_true',
+        help='only one sensor out at a time, for two seconds each: too short to be judged',
     )
     parser.add_argument('--device', default='auto', choices=('auto', 'cpu', 'cuda'))
     parser.add_argument('--seed', type=int, default=0, help='of the order of the recordings')
@@ -117,6 +122,7 @@ def run(args: argparse.Namespace) -> int:
         scale=args.seconds_scale,
         device=args.device,
         seed=args.seed,
+        quick=args.quick,
     )
     demo = Demo(bundle, options, console)
     outcome = demo.run()
@@ -130,7 +136,7 @@ def run(args: argparse.Namespace) -> int:
     _print_targets(summary, console)
     if not args.no_report:
         console.print(f'report: {args.out / "index.html"}')
-    return 0 if summary['ok'] else MISSED
+    return 0 if summary['ok'] or args.quick else MISSED
 
 
 def _write_report(folder: Path, outcome: Any, modalities: Any) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 FAULT = 'silent'
 PRESENT_S, BACK_S = 2.5, 2.0
-SINGLE_S, GROUP_S = 9.5, 1.8
+SINGLE_S, GROUP_S, QUICK_S = 6.5, 1.3, 2.0
 MARGIN_S = 0.2
 
 
@@ -40,7 +40,9 @@ class Phase:
         return self.start_s + self.duration_s
 
 
-def plan_phases(max_age_s: Mapping[str, float], scale: float = 1.0) -> tuple[Phase, ...]:
+def plan_phases(
+    max_age_s: Mapping[str, float], scale: float = 1.0, quick: bool = False
+) -> tuple[Phase, ...]:
     """
     Plan phases in which every proper subset of the sensors is out once.
 
@@ -50,15 +52,18 @@ def plan_phases(max_age_s: Mapping[str, float], scale: float = 1.0) -> tuple[Pha
 
     :param max_age_s: per modality how long a value stays fresh.
     :param scale: of all durations but that wait.
+    :param quick: only one sensor is out at a time, and briefly.
     """
     quick_first = sorted(max_age_s, key=lambda name: max_age_s[name])
     phases = [Phase((), 0.0, PRESENT_S * scale)]
     for missing in _walk(quick_first):
+        if quick and len(missing) > 1:
+            continue
         before = phases[-1].missing
         wait_s = max((max_age_s[m] + MARGIN_S for m in missing if m not in before), default=0.0)
-        scored_s = (SINGLE_S if len(missing) == 1 else GROUP_S) * scale
+        scored_s = QUICK_S if quick else SINGLE_S if len(missing) == 1 else GROUP_S
         ordered = tuple(name for name in max_age_s if name in missing)
-        phases.append(Phase(ordered, phases[-1].end_s, wait_s + scored_s))
+        phases.append(Phase(ordered, phases[-1].end_s, wait_s + scored_s * scale))
     return (*phases, Phase((), phases[-1].end_s, BACK_S * scale))
 
 

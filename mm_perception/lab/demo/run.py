@@ -51,6 +51,7 @@ class DemoOptions:
     :param rate_hz: of the node.
     :param scale: of the durations of the phases.
     :param seed: of the order of the recordings.
+    :param quick: one sensor out at a time only, and briefly.
     """
 
     recordings: str = ''
@@ -59,6 +60,7 @@ class DemoOptions:
     scale: float = 1.0
     device: str = 'auto'
     seed: int = 0
+    quick: bool = False
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,9 @@ class Demo:
             spec.name: build_modality(spec) for spec in bundle.spec.modalities
         }
         self.phases = plan_phases(
-            {spec.name: spec.max_age_s for spec in bundle.spec.modalities}, options.scale
+            {spec.name: spec.max_age_s for spec in bundle.spec.modalities},
+            options.scale,
+            options.quick,
         )
 
     def run(self) -> Outcome:

@@ -11,12 +11,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mm_perception.modalities import Modality
-from mm_perception.modalities.drawing import FAINT, INK, PAPER, Colour, blank, write_text
+from mm_perception.modalities.drawing import (
+    FAINT,
+    INK,
+    PAPER,
+    Colour,
+    blank,
+    draw_bars,
+    write_text,
+)
 
 CELL = 160
 MARGIN = 6
 HEAD = 40
 SIDE = 22
+MEAN = 3.0
 OBSERVED, GENERATED, ABSENT = (120, 80, 30), (30, 90, 200), (150, 150, 150)
 
 
@@ -36,15 +45,22 @@ class MosaicColumn:
     caption: str = ''
 
 
-def render_mosaic(columns: Sequence[MosaicColumn], cell: int = CELL) -> NDArray[Any]:
+def render_mosaic(
+    columns: Sequence[MosaicColumn],
+    cell: int = CELL,
+    latent: tuple[NDArray[Any], NDArray[Any]] | None = None,
+) -> NDArray[Any]:
     """
-    Draw the observed values in one row, the generated ones below.
+    Draw the observed values in one row, the generated ones below, the latent beside them.
 
     :param cell: side of one value's picture in pixels.
+    :param latent: mean and std of the joint posterior, ``float[D]`` each, empty while there is
+        none; None leaves the column out.
     :returns: ``uint8[H, W, 3]``, BGR.
     """
     pitch = cell + MARGIN
-    height, width = HEAD + 2 * pitch, SIDE + len(columns) * pitch
+    count = len(columns) + (latent is not None)
+    height, width = HEAD + 2 * pitch, SIDE + count * pitch
     canvas = np.full((height, width, 3), PAPER, np.uint8)
     rows = (('observed', OBSERVED), ('generated', GENERATED))
     for row, (text, colour) in enumerate(rows):
@@ -60,7 +76,23 @@ def render_mosaic(columns: Sequence[MosaicColumn], cell: int = CELL) -> NDArray[
             top = HEAD + row * pitch
             picture = _draw(column.modality, array, rows[row][1], cell)
             canvas[top : top + cell, left : left + cell] = picture
+    if latent is not None:
+        _draw_latent(canvas[:, SIDE + len(columns) * pitch :], latent, cell)
     return canvas
+
+
+def _draw_latent(
+    canvas: NDArray[Any], latent: tuple[NDArray[Any], NDArray[Any]], cell: int
+) -> None:
+    """Bars of the mean, from -MEAN to MEAN, and below of the std, of which the prior's is 1."""
+    mean, std = latent
+    write_text(canvas, 'latent', (0, 16), INK)
+    if not mean.size:
+        return
+    write_text(canvas, f'mean, below std {float(np.mean(std)):.2f}', (0, 33), ABSENT, 0.4)
+    for row, values in enumerate((0.5 + mean / (2 * MEAN), std)):
+        top = HEAD + row * (cell + MARGIN)
+        canvas[top : top + cell, :cell] = draw_bars(values, (), cell)
 
 
 def _draw(

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import Float32MultiArray, Header
@@ -157,7 +158,9 @@ def _wanted(*publishers: Any) -> bool:
 def _mosaic_message(
     fused: Fused, modalities: Mapping[str, Modality[Any]], header: Header
 ) -> Image:
-    generated = fused.result.reconstructions if fused.result else {}
+    result = fused.result
+    generated = result.reconstructions if result else {}
+    nothing = np.empty(0)
     picture = render_mosaic(
         [
             MosaicColumn(
@@ -167,6 +170,7 @@ def _mosaic_message(
                 fused.verdicts[name].state.value,
             )
             for name, modality in modalities.items()
-        ]
+        ],
+        latent=(result.mean, result.std) if result else (nothing, nothing),
     )
     return picture_message(picture, header)
