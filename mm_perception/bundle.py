@@ -14,12 +14,9 @@ import base64
 import hashlib
 import itertools
 import json
-import math
-import os
 import re
-import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -37,7 +34,8 @@ from mm_perception.errors import (
     printable,
 )
 from mm_perception.modalities import build_modality, complete_options
-from mm_perception.resources import read_file, replace_folder, share_directory
+from mm_perception.modalities.base import check_sizes
+from mm_perception.resources import link_all, read_file, replace_folder, share_directory
 from mm_perception.spec import ModelSpec
 
 Arrays = Mapping[str, np.ndarray]
@@ -122,53 +120,6 @@ def read_card(bundle: Bundle) -> str:
     """
     text = _read(bundle.path / CARD, MAX_CARD_BYTES).decode('utf-8', 'replace')
     return '\n'.join(printable(line) for line in text.splitlines())
-
-
-MAX_MODALITIES = 64
-MAX_LAYERS = 64
-MAX_LIST = 4096
-MAX_NUMBER = 1 << 20
-MAX_ELEMENTS = 1 << 22
-"""Of one modality's array: 16 MiB, a picture of 2048 x 2048."""
-
-
-def check_sizes(spec: ModelSpec) -> None:
-    """
-    Check that a spec asks for nothing that is absurdly large.
-
-    Memory for the networks is bounded by the file of the weights, whose shapes they must have.
-
-    :raises ConfigError: naming the path of what is too large, and the limit.
-    """
-    _check(len(spec.modalities), MAX_MODALITIES, 'modalities')
-    for path, value in _walk(to_plain(spec), 'spec'):
-        if isinstance(value, list):
-            layers = '.network.' in path or path.endswith('_hidden')
-            _check(len(value), MAX_LAYERS if layers else MAX_LIST, path)
-        elif isinstance(value, int | float):
-            _check(abs(value), MAX_NUMBER, path)
-    for modality in spec.modalities:
-        shape = build_modality(modality).shape
-        if min(shape) < 1:
-            raise ConfigError(f'{modality.name}: its array has shape {shape}; give positive sizes')
-        _check(math.prod(shape), MAX_ELEMENTS, f'{modality.name}: elements')
-
-
-def _check(value: float, limit: int, path: str) -> None:
-    if math.isnan(value):
-        raise ConfigError(f'{path}: not a number')
-    if value > limit:
-        raise ConfigError(f'{path}: {str(value)[:40]} is more than {limit}')
-
-
-def _walk(value: Any, path: str) -> Iterator[tuple[str, Any]]:
-    yield path, value
-    if isinstance(value, dict):
-        for key, item in value.items():
-            yield from _walk(item, f'{path}.{key}')
-    elif isinstance(value, list):
-        for i, item in enumerate(value):
-            yield from _walk(item, f'{path}[{i}]')
 
 
 FORMAT = 2
@@ -493,23 +444,8 @@ def _put_in_place(folder: Path, path: Path, manifest: Mapping[str, Any]) -> None
         outdated = old.name == HEALTH or old.name == 'graphs.safetensors' or old.suffix == GRAPH
         outdated &= old.name not in manifest['additions']
         if not outdated and not (folder / old.name).exists():
-            _link(old, folder / old.name)
+            link_all(old, folder / old.name)
     replace_folder(folder, path)
-
-
-def _link(old: Path, new: Path) -> None:
-    """Give a file, or all in a folder, a second name; a copy where that cannot be."""
-    if old.is_dir() and not old.is_symlink():
-        shutil.copytree(old, new, symlinks=True, copy_function=_link_file)
-    else:
-        _link_file(old, new)
-
-
-def _link_file(old: Any, new: Any) -> None:
-    try:
-        os.link(old, new, follow_symlinks=False)
-    except OSError:
-        shutil.copy2(old, new, follow_symlinks=False)
 
 
 def _write(file: Path, content: bytes) -> str:

@@ -6,7 +6,6 @@ Every message is one line that says what is wrong, where, and what to do.
 
 from __future__ import annotations
 
-
 MAX_MESSAGE = 2000
 
 

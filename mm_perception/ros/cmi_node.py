@@ -60,8 +60,8 @@ class CmiNode(ManagedNode):
     Cross-modality inference over topics.
 
     Four threads: one receives, so that messages go into streams; one fuses and publishes their
-    newest readings at its own beat or for a new value; a watchdog looks after that one and reports;
-    the executor serves the rest.
+    newest readings at its own beat or for a new value; a watchdog looks after that one and
+    reports; the executor serves the rest.
     """
 
     def __init__(self, **kwargs: Any) -> None:

@@ -9,8 +9,6 @@ import sys
 import time
 from pathlib import Path
 
-import pytest
-
 from mm_perception.bundle import load_bundle
 from mm_perception.data.dataset import load_dataset
 

@@ -27,7 +27,6 @@ from mm_perception.engines.graph_check import OPERATORS, check_graph
 from mm_perception.errors import BundleError
 from tests.helpers.small_bundle import make_bundle
 
-
 ROOT = Path(__file__).parents[2]
 TRIES = os.environ.get('FUZZ_GRAPHS', '1000')
 

@@ -239,7 +239,9 @@ def test_replay_node_plays_in_real_time(start, robot, folder):
     assert 0.5 * SPEECH_S < np.mean(np.abs(sound) > 0.05) < 1.2 * SPEECH_S
     truths = [json.loads(m.data) for m in messages['replay/truth']]
     # The newest value's truth may be here before its symbol.
-    labels = [{t['index']: t['label'] for t in truths}[k] for k in sorted({t['index'] for t in truths})]
+    labels = [
+        {t['index']: t['label'] for t in truths}[k] for k in sorted({t['index'] for t in truths})
+    ]
     assert set(labels[:-1]) <= {m.data for m in messages['symbol']} <= set(labels)
     starts = {t['index']: t['start_ns'] for t in truths}
     assert len(starts) >= 3

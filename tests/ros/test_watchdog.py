@@ -44,9 +44,10 @@ class Stalling:
         robot.watch('/diagnostics', DiagnosticArray)
         os.environ['STALL'] = str(self.file)
         usual = (f'bundle:={bundle.path}', 'autostart:=true', 'stalled.after_s:=1.5')
+        script = HELPERS / 'stalling_node.py'
         self.node = NodeProcess(
-            folder / 'log', *usual, *parameters, namespace='/second', script=HELPERS / 'stalling_node.py'
-        )  # fmt: skip
+            folder / 'log', *usual, *parameters, namespace='/second', script=script
+        )
         robot.live = {'image'}
         robot.until_used({'image'}, 40.0)
 
@@ -133,8 +134,12 @@ def test_watchdog_says_and_heals_what_can_be_healed(stall: Callable[..., Stallin
 
 @pytest.mark.parametrize(
     ('how', 'reaction', 'code'),
-    [('hang', 'restart', EXIT_STALLED), ('lock', 'exit', EXIT_STALLED), ('interpreter held', 'exit', 1)],
-)  # fmt: skip
+    [
+        ('hang', 'restart', EXIT_STALLED),
+        ('lock', 'exit', EXIT_STALLED),
+        ('interpreter held', 'exit', 1),
+    ],
+)
 def test_watchdog_ends_a_node_that_cannot_be_healed(
     stall: Callable[..., Stalling], how: str, reaction: str, code: int
 ) -> None:
@@ -240,7 +245,12 @@ def test_wall_clock_set_back_stops_no_replay(
     moved: Path, robot: Robot, start: Callable[..., NodeProcess]
 ) -> None:
     recordings = tmp_recordings(moved.parent)
-    node = start(f'recordings:={recordings}', 'camera_rate_hz:=20', 'image_reliability:=reliable', module='replay_node')
+    node = start(
+        f'recordings:={recordings}',
+        'camera_rate_hz:=20',
+        'image_reliability:=reliable',
+        module='replay_node',
+    )
     robot.watch('image', Image)
     robot.until(lambda: robot.received['image'], 'images', 20.0)
     moved.write_text('-20')

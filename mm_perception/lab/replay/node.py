@@ -149,7 +149,9 @@ class ReplayNode(Node):
         now_ns = int(self.get_clock().now().nanoseconds)
         back_s = self._clock_watch.step_back_s(now_ns)
         if back_s:
-            self.get_logger().warning(f'time ran backwards by {back_s:.3g} s: played from the start')
+            self.get_logger().warning(
+                f'time ran backwards by {back_s:.3g} s: played from the start'
+            )
             self._playlist = None
         if self._playlist is None:
             if self.parameters['wait_for_subscribers'] and not self._all_have_subscribers():

@@ -1,4 +1,4 @@
-"""Receives in a thread of its own, so that a flood of messages holds up neither ticks nor services."""
+"""Receives in threads of its own, so that a flood holds up neither ticks nor services."""
 
 from __future__ import annotations
 
