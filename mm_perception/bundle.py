@@ -28,7 +28,6 @@ from safetensors.numpy import load, save
 from mm_perception.config import from_plain, to_plain
 from mm_perception.errors import (
     BundleError,
-    ConfigError,
     DataError,
     MMPerceptionError,
     printable,

@@ -98,7 +98,7 @@ def link_all(old: Path, new: Path) -> None:
         _link_file(old, new)
 
 
-def _link_file(old: Path, new: Path) -> None:
+def _link_file(old: str | Path, new: str | Path) -> None:
     try:
         os.link(old, new, follow_symlinks=False)
     except OSError:

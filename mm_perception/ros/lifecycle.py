@@ -287,7 +287,6 @@ def run_node(
     shared_memory.clean_up()
     if not _begin(args):
         return 1
-    threading.Thread(target=_end_in_any_case, name='end', daemon=True).start()
     node = None
     try:
         node = make()
@@ -319,6 +318,7 @@ def _begin(args: Any) -> bool:
         remedy = 'is ROS_LOG_DIR or HOME writable?'
         print(f'error: ROS cannot start: {reason}; {remedy}', file=sys.stderr)
         return False
+    threading.Thread(target=_end_in_any_case, name='end', daemon=True).start()
     return True
 
 
