@@ -22,7 +22,7 @@ from std_msgs.msg import Header
 
 from mm_perception.bundle import Bundle
 from mm_perception.lab.digits.recordings import save_recordings
-from mm_perception.ros.cmi.reception import Delays
+from mm_perception.ros.cmi.inputs import Delays
 from mm_perception.ros.cmi.watchdog import Pulse, TickWatch
 from mm_perception.ros.codecs import time_message
 from mm_perception.ros.lifecycle import EXIT_STALLED
