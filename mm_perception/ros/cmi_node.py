@@ -180,7 +180,7 @@ class CmiNode(ManagedNode):
                 self._sim_timer = self.create_timer(period_s, self._on_sim_timer)
             beat_s = None if self._simulated else period_s
             self._last_error = ''
-            self._worker = Worker(self._tick, self._tick_failed, beat_s, bool(self._triggers))
+            self._worker = Worker(self._work, self._tick_failed, beat_s, bool(self._triggers))
 
     def _end_ticks(self) -> None:
         with self._guard:
@@ -237,8 +237,14 @@ class CmiNode(ManagedNode):
         if news and name in self._triggers and worker is not None:
             worker.ask()
 
+    def _work(self, worker: Worker) -> None:
+        """Tick once, in the worker's thread."""
+        self._inputs.advance()
+        self._tick(worker)
+        self._last_error = ''
+
     def _tick(self, worker: Worker) -> None:
-        """Fuse and publish, in the worker's thread."""
+        """Fuse and publish."""
         begin = time.perf_counter()
         perception, settings = self._perception, self._settings
         demand = self._outputs.demand(settings)
@@ -253,7 +259,6 @@ class CmiNode(ManagedNode):
             return
         self._outputs.publish(fused, perception.modalities, perception.frame_id, settings)
         self._reporter.add(fused, perception.frame_id, (time.perf_counter() - begin) * 1e3)
-        self._last_error = ''
 
     def _tick_failed(self, error: Exception) -> None:
         self._reporter.errors += 1

@@ -147,12 +147,16 @@ class Inputs:
             )
         return taken.news
 
-    def snapshot(self) -> dict[str, Reading]:
-        """Let time pass in every stream; what each says now."""
+    def advance(self) -> None:
+        """Let time pass in every stream."""
         now_ns = self._now_ns()
         with self.lock:
             for stream in self.streams.values():
                 stream.advance(now_ns)
+
+    def snapshot(self) -> dict[str, Reading]:
+        """What every stream says now."""
+        with self.lock:
             return {name: stream.snapshot() for name, stream in self.streams.items()}
 
     def clear(self) -> None:
