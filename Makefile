@@ -13,7 +13,7 @@ FUZZ_BUNDLES ?= 100000
 FUZZ_GRAPHS ?= 100000
 COVERAGE ?= tests/fusion tests/engines tests/ros
 
-.PHONY: demo test test-fast bench soak fault-matrix fuzz coverage gpu-check lint format clean \
+.PHONY: demo test test-fast bench soak fault-matrix fuzz coverage sbom gpu-check lint format clean \
 	environment train-environment test-environment
 
 demo: environment
@@ -51,9 +51,15 @@ fuzz: test-environment
 
 # Lines of fusion, engines and ros that tests run, in their own processes too.
 coverage: test-environment
-	COVERAGE_PROCESS_START=setup.cfg $(BIN)/python -m coverage run -m pytest $(COVERAGE)
+	mkdir -p .coverage && $(BIN)/python -m coverage erase
+	$(BIN)/python -m coverage run -m pytest $(COVERAGE)
 	$(BIN)/python -m coverage combine --quiet
 	$(BIN)/python -m coverage report
+
+# What is installed in .venv, in the form of CycloneDX, for scanners of known vulnerabilities.
+sbom: environment
+	$(PYTHON) -m venv .sbom && .sbom/bin/pip install --quiet 'cyclonedx-bom>=7,<8'
+	.sbom/bin/cyclonedx-py environment $(BIN)/python --output-file sbom.json
 
 # On a machine with a GPU, torch, onnx, safetensors, OpenCV, pytest and scipy: no ROS, no network, and
 # none of our environments. Six minutes at most; make gpu-check GPU='--device cpu --quick' tries it.
@@ -84,5 +90,5 @@ test-environment:
 	@bash requirements/install.sh test
 
 clean:
-	rm -rf .venv build install log demo_report *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .sbom .coverage sbom.json build install log demo_report *.egg-info .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -29,11 +29,11 @@ from mm_perception.errors import MMPerceptionError
 from mm_perception.fusion.loading import load_perception
 from tests.helpers.small_bundle import make_bundle
 
-ODD: tuple[Any, ...] = (
-    None, True, False, 0, 1, -1, 3, 7, 255, 1e-9, -0.0, 0.5, 1 << 16, 1_000_000, -(1 << 31), 1 << 31,
-    1 << 63, 10**400, 1e308, float('nan'), float('inf'), float('-inf'), '', 'x', '\0', 'a\nb', '../x',
-    '\x1b[31m', '\ud800', 'x' * 100_000, [], {}, [0], [[]], [None] * 5000, {'': 0}, {'x': {'y': []}},
-)  # fmt: skip
+NUMBERS = (0, 1, -1, 3, 7, 255, 1e-9, -0.0, 0.5, 1 << 16, 1_000_000, -(1 << 31), 1 << 31, 1 << 63)
+BEYOND = (10**400, 1e308, float('nan'), float('inf'), float('-inf'))
+WORDS = ('', 'x', '\0', 'a\nb', '../x', '\x1b[31m', '\ud800', 'x' * 100_000)
+NESTED = ([], {}, [0], [[]], [None] * 5000, {'': 0}, {'x': {'y': []}})
+ODD: tuple[Any, ...] = (None, True, False, *NUMBERS, *BEYOND, *WORDS, *NESTED)
 MAX_BYTES = 1 << 30
 """That one bundle may take beyond what the process had."""
 MAX_S = 5.0
@@ -132,7 +132,9 @@ def main() -> int:
 
 def digest(folder: Path) -> str:
     """Hash of all files of a bundle but its manifest."""
-    parts = [f.read_bytes() for f in sorted(folder.iterdir()) if f.name != MANIFEST and f.is_file()]
+    parts = [
+        f.read_bytes() for f in sorted(folder.iterdir()) if f.name != MANIFEST and f.is_file()
+    ]
     return hashlib.sha256(b''.join(parts)).hexdigest()
 
 

@@ -137,7 +137,7 @@ def broken(graphs: Graphs, count: int, seed: int) -> Iterator[bytes]:
 
 
 def hidden(content: bytes) -> str:
-    """What the library of ONNX finds in a graph that was taken, and should not; empty if nothing."""
+    """What the library of ONNX finds in a graph that was taken, and should not be there."""
     try:
         model = onnx.load_model_from_string(content)
     except DecodeError:
@@ -145,12 +145,16 @@ def hidden(content: bytes) -> str:
     if model.functions or model.training_info:
         return 'functions'
     for node in model.graph.node:
-        if node.op_type not in OPERATORS and (node.domain, node.op_type) != (CONTRIBUTED, IN_BLOCKS):
+        if node.op_type not in OPERATORS and (node.domain, node.op_type) != (
+            CONTRIBUTED,
+            IN_BLOCKS,
+        ):
             return f'operator {node.op_type}'
         for attribute in node.attribute:
             if attribute.HasField('g') or attribute.graphs:
                 return 'subgraph'
-    files = {e.value for t in model.graph.initializer for e in t.external_data if e.key == 'location'}
+    entries = [entry for tensor in model.graph.initializer for entry in tensor.external_data]
+    files = {entry.value for entry in entries if entry.key == 'location'}
     return f'files {files}' if files - {WEIGHTS} else ''
 
 

@@ -16,6 +16,7 @@ import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import cv2
@@ -32,7 +33,23 @@ from mm_perception.spec import ModalitySpec
 MAX_WALK_S = 0.2
 MAX_GROWTH_MIB = 64
 KINDS = (b'IHDR', b'PLTE', b'tRNS', b'IDAT', b'IEND', b'acTL', b'fcTL', b'fdAT', b'iCCP', b'tEXt')
-MARKERS = (0xC0, 0xC1, 0xC2, 0xC4, 0xC8, 0xC9, 0xCC, 0xD0, 0xD8, 0xD9, 0xDA, 0xDB, 0xDD, 0xE0, 0xFE)
+MARKERS = (
+    0xC0,
+    0xC1,
+    0xC2,
+    0xC4,
+    0xC8,
+    0xC9,
+    0xCC,
+    0xD0,
+    0xD8,
+    0xD9,
+    0xDA,
+    0xDB,
+    0xDD,
+    0xE0,
+    0xFE,
+)
 NUMBERS = (0, 1, 2, 3, 7, 8, 255, 4096, 32768, 65535, 1 << 24, (1 << 31) - 1, 1 << 31, 2**32 - 1)
 Parts = list[bytes]
 
@@ -120,7 +137,9 @@ def _mend(parts: Parts, rng: random.Random) -> None:
     for k, part in enumerate(parts):
         if len(part) >= 12 and parts[0] == PNG_START:
             body = part[4:-4]
-            parts[k] = struct.pack('>I', len(body) - 4) + body + struct.pack('>I', zlib.crc32(body))
+            parts[k] = (
+                struct.pack('>I', len(body) - 4) + body + struct.pack('>I', zlib.crc32(body))
+            )
 
 
 CHANGES: tuple[Callable[[Parts, random.Random], None], ...] = (
@@ -161,10 +180,8 @@ def main() -> int:
     for data in broken(args.tries, args.seed):
         counts['tries'] += 1
         begin_s = time.perf_counter()
-        try:
+        with suppress(InvalidInput):
             essential_picture(np.frombuffer(data, np.uint8))
-        except InvalidInput:
-            pass
         longest_s = max(longest_s, time.perf_counter() - begin_s)
         try:
             decode_compressed(CompressedImage(data=data), 1, modality)

@@ -15,9 +15,7 @@ import base64
 import hashlib
 import itertools
 import json
-import os
 import re
-import shutil
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -32,7 +30,7 @@ from mm_perception.config import from_plain, to_plain
 from mm_perception.errors import BundleError, DataError, MMPerceptionError, printable
 from mm_perception.modalities import build_modality, complete_options
 from mm_perception.modalities.sizes import check_sizes
-from mm_perception.resources import read_file, replace_folder, share_directory
+from mm_perception.resources import link_all, read_file, replace_folder, share_directory
 from mm_perception.spec import ModelSpec
 
 Arrays = Mapping[str, np.ndarray]
@@ -452,23 +450,8 @@ def _put_in_place(folder: Path, path: Path, manifest: Mapping[str, Any]) -> None
         outdated = old.name in (HEALTH, MEMORY, 'graphs.safetensors') or old.suffix == GRAPH
         outdated &= old.name not in manifest['additions']
         if not outdated and not (folder / old.name).exists():
-            _link(old, folder / old.name)
+            link_all(old, folder / old.name)
     replace_folder(folder, path)
-
-
-def _link(old: Path, new: Path) -> None:
-    """Give a file, or all in a folder, a second name; a copy where that cannot be."""
-    if old.is_dir() and not old.is_symlink():
-        shutil.copytree(old, new, symlinks=True, copy_function=_link_file)
-    else:
-        _link_file(old, new)
-
-
-def _link_file(old: Any, new: Any) -> None:
-    try:
-        os.link(old, new, follow_symlinks=False)
-    except OSError:
-        shutil.copy2(old, new, follow_symlinks=False)
 
 
 def _write(file: Path, content: bytes) -> str:

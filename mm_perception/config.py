@@ -92,7 +92,9 @@ def from_plain(kind: type[T], data: Any, path: str = '') -> T:
     :raises ConfigError: naming the path of what is wrong.
     """
     if not isinstance(data, Mapping):
-        raise ConfigError(f'{path or "top level"}: expected keys and values, got {reprlib.repr(data)}')
+        raise ConfigError(
+            f'{path or "top level"}: expected keys and values, got {reprlib.repr(data)}'
+        )
     fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
     hints = typing.get_type_hints(kind)
     for key in data:

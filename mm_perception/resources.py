@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import os
+import shutil
 import stat
 import sys
 from pathlib import Path
@@ -106,6 +107,21 @@ def replace_folder(new: Path, path: Path) -> None:
     os.replace(path, aside)
     os.replace(new, path)
     os.replace(aside, new)
+
+
+def link_all(old: Path, new: Path) -> None:
+    """Give a file, or all in a folder, a second name; a copy where that cannot be."""
+    if old.is_dir() and not old.is_symlink():
+        shutil.copytree(old, new, symlinks=True, copy_function=_link_file)
+    else:
+        _link_file(old, new)
+
+
+def _link_file(old: str | Path, new: str | Path) -> None:
+    try:
+        os.link(old, new, follow_symlinks=False)
+    except OSError:
+        shutil.copy2(old, new, follow_symlinks=False)
 
 
 SHARED_MEMORY = 'shm'

@@ -26,6 +26,7 @@ SLOW = (
     'ros/test_fault_matrix.py',
     'ros/test_fuzz.py',
     'ros/test_microphone_node.py',
+    'ros/test_pictures.py',
     'ros/test_replay_node.py',
     'ros/test_shared_memory.py',
     'ros/test_slow_engine.py',
@@ -51,6 +52,7 @@ SLOW = (
     'training/test_consistency.py',
     'training/test_distributed.py',
     'training/test_finished_levels.py',
+    'training/test_killed_training.py',
     'training/test_side_by_side.py',
     'training/test_training.py',
 )

@@ -1,4 +1,4 @@
-"""From a bundle's folder to a perception that has run once; whatever fails on the way is one line."""
+"""From a bundle's folder to a perception that has run once; what fails on the way is one line."""
 
 from __future__ import annotations
 

@@ -60,8 +60,8 @@ class CmiNode(ManagedNode):
     Cross-modality inference over topics.
 
     Four threads: one receives, so that messages go into streams; one fuses and publishes their
-    newest readings at its own beat or for a new value; a watchdog looks after that one and reports;
-    the executor serves the rest.
+    newest readings at its own beat or for a new value; a watchdog looks after that one and
+    reports; the executor serves the rest.
     """
 
     def __init__(self, **kwargs: Any) -> None:
@@ -191,7 +191,7 @@ class CmiNode(ManagedNode):
                 self._sim_timer = self.create_timer(period_s, self._on_sim_timer)
             beat_s = None if self._simulated else period_s
             self._last_error = ''
-            self._worker = Worker(self._tick, self._tick_failed, beat_s, bool(self._triggers))
+            self._worker = Worker(self._work, self._tick_failed, beat_s, bool(self._triggers))
 
     def _end_ticks(self) -> None:
         with self._guard:
@@ -248,8 +248,14 @@ class CmiNode(ManagedNode):
         if news and name in self._triggers and worker is not None:
             worker.ask()
 
+    def _work(self, worker: Worker) -> None:
+        """Tick once, in the worker's thread."""
+        self._inputs.advance()
+        self._tick(worker)
+        self._last_error = ''
+
     def _tick(self, worker: Worker) -> None:
-        """Fuse and publish, in the worker's thread."""
+        """Fuse and publish."""
         begin = time.perf_counter()
         perception, settings = self._perception, self._settings
         demand = self._outputs.demand(settings)
@@ -264,7 +270,6 @@ class CmiNode(ManagedNode):
             return
         self._outputs.publish(fused, perception.modalities, perception.frame_id, settings)
         self._reporter.add(fused, perception.frame_id, (time.perf_counter() - begin) * 1e3)
-        self._last_error = ''
 
     def _tick_failed(self, error: Exception) -> None:
         self._reporter.errors += 1

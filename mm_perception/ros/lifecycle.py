@@ -294,13 +294,8 @@ def run_node(
     # Until rclpy is there a signal just ends the process; then its own handlers end the spinning.
     _on_signals(signal.SIG_DFL)
     shared_memory.clean_up()
-    try:
-        rclpy.init(args=args)
-    except RuntimeError as error:
-        reason = ' '.join(str(error).split())[:300]
-        print(f'error: ROS cannot start: {reason}; is ROS_LOG_DIR or HOME writable?', file=sys.stderr)
+    if not _begin(args):
         return 1
-    threading.Thread(target=_end_in_any_case, name='end', daemon=True).start()
     node, failure = None, UNUSABLE
     try:
         node = make()
@@ -322,6 +317,19 @@ def run_node(
     finally:
         _end(node)
     return 0
+
+
+def _begin(args: Any) -> bool:
+    """Start rclpy; False, with one line, if it cannot."""
+    try:
+        rclpy.init(args=args)
+    except RuntimeError as error:
+        reason = ' '.join(str(error).split())[:300]
+        remedy = 'is ROS_LOG_DIR or HOME writable?'
+        print(f'error: ROS cannot start: {reason}; {remedy}', file=sys.stderr)
+        return False
+    threading.Thread(target=_end_in_any_case, name='end', daemon=True).start()
+    return True
 
 
 def _end_in_any_case() -> None:

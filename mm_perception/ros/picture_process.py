@@ -1,4 +1,4 @@
-"""Pictures that come from anywhere: what of them reaches the decoder, and the process that it is in."""
+"""Pictures from anywhere: what of them reaches the decoder, and the process that it is in."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def _essential_png(data: bytes) -> tuple[bytes, tuple[int, int] | None]:
             if (kind == b'IHDR') != (size is None):
                 break
             if size is None:
-                size = struct.unpack('>II', data[16:24])  # type: ignore[assignment]
+                size = struct.unpack('>II', data[16:24])
             end = position + 12 + length
             if kind in _NEEDED:
                 kept.append(data[position:end])
@@ -162,7 +162,7 @@ class PictureProcess:
         Decode a PNG or JPEG.
 
         :param picture: the file.
-        :returns: ``uint8`` or ``uint16``, ``[H, W]`` or ``[H, W, channels]`` as OpenCV orders them;
+        :returns: ``uint8`` or ``uint16``, ``[H, W]`` or ``[H, W, channels]`` in OpenCV's order;
             None if it cannot be decoded.
         :raises InvalidInput: if the decoder died of it, or took too long.
         """

@@ -228,7 +228,15 @@ def test_bundle_of_links_to_its_own_files_is_read(folder: Path, tmp_path: Path) 
 def test_malicious_manifests_are_refused_in_one_line_or_run(tmp_path: Path) -> None:
     """Every value of a manifest replaced by odd ones, loaded, built and run once."""
     report = tmp_path / 'fuzz.json'
-    command = [sys.executable, '-m', 'checks.fuzz_bundles', '--tries', TRIES, '--json', str(report)]
+    command = [
+        sys.executable,
+        '-m',
+        'checks.fuzz_bundles',
+        '--tries',
+        TRIES,
+        '--json',
+        str(report),
+    ]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     found = json.loads(report.read_text())

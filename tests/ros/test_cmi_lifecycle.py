@@ -232,4 +232,6 @@ def test_two_nodes_with_two_bundles_live_in_two_namespaces(
 def test_two_nodes_of_one_name_are_said(bundle: Bundle, start, robot: Robot):
     nodes = [start(f'bundle:={bundle.path}', 'autostart:=true') for _ in range(2)]
     for node in nodes:
-        robot.until(lambda node=node: 'another node is called /second/cmi' in node.log, 'twins', 30.0)
+        robot.until(
+            lambda node=node: 'another node is called /second/cmi' in node.log, 'twins', 30.0
+        )

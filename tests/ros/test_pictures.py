@@ -8,6 +8,7 @@ import struct
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import cv2
@@ -105,7 +106,7 @@ def test_decoder_that_dies_costs_one_picture(process: PictureProcess) -> None:
     assert process.decode(good).shape == PICTURE.shape
     zygote = process._process.pid
     for _ in range(3):
-        (child,) = map(int, open(f'/proc/{zygote}/task/{zygote}/children').read().split())
+        (child,) = map(int, Path(f'/proc/{zygote}/task/{zygote}/children').read_text().split())
         os.kill(child, signal.SIGSEGV)
         with pytest.raises(InvalidInput, match=r'died .*signal 11'):
             process.decode(good)

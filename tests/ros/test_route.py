@@ -22,6 +22,7 @@ from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import String
 
 from mm_perception.ros.cmi.diagnostics import Reporter
+from mm_perception.ros.cmi.worker import Worker
 from mm_perception.ros.cmi_node import CmiNode
 from mm_perception.ros.codecs import image_message
 
@@ -95,12 +96,14 @@ def test_route_of_a_camera_message(node: CmiNode, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(Reporter, 'add', lambda *args: done.set())
     pixels = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
     assert node._worker is not None
-    node._worker.stop()
+    node._worker.stop(5.0)
+    worker = Worker(print, print, None)
     node._receive('symbol', String(data='3'))  # a second sensor to agree with
-    node._tick(node._inputs.snapshot())
+    node._tick(worker)
     with traced() as calls:
         node._receive('image', image_message(pixels, time.time_ns()))
-        node._tick(node._inputs.snapshot())
+        node._tick(worker)
+    worker.stop(5.0)
     assert done.is_set()
     assert {file for call in calls for file in call if file} == set(ROUTE)
     assert len(ROUTE) <= 14

@@ -22,7 +22,7 @@ from std_msgs.msg import Header
 
 from mm_perception.bundle import Bundle
 from mm_perception.lab.digits.recordings import save_recordings
-from mm_perception.ros.cmi.reception import Delays
+from mm_perception.ros.cmi.inputs import Delays
 from mm_perception.ros.cmi.watchdog import Pulse, TickWatch
 from mm_perception.ros.codecs import time_message
 from mm_perception.ros.lifecycle import EXIT_STALLED
@@ -44,9 +44,10 @@ class Stalling:
         robot.watch('/diagnostics', DiagnosticArray)
         os.environ['STALL'] = str(self.file)
         usual = (f'bundle:={bundle.path}', 'autostart:=true', 'stalled.after_s:=1.5')
+        script = HELPERS / 'stalling_node.py'
         self.node = NodeProcess(
-            folder / 'log', *usual, *parameters, namespace='/second', script=HELPERS / 'stalling_node.py'
-        )  # fmt: skip
+            folder / 'log', *usual, *parameters, namespace='/second', script=script
+        )
         robot.live = {'image'}
         robot.until_used({'image'}, 40.0)
 
@@ -133,8 +134,12 @@ def test_watchdog_says_and_heals_what_can_be_healed(stall: Callable[..., Stallin
 
 @pytest.mark.parametrize(
     ('how', 'reaction', 'code'),
-    [('hang', 'restart', EXIT_STALLED), ('lock', 'exit', EXIT_STALLED), ('interpreter held', 'exit', 1)],
-)  # fmt: skip
+    [
+        ('hang', 'restart', EXIT_STALLED),
+        ('lock', 'exit', EXIT_STALLED),
+        ('interpreter held', 'exit', 1),
+    ],
+)
 def test_watchdog_ends_a_node_that_cannot_be_healed(
     stall: Callable[..., Stalling], how: str, reaction: str, code: int
 ) -> None:

@@ -14,7 +14,6 @@ from typing import Any
 from mm_perception.fusion.health import MALFORMED, Limits, Verdict
 from mm_perception.fusion.perception import Perception
 from mm_perception.fusion.streams import ClockWatch, Reading, Stream
-from mm_perception.ros.cmi.reception import Delays
 from mm_perception.ros.codecs import InputCodec, input_codec
 from mm_perception.ros.parameters import Parameters
 from mm_perception.ros.qos import (
@@ -26,6 +25,7 @@ from mm_perception.ros.qos import (
 )
 
 LOG_PERIOD_S = 5.0
+DELAY_WINDOW_S = 10.0
 
 
 class Throttle:
@@ -42,6 +42,43 @@ class Throttle:
             return False
         self._last_s[key] = now_s
         return True
+
+
+class Delays:
+    """
+    How late messages of one sensor are taken, from the time at which the middleware sent them.
+
+    The clocks of two machines differ by any amount; the shortest way of the last 10 to 20 s counts
+    as none. So messages that waited, while this process stood still say, are as old as they are.
+
+    :param window_s: over which the shortest way is sought.
+    """
+
+    def __init__(self, window_s: float = DELAY_WINDOW_S) -> None:
+        self._window_ns = int(window_s * 1e9)
+        self._since_ns: int | None = None
+        self._shortest_ns = self._before_ns = 0
+
+    def delay_ns(self, source_ns: int, now_ns: int) -> int:
+        """
+        How much longer than the shortest way a message was under way; 0 or more.
+
+        :param source_ns: when it was sent, on its sender's clock; 0 if that is not known.
+        :param now_ns: time of this machine, as people set it.
+        """
+        if not source_ns:
+            return 0
+        way_ns = now_ns - source_ns
+        if self._since_ns is None:
+            # At first one machine is assumed: what a publisher kept for late subscribers is old.
+            self._since_ns = now_ns
+            self._shortest_ns = self._before_ns = way_ns
+            return max(way_ns, 0)
+        if not 0 <= now_ns - self._since_ns < self._window_ns:
+            self._since_ns = now_ns
+            self._before_ns, self._shortest_ns = self._shortest_ns, way_ns
+        self._shortest_ns = min(self._shortest_ns, way_ns)
+        return max(way_ns - min(self._shortest_ns, self._before_ns), 0)
 
 
 class Inputs:
@@ -117,12 +154,16 @@ class Inputs:
             )
         return taken.news
 
-    def snapshot(self) -> dict[str, Reading]:
-        """Let time pass in every stream; what each says now."""
+    def advance(self) -> None:
+        """Let time pass in every stream."""
         now_ns = self._now_ns()
         with self.lock:
             for stream in self.streams.values():
                 stream.advance(now_ns)
+
+    def snapshot(self) -> dict[str, Reading]:
+        """What every stream says now."""
+        with self.lock:
             return {name: stream.snapshot() for name, stream in self.streams.items()}
 
     def clear(self) -> None:

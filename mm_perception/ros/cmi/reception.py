@@ -1,4 +1,4 @@
-"""Receives in a thread of its own, so that a flood of messages holds up neither ticks nor services."""
+"""Receives in threads of its own, so that a flood holds up neither ticks nor services."""
 
 from __future__ import annotations
 
@@ -14,45 +14,7 @@ from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
 WAKE_S = 0.2
 JOIN_S = 2.0
 REST_S, TRIGGERED_REST_S = 0.005, 0.001
-DELAY_WINDOW_S = 10.0
 Take = Callable[[Any, Any], None]
-
-
-class Delays:
-    """
-    How late messages of one sensor are taken, from the time at which the middleware sent them.
-
-    The clocks of two machines differ by any amount; the shortest way of the last 10 to 20 s counts
-    as none. So messages that waited, while this process stood still say, are as old as they are.
-
-    :param window_s: over which the shortest way is sought.
-    """
-
-    def __init__(self, window_s: float = DELAY_WINDOW_S) -> None:
-        self._window_ns = int(window_s * 1e9)
-        self._since_ns: int | None = None
-        self._shortest_ns = self._before_ns = 0
-
-    def delay_ns(self, source_ns: int, now_ns: int) -> int:
-        """
-        How much longer than the shortest way a message was under way; 0 or more.
-
-        :param source_ns: when it was sent, on its sender's clock; 0 if that is not known.
-        :param now_ns: time of this machine, as people set it.
-        """
-        if not source_ns:
-            return 0
-        way_ns = now_ns - source_ns
-        if self._since_ns is None:
-            # At first one machine is assumed: what a publisher kept for late subscribers is old.
-            self._since_ns = now_ns
-            self._shortest_ns = self._before_ns = way_ns
-            return max(way_ns, 0)
-        if not 0 <= now_ns - self._since_ns < self._window_ns:
-            self._since_ns = now_ns
-            self._before_ns, self._shortest_ns = self._shortest_ns, way_ns
-        self._shortest_ns = min(self._shortest_ns, way_ns)
-        return max(way_ns - min(self._shortest_ns, self._before_ns), 0)
 
 
 class Receiver:

@@ -1,4 +1,4 @@
-"""Watches the ticks from outside, on a clock that nobody sets, and does something when they stop."""
+"""Watches the ticks from outside, on a clock that nobody sets, and acts when they stop."""
 
 from __future__ import annotations
 
