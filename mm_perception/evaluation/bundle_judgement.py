@@ -24,9 +24,8 @@ from mm_perception.evaluation.judgement import (
 )
 from mm_perception.evaluation.judgement_report import judgement_report
 from mm_perception.evaluation.outages import Method
-from mm_perception.evaluation.recall import NO_ANCHOR, NO_MEMORY, OURS, Recall
+from mm_perception.evaluation.recall import OURS, recalls
 from mm_perception.evaluation.state_probe import StateRow, measure_state, state_table
-from mm_perception.fusion.memory import Memory
 from mm_perception.modalities.base import Array
 
 FILE, PICTURE = 'judgement.json', 'judgement.png'
@@ -36,7 +35,7 @@ FILE, PICTURE = 'judgement.json', 'judgement.png'
 class ModelAlone:
     """Generate the lost modality from what the observed ones show now; nothing is remembered."""
 
-    name = NO_MEMORY
+    name = f'{OURS}:no_memory'
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -64,10 +63,7 @@ class ModelAlone:
 
 def our_methods(bundle: Bundle, engine: Engine) -> list[Method]:
     """Ways in which a bundle fills in for a lost sensor."""
-    if not bundle.memory:
-        return [ModelAlone(engine)]
-    memory = Memory(bundle.spec, bundle.memory)
-    return [Recall(memory, engine, name) for name in (OURS, NO_MEMORY, NO_ANCHOR)]
+    return [*recalls(bundle, engine), ModelAlone(engine)]
 
 
 @dataclass(frozen=True)
