@@ -6,6 +6,7 @@ import json
 
 import numpy as np
 import pytest
+from safetensors.numpy import load_file, save_file
 
 from mm_perception.errors import ConfigError, DataError, InvalidInput
 from mm_perception.lab.replay.episodes import (
@@ -59,6 +60,20 @@ def cut(path):
     (path / 'a.safetensors').write_bytes((path / 'a.safetensors').read_bytes()[:100])
 
 
+def blacken(path):
+    file = path / 'a.safetensors'
+    arrays = load_file(file)
+    arrays['camera.png'][:] = 0
+    save_file(arrays, file)
+
+
+def empty(path):
+    file = path / 'a.safetensors'
+    arrays = load_file(file)
+    arrays['camera.sizes'][0] = 0
+    save_file(arrays, file)
+
+
 def relist(path, change):
     listed = json.loads((path / LIST_FILE).read_text())
     change(listed)
@@ -73,6 +88,8 @@ def relist(path, change):
         (lambda path: (path / LIST_FILE).write_text('[]'), 'do not fit together'),
         (lambda path: (path / 'a.safetensors').unlink(), 'a.safetensors'),
         (cut, 'do not fit together'),
+        (blacken, 'a frame is no PNG'),
+        (empty, 'do not fit together'),
         (lambda path: relist(path, lambda d: d.update(format=9)), 'format 9 is unknown'),
         (lambda path: relist(path, lambda d: d.update(episodes=[])), 'holds no recordings'),
         (lambda path: relist(path, lambda d: d['channels']['force'].pop('topic')), 'topic'),

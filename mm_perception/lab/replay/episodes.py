@@ -16,6 +16,15 @@ from mm_perception.errors import DataError
 
 FORMAT = 1
 LIST_FILE = 'episodes.json'
+BROKEN = (
+    OSError,
+    KeyError,
+    TypeError,
+    ValueError,
+    AttributeError,
+    SafetensorError,
+    cv2.error,
+)
 
 
 @dataclass(frozen=True)
@@ -137,7 +146,7 @@ def load_episodes(path: Path) -> Episodes:
             Episode(e['name'], float(e['seconds']), _read(path, e['name'], channels))
             for e in listed['episodes']
         ]
-    except (OSError, KeyError, TypeError, ValueError, AttributeError, SafetensorError) as error:
+    except BROKEN as error:
         raise DataError(f'{path}: episodes do not fit together ({error!r})') from error
     if not episodes:
         raise DataError(f'{path}: holds no recordings')
