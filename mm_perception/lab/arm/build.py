@@ -24,7 +24,6 @@ from mm_perception.data.dataset import (
 from mm_perception.errors import DataError
 from mm_perception.lab.arm.script import PERIOD_S, write_script
 from mm_perception.lab.arm.simulation import CAMERA_EVERY, Simulation
-from mm_perception.lab.digits.mhd import to_bytes
 from mm_perception.lab.replay.episodes import (
     LIST_FILE,
     Channel,
@@ -145,4 +144,6 @@ def arm_spec() -> ModelSpec:
 
 def _value(kind: Modality[Any], episode: Episode, time_s: float) -> np.ndarray:
     array = kind.to_model(episode.tracks[kind.spec.name].at(time_s))
-    return to_bytes(array) if kind.spec.kind == 'image' else np.asarray(array, np.float32)
+    if kind.spec.kind == 'image':  # as a dataset stores them: a 255th each
+        return np.rint(255.0 * array).astype(np.uint8)
+    return np.asarray(array, np.float32)
