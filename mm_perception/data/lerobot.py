@@ -244,15 +244,15 @@ class Episodes:
             yield from self._pictures(feature, frames)
             return
         column = self._table(frames.episode)[feature.name].take(frames.rows).to_pylist()
-        if feature.dtype == 'image':
-            for k, stored in enumerate(column):
+        for k, stored in enumerate(column):
+            if stored is None:
+                continue
+            if feature.dtype == 'image':
                 yield k, _picture(stored)
-        elif feature.dtype == 'string':
-            yield from enumerate(column)
-        else:
-            for k, numbers in enumerate(column):
-                vector = np.asarray(numbers, np.float32).reshape(-1)
-                yield k, vector[list(feature.elements)] if feature.elements else vector
+            elif feature.dtype == 'string':
+                yield k, stored
+            else:
+                yield k, _vector(stored, feature.elements)
 
     def _pictures(self, feature: Feature, frames: Frames) -> Iterator[tuple[int, NDArray[Any]]]:
         file = self.source.video_file(feature.name, frames.episode)
@@ -275,9 +275,18 @@ class Episodes:
                 yield k, to_bytes(array) if feature.dtype in PICTURES else array
 
 
+def _vector(stored: Any, elements: Sequence[int]) -> NDArray[Any]:
+    """Numbers that lie in a parquet file; too few of them stay too few, to be refused."""
+    try:
+        numbers = np.asarray(stored, np.float32).reshape(-1)
+    except ValueError:  # lists of unequal length
+        return np.empty(0, np.float32)
+    return numbers[[k for k in elements if k < len(numbers)]] if elements else numbers
+
+
 def _picture(stored: Any) -> NDArray[Any]:
     """Decode a picture that lies in a parquet file; RGB."""
-    content = (stored or {}).get('bytes') or b''
+    content = stored.get('bytes') or b''
     bgr = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None
     if bgr is None:
         return np.empty((0, 0, 3), np.uint8)  # refused as what it is

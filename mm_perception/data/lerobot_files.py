@@ -77,7 +77,7 @@ def open_lerobot(path: Path) -> LeRobot:
     try:
         info = json.loads(file.read_text())
         version, _ = str(info['codebase_version']), float(info['fps'])
-        info['features'].items()
+        _ = [about.get('dtype') for about in info['features'].values()]
     except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
         raise DataError(
             f'{file}: missing or broken ({error}); give the folder of a LeRobot dataset'

@@ -129,6 +129,22 @@ def test_pictures_in_parquet_and_numbers_that_cannot_be_used(tmp_path):
     assert 'image has shape' in accounts['camera'].reason and 'NaN' in accounts['action'].reason
 
 
+def test_rows_lack_what_their_file_leaves_out(tmp_path):
+    folder = write_v21(tmp_path / 'robot')
+    file = folder / 'data/chunk-000/episode_000000.parquet'
+    table = parquet.read_table(file)
+    state = [None, *([1.0, 2.0, 3.0, 4.0] for _ in range(29)), [1.0, 2.0]]
+    label = [*['cup'] * 30, None]
+    for name, column in (('observation.state', state), ('object', label)):
+        place = table.schema.get_field_index(name)
+        table = table.set_column(place, name, pa.array(column))
+    parquet.write_table(table, file)
+    dataset, accounts = Episodes(model(), folder, (0,)).read(model())
+    there = dict(zip(dataset.names, dataset.present.T.tolist()))
+    assert there['arm'] == [False, *[True] * 9, False] and there['object'] == [*[True] * 10, False]
+    assert accounts['arm'].refused == 1 and '1 elements' in accounts['arm'].reason
+
+
 @pytest.mark.parametrize(
     ('changed', 'said'),
     [
@@ -157,6 +173,11 @@ def test_elements_without_names_are_called_by_their_number(folder):
     ('file', 'content', 'said'),
     [
         ('meta/info.json', b'{', 'info.json: missing or broken .*LeRobot dataset'),
+        (
+            'meta/info.json',
+            b'{"codebase_version": "v2.1", "fps": 30, "features": {"a": 1}}',
+            'info.json: missing or broken',
+        ),
         ('meta/info.json', b'{"codebase_version": "v1.6", "fps": 30, "features": {}}', 'v1.6; v2'),
         ('meta/episodes.jsonl', b'', 'meta lists no episodes'),
         ('meta/episodes.jsonl', b'{"length": 3}', 'episode without its number'),
