@@ -116,7 +116,6 @@ def within(spec: TrainingSpec, budget: Budget, dataset: Dataset) -> TrainingSpec
         unimodal={name: alone(name, old) for name, old in spec.unimodal.items()},
         refinement=stage(spec.refinement, max(1, budget.epochs // 4)),
         top=stage(spec.top, budget.epochs),
-        classifiers=StageSpec(epochs=0),
         validation_fraction=0.0,
     )
 
@@ -137,7 +136,7 @@ def train_case(case: PeerCase, budget: Budget, seed: int, dataset: Dataset, work
 
 def _train_ours(spec: TrainingSpec, dataset: Dataset, work: Path) -> Trained:
     save_dataset(Path(spec.dataset), 'train', dataset)
-    run = Run(spec, work / 'checkpoints', 'cpu', quiet=True)
+    run = Run(spec, work / 'checkpoints', 'cpu', quiet=True, classifiers=False)
     bundle, seconds, cpu_seconds = timed(lambda: train(run, work / 'bundle', ''))
     engine = reference_engine(bundle, 'cpu')
     present = np.ones((1, len(dataset.names)), bool)

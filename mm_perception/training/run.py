@@ -52,7 +52,7 @@ from mm_perception.training.stages import (
     top_stage,
     unimodal_stage,
 )
-from mm_perception.training.watch import collapse_warnings, watch_latents
+from mm_perception.training.watch import WATCHED_ROWS, collapse_warnings, watch_latents
 
 
 @dataclass(frozen=True)
@@ -176,7 +176,9 @@ def _watched(run: Run, model: MultimodalModel, dataset: Dataset) -> dict[str, An
     if not isinstance(model, Nexus) or not distributed.is_main():
         return {}
     held = part_data(run.spec, dataset)[1]
-    latents = watch_latents(model, run.source(held if len(held) > 1 else dataset))
+    held = held if len(held) > 1 else dataset
+    rows = np.unique(np.linspace(0, len(held) - 1, WATCHED_ROWS).astype(int))
+    latents = watch_latents(model, run.source(held.subset(rows).shown()))
     return {'latents': latents, 'warnings': collapse_warnings(latents)}
 
 

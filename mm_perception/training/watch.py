@@ -15,7 +15,8 @@ LEAST_KL = 0.1
 """Nats of a latent; with less it is the same whatever is observed."""
 LEAST_EXPLAINED = 0.5
 """Share of a modality's latent that its own observation must bring back."""
-ROWS = 4096
+WATCHED_ROWS = 4096
+"""Enough to tell."""
 
 
 @torch.no_grad()
@@ -31,7 +32,7 @@ def watch_latents(model: Nexus, source: TensorSource) -> dict[str, Any]:
     model.eval()
     posteriors = cache_posteriors(model.unimodal, source)
     codes = model.top.scaled({name: p.mean for name, p in posteriors.items()})
-    rows = torch.arange(min(source.rows, ROWS), device=source.device)
+    rows = torch.arange(source.rows, device=source.device)
     latents = {name: codes[name][source.index[name][rows]] for name in codes}
     joint = model.top.joint(latents, source.present[rows])
     found: dict[str, Any] = {'kl': float(joint.kl_to_prior().mean()), 'modalities': {}}

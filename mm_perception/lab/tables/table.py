@@ -281,7 +281,7 @@ def _limited(spec: TrainingSpec, epochs: int) -> TrainingSpec:
     def limit(stage: StageSpec) -> StageSpec:
         return replace(
             stage,
-            epochs=min(stage.epochs, epochs),
+            epochs=min(stage.epochs or epochs, epochs),
             warm_up_epochs=min(stage.warm_up_epochs, epochs),
         )
 
