@@ -25,6 +25,7 @@ SLOW = (
     'ros/test_endurance.py',
     'ros/test_fault_matrix.py',
     'ros/test_fuzz.py',
+    'ros/test_memory_node.py',
     'ros/test_microphone_node.py',
     'ros/test_pictures.py',
     'ros/test_replay_node.py',
@@ -37,6 +38,7 @@ SLOW = (
     'ros/test_watchdog.py',
     # Training for longer than seconds, and what trains first.
     'evaluation/test_likelihood.py',
+    'fusion/test_memory.py',
     'lab/test_benchmark_command.py',
     'lab/test_build_data_command.py',
     'lab/test_demo_command.py',

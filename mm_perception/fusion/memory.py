@@ -107,13 +107,16 @@ class _Mix:
     How one target is filled in.
 
     :param subsets: of the other modalities, ``bool[S, M]``.
-    :param weight: ``float32[K, S, 6]`` by age; ``spread``: std, ``float32[K, S, E or 1]``.
-    :param texture: of that std over the elements, ``float32[E]``.
+    :param weight: ``float32[K, S, 6]`` by age.
+    :param spread: std in parts of how far was gone, see :func:`reach`, ``float32[K, S, E or 1]``.
+    :param usual: how far that usually is, ``float32[K, S]``.
+    :param texture: of the std over the elements, ``float32[E]``.
     """
 
     subsets: NDArray[np.bool_]
     weight: Array
     spread: Array
+    usual: Array
     texture: Array
     bounds: Array
     labels: bool
@@ -153,6 +156,7 @@ class Memory:
         moved = np.zeros_like(query.moments.before[target].feature)
         weight = np.zeros((len(age_s), len(PARTS)), np.float32)
         spread = np.zeros((len(age_s), mix.spread.shape[-1]), np.float32)
+        usual = np.zeros((len(age_s), 1), np.float32)
         for k in np.unique([np.floor(place), np.ceil(place)]).astype(int):
             share = np.maximum(1.0 - np.abs(place - k), 0.0)
             rows = np.flatnonzero(share)
@@ -160,12 +164,13 @@ class Memory:
             own = mix.weight[k, nearest]
             weight[rows] += part * own
             spread[rows] += part * mix.spread[k, nearest]
+            usual[rows] += part * mix.usual[k, nearest]
             if own[:3].any():
                 ways = self._head(target, subset, k)(query.moments.rows(rows))
                 moved[rows] += part * sum(w * way for w, way in zip(own[:3], ways))
         change = self.features[target].decode(moved) + self._towards(target, query, weight)
         value = self._bounded(mix, query.value, near * change)
-        std = np.sqrt(near) * spread * mix.texture
+        std = np.sqrt(near) * spread * reach(change, usual) * mix.texture
         return Filled(value, std.reshape(value.shape))
 
     def generates(self, target: str, subset: Sequence[str]) -> bool:
@@ -227,7 +232,7 @@ class Memory:
         self._mixes = {}
         for modality in spec.modalities:
             mix = {p: arrays[f'{modality.name}.{p}'] for p in ('subsets', 'weight', 'spread')}
-            mix |= {p: arrays[f'{modality.name}.{p}'] for p in ('texture', 'bounds')}
+            mix |= {p: arrays[f'{modality.name}.{p}'] for p in ('usual', 'texture', 'bounds')}
             labels = bool(build_modality(modality).classes)
             self._mixes[modality.name] = _Mix(**mix, labels=labels)
         ages = range(len(self.ages_s))
@@ -253,6 +258,17 @@ class Memory:
             arrays[f'{name}.penalty'][k],
             float(arrays[f'{name}.damping_s'][k]),
         )
+
+
+def reach(change: Array, usual: Array | float) -> Array:
+    """
+    How far what fills in has gone, which its error grows with: ``float32[N, 1]``.
+
+    :param change: from the last good value, ``float32[N, E]``.
+    :param usual: its root mean square, so that standing still is not taken for certainty.
+    """
+    square = (change**2).mean(1, keepdims=True)
+    return np.asarray(np.sqrt(square + np.square(usual)), np.float32)
 
 
 def select(states: Mapping[str, State], target: str, pairs: NDArray[np.intp]) -> References:

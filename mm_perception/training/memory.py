@@ -17,7 +17,7 @@ from mm_perception.engines.engine import Engine
 from mm_perception.evaluation.generation import batches
 from mm_perception.evaluation.recall import Generator, query_of, states_of
 from mm_perception.fusion.displacement import Head, Layout, Regression
-from mm_perception.fusion.memory import INTERVAL, PARTS, Features, pack, select
+from mm_perception.fusion.memory import INTERVAL, PARTS, Features, pack, reach, select
 from mm_perception.modalities.base import Array
 from mm_perception.spec import ModelSpec, TrainingSpec
 from mm_perception.training.calibration import SPLIT
@@ -165,7 +165,7 @@ class _Learner:
 
         before, weights = last('penalty'), last('weight')
         regressions, number = age.regression(target, before)
-        learned: list[tuple[np.ndarray, np.ndarray]] = []
+        learned: list[tuple[np.ndarray, np.ndarray, float]] = []
         for s, subset in enumerate(self._subsets[target]):
             cell = self._cross_validated(target, subset, age, regressions, pairs)
             held = self._held_out(target, subset, age, regressions[-1], pairs)
@@ -177,8 +177,9 @@ class _Learner:
             'cross': regressions[-1].cross,
             'penalty': regressions[-1].penalty,
             'damping_s': np.array(regressions[-1].damping_s),
-            'weight': np.stack([weight for weight, _ in learned]),
-            'spread': np.stack([spread for _, spread in learned]),
+            'weight': np.stack([weight for weight, _, _ in learned]),
+            'spread': np.stack([spread for _, spread, _ in learned]),
+            'usual': np.array([usual for _, _, usual in learned]),
         }
         for key, part in parts.items():
             found.setdefault(f'{target}.{key}', []).append(part)
@@ -278,23 +279,27 @@ class _Learner:
 
     def _mix(
         self, target: str, cell: Cell, held: Cell | None, near: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray]:
+    ) -> tuple[np.ndarray, np.ndarray, float]:
         """
-        Weights of the parts, and the std of what is left, by element or in parts of texture.
+        Weights of the parts, the std of what is left in parts of :func:`reach`, and its usual.
 
         Of what the model gains on the few recordings held out, the std believes a half.
         """
         weight = cell.best(near)
-        left = np.abs(cell.mixed(weight))
+        error = cell.mixed(weight)
+        change = error - cell.held
+        usual = float(np.sqrt(np.median((change**2).mean(1)))) or 1.0
+        left = np.abs(error) / reach(change, usual)
         if held is not None:
             alone, rest = held.mixed(weight), held.cross_mixed(weight)
             ratio = np.sqrt((rest**2).mean() / max(float((alone**2).mean()), 1e-12))
-            left = np.concatenate([left * (1.0 + ratio) / 2.0, np.abs(rest)])
+            own = np.abs(rest) / reach(rest - held.held, usual)
+            left = np.concatenate([left * (1.0 + ratio) / 2.0, own])
             weight = held.towards(weight)
         left /= self._textures[target][self._shown[target]]
         axis = 0 if left.shape[1] <= ELEMENTS else None
         spread = np.atleast_1d(np.quantile(left, 0.9, axis=axis)) / INTERVAL
-        return weight[1:], np.maximum(spread, 1e-6)
+        return weight[1:], np.maximum(spread, 1e-6), usual
 
     def _reference_rows(self) -> NDArray[np.intp]:
         """Number of each row among the references; -1 where it is none of them."""

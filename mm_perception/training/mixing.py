@@ -31,6 +31,11 @@ class Cell:
         self.grams = np.stack([part @ part.T / part.shape[1] for part in flat])
         """Mean product of the errors of two ways in each fold, ``float64[F, 7, 7]``."""
 
+    @property
+    def held(self) -> Array:
+        """Error of holding, ``float32[Q, E']``."""
+        return np.concatenate([part[0] for part in self._parts])
+
     def mixed(self, weight: NDArray[np.float64]) -> Array:
         """Error of a mix, ``float32[Q, E']``."""
         result: Array = np.tensordot(weight.astype(np.float32), np.concatenate(self._parts, 1), 1)
