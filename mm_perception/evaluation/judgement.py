@@ -147,9 +147,10 @@ def judge(ours: Sequence[Method], spec: ModelSpec, folder: Path) -> Judgement | 
     """
     if not {'train', 'validation', 'test'} <= set(splits(folder)):
         return None
-    train, validation, test = (load_dataset(folder, s) for s in ('train', 'validation', 'test'))
-    if not all(data.tells_time for data in (train, validation, test)):
+    test = load_dataset(folder, 'test')
+    if not test.tells_time:
         return None
+    train, validation = (load_dataset(folder, split) for split in ('train', 'validation'))
     methods = [*ours, *build_baselines()]
     for method in methods:
         method.fit(train)
