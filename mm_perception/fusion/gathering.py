@@ -46,21 +46,16 @@ class Gatherer:
     """
 
     def __init__(self) -> None:
-        self._order: tuple[str, ...] = ()
-        self.clear()
+        self.forget()
 
-    def clear(self) -> None:
-        """Forget all elements, but not in which order they are wanted."""
+    def forget(self) -> None:
+        """Forget all elements, and the order that was seen first."""
+        self._order: tuple[str, ...] = ()
         self._places: dict[tuple[str, ...], tuple[NDArray[Any], NDArray[Any]]] = {}
         self._values = np.zeros(0, np.float32)
         self._stamps = np.zeros(0, np.int64)
         self._since_ns: int | None = None
         self.lacking = ''
-
-    def forget(self) -> None:
-        """Forget the order that was seen first, too."""
-        self._order = ()
-        self.clear()
 
     def take(self, part: Named, stamp_ns: int, patience_s: float) -> tuple[Any, int] | None:
         """

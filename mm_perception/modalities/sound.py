@@ -47,6 +47,7 @@ EXPECTED_FRAMES = 5
 ABOVE_NOISE = 4.0
 NOISY_RMS = 4e-3
 SHORTEST_FRAMES = 3
+OFFSET_S = 1.0
 
 
 def frame_levels(samples: Array, rate_hz: int) -> Array:
@@ -149,6 +150,7 @@ class UtteranceWindow(Window):
         self._quiet = 0  # frames
         self._skipping = False
         self._expected_ns: int | None = None
+        self._offset: float | None = None
 
     def push(self, raw: Waveform, stamp_ns: int) -> None:
         """
@@ -170,7 +172,9 @@ class UtteranceWindow(Window):
         count = len(samples) // length
         self._rest = samples[count * length :]
         self._expected_ns = stamp_ns + int(raw.seconds * 1e9)
-        levels = frame_levels(samples[: count * length], raw.rate_hz) if count else ()
+        self._follow_offset(raw)
+        whole = samples[: count * length] - np.float32(self._offset or 0.0)
+        levels = frame_levels(whole, raw.rate_hz) if count else ()
         for k, level in enumerate(levels):
             end_ns = start_ns + int((k + 1) * length / raw.rate_hz * 1e9)
             frame = samples[k * length : (k + 1) * length]
@@ -182,6 +186,13 @@ class UtteranceWindow(Window):
             if (now_ns - self._expected_ns) * 1e-9 > self._pause_s + FRAME_S:
                 rate_hz = round(len(self._frames[0]) / FRAME_S)
                 self._end(rate_hz, self._expected_ns)
+
+    def _follow_offset(self, raw: Waveform) -> None:
+        """Learn the offset of the microphone, which would pass for noise."""
+        mean = float(raw.samples.mean()) if len(raw.samples) else 0.0
+        share = 1.0 - math.exp(-raw.seconds / OFFSET_S)
+        before = mean if self._offset is None else self._offset
+        self._offset = before + share * (mean - before)
 
     def _threshold(self) -> float:
         return max(ABOVE_NOISE * self._noise.rms, 2.0 * FLOOR_RMS)

@@ -82,6 +82,14 @@ def test_quiet_words_are_heard_again_after_noise_ends():
     assert ends_s(late) == pytest.approx([9.4, 11.4], abs=0.06)
 
 
+def test_an_offset_of_the_microphone_is_no_noise():
+    words = {1.0: word(peak=0.1), 3.0: word(peak=0.1)}
+    window = SOUND.new_window()
+    found = utterances(track(5.0, words, 2e-4) + np.float32(0.2), window)
+    assert ends_s(found) == pytest.approx([1.4, 3.4], abs=0.06)
+    assert window.pending[0] == ''
+
+
 def test_noise_that_hides_speech_is_said_with_its_level():
     window = SOUND.new_window()
     utterances(track(5.0, {}, 2e-4), window)

@@ -30,7 +30,7 @@ from mm_perception.fusion.health import (
     Verdict,
 )
 from mm_perception.modalities import kinds
-from mm_perception.modalities.base import _KINDS
+from mm_perception.modalities.base import _KINDS, NOISY
 from mm_perception.model.baselines.hmvae import HMVAEOptions
 from mm_perception.model.baselines.mhvae import MHVAEOptions
 from mm_perception.model.build import FAMILIES, build_model
@@ -105,7 +105,7 @@ def test_every_state_and_fault_is_documented() -> None:
     states = {row[0].strip('`') for row in table('| state | meaning |')}
     assert states == {state.value for state in State}
     rows = table('| fault | state |')
-    known = {*TOLERABLE, FUTURE, BACKWARDS, MALFORMED, FLAPPING}
+    known = {*TOLERABLE, FUTURE, BACKWARDS, MALFORMED, FLAPPING, NOISY}
     assert {name for row in rows for name in row[0].split('`')[1::2]} == known
     tolerable = {name for row in rows if '*' in row[1] for name in row[0].split('`')[1::2]}
     assert tolerable == set(TOLERABLE)

@@ -118,6 +118,7 @@ class Rates:
 
 EXPLAIN_PERIOD_S = 10.0
 UNREAD_PERIOD_S = 300.0
+UNUSED_PERIOD_S = 60.0
 PATIENCE = 3  # reports, one a second
 NO_VERDICT = Verdict(State.WAITING, False, None, 'nothing was fused yet')
 
@@ -144,6 +145,7 @@ class Reporter:
         self._reports = 0
         self._explain = Throttle(EXPLAIN_PERIOD_S)
         self._remind = Throttle(UNREAD_PERIOD_S)
+        self._unused = Throttle(UNUSED_PERIOD_S)
         self._verdicts: Mapping[str, Verdict] = {}
         self._idle: dict[str, int] = {}  # reports in a row with messages that were not used
         self._status = outputs.advertise(DiagnosticArray, '~/status')
@@ -286,7 +288,7 @@ class Reporter:
         for name, reports in self._idle.items():
             verdict = self._verdicts.get(name, NO_VERDICT)
             silent = verdict.state in (State.WAITING, State.STALE) and not verdict.fault
-            if reports >= PATIENCE and silent and self._may_explain(name):
+            if reports >= PATIENCE and silent and self._unused.ready((name, verdict.state)):
                 self._node.get_logger().warning(self._inputs.explain_unused(name, verdict))
 
     def _may_explain(self, what: str) -> bool:
