@@ -33,6 +33,7 @@ SLOW = (
     'ros/test_transport.py',
     'ros/test_tutorial_policy.py',
     'ros/test_two_hosts.py',
+    'ros/test_view.py',
     # Training for longer than seconds, and what trains first.
     'evaluation/test_likelihood.py',
     'lab/test_benchmark_command.py',
@@ -63,6 +64,7 @@ IN_COMPANY = (
 )
 """Those of them that do not."""
 OPTIONAL = (
+    'aiohttp',
     'gymnasium',
     'hypothesis',
     'matplotlib',

@@ -25,6 +25,7 @@ EXPECTED = {
     'log_level',
     'transport_profile',
     'rviz',
+    'view',
     'foxglove',
     'foxglove_address',
 }
