@@ -50,6 +50,7 @@ NODE = [
 ]
 EXTRAS = {
     'microphone': ['sounddevice>=0.4.6'],
+    'view': ['aiohttp>=3.9'],
     'demo': ['psutil>=5.9', 'rich>=13.7'],
     'train': [
         'onnx>=1.16',
@@ -86,7 +87,7 @@ if __name__ == '__main__':
         license='Apache-2.0',
         python_requires='>=3.10',
         packages=find_packages(include=[NAME, f'{NAME}.*']),
-        package_data={NAME: ['py.typed', 'lab/arm/arm.xml']},
+        package_data={NAME: ['py.typed', 'lab/arm/arm.xml', 'ros/view/*.html']},
         data_files=data_files(),
         install_requires=NODE,
         extras_require=EXTRAS,
@@ -96,6 +97,7 @@ if __name__ == '__main__':
                 'cmi_node = mm_perception.ros.cmi_node:main',
                 'replay_node = mm_perception.lab.replay.node:main',
                 'microphone_node = mm_perception.ros.microphone_node:main',
+                'view_node = mm_perception.ros.view.node:main',
             ]
         },
         zip_safe=True,

@@ -18,6 +18,7 @@ from mm_perception.lab.replay import node as replay_node
 from mm_perception.ros import microphone_node
 from mm_perception.ros.cmi.parameters import NODE_SPECS, modality_specs
 from mm_perception.ros.parameters import ParameterSpec
+from mm_perception.ros.view import node as view_node
 from mm_perception.spec import ModalitySpec
 
 PAGE = Path(__file__).parents[1] / 'docs' / 'reference' / 'node.md'
@@ -72,6 +73,7 @@ def sections() -> dict[str, list[str]]:
         'cmi': [*map(describe, NODE_SPECS), *of_modality()],
         'replay': [*map(describe, replay_node.ROWS)],
         'microphone': [*map(describe, microphone_node.ROWS)],
+        'view': [*map(describe, view_node.ROWS)],
     }
 
 

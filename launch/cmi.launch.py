@@ -52,6 +52,7 @@ ARGUMENTS = (
         'Fast DDS profile: shm (large shared memory, for camera images), none, or an XML file.',
         None,
     ),
+    ('view', 'false', 'Serve a page at http://127.0.0.1:8080 that shows the node.', _YES_NO),
     ('rviz', 'false', 'Open RViz with config/cmi.rviz.', _YES_NO),
     ('foxglove', 'false', 'Serve Foxglove; its layout is config/foxglove.json.', _YES_NO),
     ('foxglove_address', '127.0.0.1', 'Where Foxglove connects; 0.0.0.0: from any host.', None),
@@ -73,7 +74,7 @@ def _nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     variables = [SetEnvironmentVariable(name, value) for name, value in environment.items()]
     node = _node(chosen)
     stop = RegisterEventHandler(OnProcessExit(target_action=node, on_exit=_give_up))
-    return [*variables, node, stop, *_rviz(chosen), *_foxglove(chosen)]
+    return [*variables, node, stop, *_view(chosen), *_rviz(chosen), *_foxglove(chosen)]
 
 
 def _node(chosen: dict[str, str]) -> LifecycleNode:
@@ -104,6 +105,21 @@ def _give_up(event: ProcessExited, context: LaunchContext) -> list[LaunchDescrip
     return [
         LogInfo(msg='cmi cannot work as it is set (see its message above): not started again'),
         EmitEvent(event=ShutdownProcess(process_matcher=matches_action(event.action))),
+    ]
+
+
+def _view(chosen: dict[str, str]) -> list[LaunchDescriptionEntity]:
+    if chosen['view'] != 'true':
+        return []
+    return [
+        Node(
+            package='mm_perception',
+            executable='view_node',
+            name='view',
+            namespace=chosen['namespace'],
+            ros_arguments=['--log-level', chosen['log_level']],
+            output='screen',
+        )
     ]
 
 

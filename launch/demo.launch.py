@@ -62,12 +62,13 @@ ARGUMENTS = (
         'What opens: rviz, rqt (rqt_image_view), none, or auto: what is installed.',
         ['auto', 'rviz', 'rqt', 'none'],
     ),
+    ('view', 'true', 'Serve a page at http://127.0.0.1:8080 that shows it all.', None),
     ('foxglove', 'false', 'Serve Foxglove; its layout is config/foxglove.json.', None),
     ('foxglove_address', '127.0.0.1', 'Where Foxglove connects; 0.0.0.0: from any host.', None),
 )
 SHARED = (
     *('namespace', 'bundle', 'device', 'log_level', 'transport_profile'),
-    *('foxglove', 'foxglove_address'),
+    *('view', 'foxglove', 'foxglove_address'),
 )
 
 

@@ -36,6 +36,7 @@ SLOW = (
     'ros/test_tutorial_policy.py',
     'ros/test_two_hosts.py',
     'ros/test_watchdog.py',
+    'ros/test_view.py',
     # Training for longer than seconds, and what trains first.
     'evaluation/test_likelihood.py',
     'fusion/test_memory.py',
@@ -80,6 +81,7 @@ IN_COMPANY = (
 )
 """Files in those folders that need no clock."""
 OPTIONAL = (
+    'aiohttp',
     'av',
     'gymnasium',
     'hypothesis',

@@ -53,6 +53,10 @@ COMMANDS = {
         'mm_perception.lab.benchmark.command',
         'measure latency, throughput, loss, memory and training speed',
     ),
+    'view': (
+        'mm_perception.cli.view',
+        'show a running node in a browser',
+    ),
     'info': (
         'mm_perception.cli.info',
         'show a bundle, the model families, the kinds of modalities',
@@ -60,6 +64,7 @@ COMMANDS = {
 }
 """Command -> the module that runs it, and its line in the help."""
 REMEDIES = {
+    'aiohttp': 'run pip install ".[view]" in the repository',
     'sounddevice': 'run pip install ".[microphone]" in the repository',
     'mujoco': 'run pip install ".[arm]" in the repository',
     **dict.fromkeys(('psutil', 'rich'), 'run pip install ".[demo]" in the repository'),

@@ -27,6 +27,7 @@ EXPECTED = {
     'log_level',
     'transport_profile',
     'rviz',
+    'view',
     'foxglove',
     'foxglove_address',
 }

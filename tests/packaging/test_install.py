@@ -21,6 +21,7 @@ ROOT = Path(__file__).parents[2]
 # 2026), with the library that each brings. Those from PyPI end in -pip.
 ROSDEP_KEYS = {
     'portaudio19-dev': '',
+    'python3-aiohttp': 'aiohttp',
     'python3-matplotlib': 'matplotlib',
     'python3-numpy': 'numpy',
     'python3-onnxruntime-pip': 'onnxruntime',

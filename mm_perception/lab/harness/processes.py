@@ -22,6 +22,7 @@ NODES = {
     'cmi_node': 'mm_perception.ros.cmi_node',
     'microphone_node': 'mm_perception.ros.microphone_node',
     'replay_node': 'mm_perception.lab.replay.node',
+    'view_node': 'mm_perception.ros.view.node',
     'echo_node': 'mm_perception.lab.benchmark.echo_node',
 }
 DOMAINS = range(1, 102)
