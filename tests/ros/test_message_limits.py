@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+import time
 import tracemalloc
 import zlib
 from array import array
@@ -10,12 +11,14 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from rclpy.serialization import serialize_message
 from sensor_msgs.msg import CompressedImage, Image, PointCloud2, PointField
 from std_msgs.msg import Float32MultiArray, MultiArrayLayout, String
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from mm_perception.errors import InvalidInput
 from mm_perception.modalities import Modality, build_modality
+from mm_perception.ros.cmi.reception import _COUNTS, _read
 from mm_perception.ros.codecs import input_codec, message_name
 from mm_perception.spec import ModalitySpec
 from tests.helpers.small_bundle import small_spec
@@ -113,3 +116,27 @@ def test_message_limits_hold_before_memory_is_taken(case: str) -> None:
         tracemalloc.stop()
     assert reason in str(error.value) and len(str(error.value)) < 400
     assert peak < MAX_MEMORY_BYTES
+
+
+def test_message_of_a_million_parts_is_refused_unread() -> None:
+    """Read into Python objects, each of these would hold all threads for seconds."""
+    good = (
+        (JointTrajectory, trajectory(40, 2)),
+        (PointCloud2, table(2, 4, 8, 32)),
+        (JointTrajectory, JointTrajectory(joint_names=['a', 'bcdef'], points=[])),
+    )
+    for kind, message in good:
+        message.header.frame_id = 'a frame'
+        assert _read(serialize_message(message), kind, _COUNTS[kind]) == message
+    many = serialize_message(trajectory(200_000, 0))
+    fields = serialize_message(table(100_000, 1, 4, 4))
+    begin_s = time.perf_counter()
+    for data, kind in (
+        (many, JointTrajectory),
+        (fields, PointCloud2),
+        (many[:9], JointTrajectory),
+    ):
+        answer = _read(data, kind, _COUNTS[kind])
+        assert isinstance(answer, InvalidInput)
+        assert 'at most' in str(answer) or 'cut short' in str(answer)
+    assert time.perf_counter() - begin_s < 0.05

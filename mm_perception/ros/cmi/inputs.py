@@ -11,6 +11,7 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
+from mm_perception.errors import InvalidInput
 from mm_perception.fusion.health import MALFORMED, Limits, Verdict
 from mm_perception.fusion.perception import Perception
 from mm_perception.fusion.streams import ClockWatch, Reading, Stream
@@ -128,6 +129,7 @@ class Inputs:
         """
         Take a message of a modality; it never raises.
 
+        :param message: or the reason why it was not read.
         :param limits: thresholds of the modality.
         :param info: what the middleware says about the message, such as when it was sent.
         :returns: whether it has a new value, or messages begin or cease to be refused.
@@ -137,6 +139,8 @@ class Inputs:
         receipt_ns = now_ns - self._delays[name].delay_ns(sent_ns, time.time_ns())
         raw, failure = None, None
         try:
+            if isinstance(message, InvalidInput):
+                raise message
             raw, stamp_ns = self._codecs[name].decode(message, receipt_ns, stream.modality)
         except Exception as error:  # noqa: BLE001 - a message must not stop the node
             failure = error
