@@ -19,6 +19,8 @@ MAX_MODALITIES = 64
 MAX_LAYERS = 64
 MAX_LIST = 4096
 MAX_NUMBER = 1 << 20
+MAX_VALUE = 1e30
+"""Of a range in the sensor's unit, such as ticks of an encoder or pascals."""
 MAX_ELEMENTS = 1 << 22
 """Of one modality's array: 16 MiB, a picture of 2048 x 2048."""
 
@@ -37,7 +39,8 @@ def check_sizes(spec: ModelSpec) -> None:
             layers = '.network.' in path or path.endswith('_hidden')
             _check(len(value), MAX_LAYERS if layers else MAX_LIST, path)
         elif isinstance(value, int | float):
-            _check(abs(value), MAX_NUMBER, path)
+            measured = '.preprocessing.low[' in path or '.preprocessing.high[' in path
+            _check(abs(value), MAX_VALUE if measured else MAX_NUMBER, path)
     for modality in spec.modalities:
         shape = build_modality(modality).shape
         if min(shape) < 1:

@@ -9,7 +9,8 @@ import pytest
 
 from mm_perception.errors import ConfigError, InvalidInput
 from mm_perception.modalities import Modality, Motion, Waveform, build_modality, kinds
-from mm_perception.spec import ModalitySpec
+from mm_perception.modalities.sizes import check_sizes
+from mm_perception.spec import ModalitySpec, ModelSpec
 from tests.helpers.model_specs import LABELS, arm_spec, mhd_spec
 
 RNG = np.random.default_rng(0)
@@ -286,3 +287,12 @@ def test_what_is_configured_leaves_nothing_open() -> None:
     for spec in (*mhd_spec().modalities, *arm_spec().modalities):
         assert build_modality(spec).undecided == ()
     assert build_modality(mhd_spec().modality('image')).decide([]) == {}
+
+
+def test_ranges_may_be_as_large_as_their_unit_makes_them() -> None:
+    def ticks(high: float) -> ModelSpec:
+        return ModelSpec((ModalitySpec('ticks', 'vector', 2, {'low': [-3e7], 'high': [high]}),))
+
+    check_sizes(ticks(101_325_000.0))
+    with pytest.raises(ConfigError, match=r'high\[0\]: inf is more than'):
+        check_sizes(ticks(float('inf')))

@@ -27,7 +27,7 @@ from mm_perception.data.dataset import load_dataset, load_preprocessing
 from mm_perception.errors import DataError
 from mm_perception.lab.digits.recordings import load_recordings
 from mm_perception.modalities import build_modality
-from mm_perception.ros.bag_import import Bags, import_bags
+from mm_perception.ros.bag_import import Bags, import_bags, raw_values
 from mm_perception.ros.codecs import image_message, message_name
 from mm_perception.spec import ModalitySpec, ModelSpec
 from tests.helpers.recorded_bag import write_bag
@@ -325,12 +325,21 @@ def test_range_of_joints_comes_from_the_bag_and_holds_for_the_other_splits(tmp_p
 
 
 @real
+def test_named_joints_and_an_imu_tell_their_range():
+    spec = load_training(ROOT / 'config' / 'robots' / 'imu.yaml').model
+    bags = Bags([REAL / 'joint_states_imu_mcap'], span_s=(0.0, 66.0))
+    raws = raw_values(spec, bags, spec.names)
+    sizes = {name: {len(raw) for raw in found} for name, found in raws.items()}
+    assert sizes == {'arm': {3}, 'gripper': {3}, 'wheels': {4}, 'imu': {6}}
+
+
+@real
 def test_mcap_bag_tells_what_does_not_fit():
     spec = vectors(arm=ARM, imu=IMU)
     dataset, accounts = import_bags(spec, Bags([REAL / 'joint_states_imu_mcap'], 20.0))
     assert {n: a.messages for n, a in accounts.items()} == {'arm': 1866, 'imu': 4712}
     assert dataset.present.all(0).tolist() == [False, True]
-    assert accounts['arm'].rows == 0 and '10 elements; expected 6' in accounts['arm'].reason
+    assert accounts['arm'].rows == 0 and 'expected 6' in accounts['arm'].reason
     assert accounts['imu'].values == len(dataset) == pytest.approx(20 * 94, rel=0.02)
 
 

@@ -202,3 +202,17 @@ def test_names_must_be_as_many_as_the_elements():
         vector(('a', 'b'))
     with pytest.raises(ConfigError, match='pen: names are 2; give 2 different'):
         pen(('a', 'a'))
+
+
+@pytest.mark.parametrize(
+    ('wanted', 'expected'), [((), [1.0, 2.0, 3.0]), (('c', 'a'), [3.0, 1.0])], ids=['all', 'named']
+)
+def test_joints_whose_range_is_unknown_are_read_for_it(
+    wanted: tuple[str, ...], expected: list[float]
+) -> None:
+    unknown = build_modality(ModalitySpec('joints', 'vector', 4, {'names': wanted}))
+    stream = Stream(unknown)
+    assert not take(stream, state('a', 'b', 'c', a=1.0, b=2.0, c=3.0)).refused
+    value = stream.snapshot().value
+    assert value is not None
+    np.testing.assert_array_equal(value.raw, np.float32(expected))

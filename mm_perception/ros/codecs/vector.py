@@ -41,7 +41,8 @@ def decode_joint_state(
     message: JointState, receipt_ns: int, modality: Modality[Any]
 ) -> tuple[Any, int]:
     """Read joint positions: those that the modality names, in its order, or all of the first."""
-    count = modality.shape[0]
+    # While an import looks for the range, the message tells the size.
+    count = len(modality.labels or message.position) if modality.undecided else modality.shape[0]
     part = joint_positions(message, modality.labels, count, lambda values: values)
     return part, stamp_of(message.header, receipt_ns)
 
