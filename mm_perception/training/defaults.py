@@ -24,6 +24,8 @@ LABELS_WEIGHT = 50.0
 """Of the likelihood of a symbol, whose few nats would be worth less than the KL divergence."""
 LINEAR_ELEMENTS = 64
 """Vectors up to this size pass the bottom level without loss."""
+LINEAR_IMAGES = 5000
+"""Of fewer images principal components generalise better than convolutions."""
 JOINT_LATENT_DIM = 32
 """Of families that train in one step."""
 LEAST_JOINT, MOST_JOINT = 8, 64
@@ -60,11 +62,13 @@ def _completed_modality(modality: ModalitySpec, dataset: Dataset, apart: bool) -
         likelihood = default_likelihood(kind)
         modality = replace(modality, likelihood=likelihood, likelihood_weight=weight)
     elements = math.prod(build_modality(modality).shape)
-    if apart and kind == 'vector' and elements <= LINEAR_ELEMENTS and not modality.network:
+    few = len(dataset.values[modality.name]) < LINEAR_IMAGES
+    linear = few if kind == 'image' else kind == 'vector' and elements <= LINEAR_ELEMENTS
+    if apart and linear and not modality.network:
         modality = replace(modality, network={'type': LINEAR})
     if modality.latent_dim:
         return modality
-    if modality.network.get('type') == LINEAR:
+    if kind == 'vector' and modality.network.get('type') == LINEAR:
         size = max(1, elements - len(constant_elements(dataset, modality.name)))
     else:
         size = min(LATENT_DIMS.get(kind, elements), elements)
