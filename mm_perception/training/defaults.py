@@ -14,7 +14,7 @@ from mm_perception.data.dataset import Dataset
 from mm_perception.modalities import build_modality
 from mm_perception.model.build import is_separable
 from mm_perception.model.distributions import default_likelihood
-from mm_perception.model.joint_encoder import DEFAULT_JOINT_ENCODER, SKIP
+from mm_perception.model.joint_encoder import DEFAULT_JOINT_ENCODER, LEAST_VARIANCE, SKIP
 from mm_perception.model.networks import LINEAR, active_elements
 from mm_perception.spec import ModalitySpec, ModelSpec, StageSpec, TrainingSpec
 
@@ -85,23 +85,23 @@ def sized(model: ModelSpec, latents: Mapping[str, Tensor]) -> ModelSpec:
     """
     Choose the size of the joint latent, if it is left open.
 
-    As many principal components of the standardised unimodal latents as explain 99.9 % of
-    their variance: of each modality apart where the joint latent keeps them apart, else of all
-    side by side.
+    Room for every component that the joint encoder ``skip`` keeps, else as many principal
+    components of all standardised unimodal latents as explain 99.9 % of their variance.
 
     :param latents: of the training set's rows, ``float[N, d_m]`` per modality.
     """
     if model.joint_latent_dim:
         return model
-    together = torch.cat(list(latents.values()), dim=1)
-    blocks = list(latents.values()) if model.joint_encoder == SKIP else [together]
-    variances = torch.cat([_component_variances(block) for block in blocks])
-    share = variances.sort(descending=True).values.cumsum(0)
-    needed = 1 + int((share < EXPLAINED * share[-1]).sum())
+    if model.joint_encoder == SKIP:
+        needed = sum(int((_variances(z) > LEAST_VARIANCE).sum()) for z in latents.values())
+    else:
+        share = _variances(torch.cat(list(latents.values()), dim=1)).flip(0).cumsum(0)
+        needed = 1 + int((share < EXPLAINED * share[-1]).sum())
     return replace(model, joint_latent_dim=min(max(needed, LEAST_JOINT), MOST_JOINT))
 
 
-def _component_variances(latents: Tensor) -> Tensor:
+def _variances(latents: Tensor) -> Tensor:
+    """Variances of the principal components of ``float[N, d]``, ascending."""
     centred = latents.double() - latents.double().mean(0)
     return torch.linalg.eigvalsh(centred.t() @ centred / len(centred)).clamp_min(0.0)
 
