@@ -243,7 +243,7 @@ def fit_linear(pair: Pair, data: Tensor) -> None:
     Fit the ``linear`` pair in closed form.
 
     With a latent per element that is not constant, each is an element, standardised: nothing is
-    lost. With fewer they are principal components.
+    lost. With fewer they are principal components, of an image those of its pixels as they are.
 
     :param data: training data, ``float[N, *shape]`` in 0..1.
     """
@@ -251,23 +251,28 @@ def fit_linear(pair: Pair, data: Tensor) -> None:
     assert isinstance(encoder, nn.Sequential) and isinstance(decoder, nn.Sequential)
     forth, back = encoder[2], decoder[0]
     assert isinstance(forth, nn.Linear) and isinstance(back, nn.Linear)
-    flat, active = data.flatten(1).double(), active_elements(data)
+    flat, active = data.flatten(1), active_elements(data)
     std = torch.where(active, flat.std(0, correction=0), 1.0)
+    if data.dim() > 2:
+        std = (
+            flat.std(0, correction=0).square().mean().sqrt().clamp_min(CONSTANT_STD).expand_as(std)
+        )
     for part in (encoder[1], decoder[1]):
         assert isinstance(part, Standardisation)
         part.mean.copy_(flat.mean(0))
         part.std.copy_(std)
     latents = back.in_features
-    basis = torch.eye(len(active), device=data.device).double()[:, active]
     if latents < int(active.sum()):
         scaled = (flat - flat.mean(0)) / std * active
-        basis = torch.linalg.eigh(scaled.t() @ scaled).eigenvectors.flip(1)[:, :latents]
+        basis = torch.pca_lowrank(scaled, min(latents, len(scaled)), center=False, niter=8)[2]
+    else:
+        basis = torch.eye(len(active), device=data.device)[:, active]
     for parameter in (*forth.parameters(), *back.parameters()):
         parameter.zero_()
     used = basis.shape[1]
-    forth.weight[:used] = basis.t().float()
+    forth.weight[:used] = basis.t()
     forth.bias[latents : latents + used] = LINEAR_LOG_VARIANCE
-    back.weight[:, :used] = basis.float()
+    back.weight[:, :used] = basis
 
 
 _PAIRS: dict[str, tuple[type[Any], Callable[..., Pair]]] = {}

@@ -14,7 +14,7 @@ from mm_perception.data.dataset import Dataset
 from mm_perception.modalities import build_modality
 from mm_perception.model.build import is_separable
 from mm_perception.model.distributions import default_likelihood
-from mm_perception.model.joint_encoder import DEFAULT_JOINT_ENCODER, SKIP
+from mm_perception.model.joint_encoder import DEFAULT_JOINT_ENCODER, LEAST_VARIANCE, SKIP
 from mm_perception.model.networks import LINEAR, active_elements
 from mm_perception.spec import ModalitySpec, ModelSpec, StageSpec, TrainingSpec
 
@@ -24,6 +24,8 @@ LABELS_WEIGHT = 50.0
 """Of the likelihood of a symbol, whose few nats would be worth less than the KL divergence."""
 LINEAR_ELEMENTS = 64
 """Vectors up to this size pass the bottom level without loss."""
+LINEAR_IMAGES = 5000
+"""Of fewer images principal components generalise better than convolutions."""
 JOINT_LATENT_DIM = 32
 """Of families that train in one step."""
 LEAST_JOINT, MOST_JOINT = 8, 64
@@ -60,11 +62,13 @@ def _completed_modality(modality: ModalitySpec, dataset: Dataset, apart: bool) -
         likelihood = default_likelihood(kind)
         modality = replace(modality, likelihood=likelihood, likelihood_weight=weight)
     elements = math.prod(build_modality(modality).shape)
-    if apart and kind == 'vector' and elements <= LINEAR_ELEMENTS and not modality.network:
+    few = len(dataset.values[modality.name]) < LINEAR_IMAGES
+    linear = few if kind == 'image' else kind == 'vector' and elements <= LINEAR_ELEMENTS
+    if apart and linear and not modality.network:
         modality = replace(modality, network={'type': LINEAR})
     if modality.latent_dim:
         return modality
-    if modality.network.get('type') == LINEAR:
+    if kind == 'vector' and modality.network.get('type') == LINEAR:
         size = max(1, elements - len(constant_elements(dataset, modality.name)))
     else:
         size = min(LATENT_DIMS.get(kind, elements), elements)
@@ -81,23 +85,23 @@ def sized(model: ModelSpec, latents: Mapping[str, Tensor]) -> ModelSpec:
     """
     Choose the size of the joint latent, if it is left open.
 
-    As many principal components of the standardised unimodal latents as explain 99.9 % of
-    their variance: of each modality apart where the joint latent keeps them apart, else of all
-    side by side.
+    Room for every component that the joint encoder ``skip`` keeps, else as many principal
+    components of all standardised unimodal latents as explain 99.9 % of their variance.
 
     :param latents: of the training set's rows, ``float[N, d_m]`` per modality.
     """
     if model.joint_latent_dim:
         return model
-    together = torch.cat(list(latents.values()), dim=1)
-    blocks = list(latents.values()) if model.joint_encoder == SKIP else [together]
-    variances = torch.cat([_component_variances(block) for block in blocks])
-    share = variances.sort(descending=True).values.cumsum(0)
-    needed = 1 + int((share < EXPLAINED * share[-1]).sum())
+    if model.joint_encoder == SKIP:
+        needed = sum(int((_variances(z) > LEAST_VARIANCE).sum()) for z in latents.values())
+    else:
+        share = _variances(torch.cat(list(latents.values()), dim=1)).flip(0).cumsum(0)
+        needed = 1 + int((share < EXPLAINED * share[-1]).sum())
     return replace(model, joint_latent_dim=min(max(needed, LEAST_JOINT), MOST_JOINT))
 
 
-def _component_variances(latents: Tensor) -> Tensor:
+def _variances(latents: Tensor) -> Tensor:
+    """Variances of the principal components of ``float[N, d]``, ascending."""
     centred = latents.double() - latents.double().mean(0)
     return torch.linalg.eigvalsh(centred.t() @ centred / len(centred)).clamp_min(0.0)
 

@@ -90,9 +90,12 @@ def short_run(folder: Path) -> TrainingSpec:
     """All stages, shortened: autoencoders, top level, refinement, calibration, classifiers."""
     spec = configuration(folder)
     camera, *others = spec.model.modalities
-    model = replace(
-        spec.model, calibrated=True, modalities=(replace(camera, data_weight=1.0), *others)
+    # Weighed likelihoods and a mean: NOISE is theirs, learned variances and the skip have more.
+    modalities = (
+        replace(camera, data_weight=1.0, latent_weight=1.0),
+        *(replace(m, latent_weight=m.latent_weight or 1.0) for m in others),
     )
+    model = replace(spec.model, calibrated=True, modalities=modalities, joint_encoder='mean')
     stage = StageSpec(epochs=8, batch_size=32)
     return replace(
         spec,
