@@ -144,7 +144,8 @@ def _judge(args: argparse.Namespace, bundle: Any, dataset: Path) -> dict[str, An
         file = args.pictures / f'{bundle.name}_outages.png'
         draw_outages(judgement.outages.test, bundle.name, file)
         print(f'wrote {file}')
-    return {'judgement': judgement.plain()}
+    about = {'recording': dataset.name, 'seed': bundle.training.get('seed', 0)}
+    return {'judgement': judgement.plain(**about)}
 
 
 def _other_metrics(args: argparse.Namespace, bundle: Any, dataset: Path) -> dict[str, Any]:

@@ -101,12 +101,16 @@ class BundleJudgement:
         }
 
 
-def save_judgement(judgement: BundleJudgement | None, folder: Path) -> None:
-    """Write it beside the model card of a bundle; one of before goes."""
+def save_judgement(judgement: BundleJudgement | None, folder: Path, **more: Any) -> None:
+    """
+    Write it beside the model card of a bundle; one of before goes.
+
+    :param more: what each row says besides, such as the recording and the seed.
+    """
     if judgement is None:
         (folder / FILE).unlink(missing_ok=True)
     else:
-        (folder / FILE).write_text(json.dumps(judgement.plain()) + '\n')
+        (folder / FILE).write_text(json.dumps(judgement.plain(**more)) + '\n')
 
 
 def judge_bundle(bundle: Bundle, dataset: Path, device: str) -> BundleJudgement | None:

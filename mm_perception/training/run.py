@@ -149,7 +149,8 @@ def _save_judged(run: Run, bundle: Bundle, out: Path, fuses: bool) -> Bundle:
     judgement = judge_bundle(bundle, Path(run.spec.dataset), run.device)
     judged = [] if judgement is None else ['', *judgement.lines()]
     bundle = save_bundle(with_graphs(bundle), out, model_card(bundle, fuses, judged))
-    save_judgement(judgement, out)
+    recording = Path(run.spec.dataset).name
+    save_judgement(judgement, out, recording=recording, seed=run.spec.seed)
     return bundle
 
 

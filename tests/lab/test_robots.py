@@ -162,6 +162,12 @@ def test_table_trains_and_judges_and_goes_on(
     bundle = tmp_path / 'runs' / 'robots' / 'tiny-0'
     assert 'After a loss' in (bundle / 'README.md').read_text()
     assert (bundle / 'judgement.png').stat().st_size > 10_000
+    words = ['evaluate', str(bundle), '--dataset', 'data/tiny', '--json', 'bundle.json']
+    assert frame.main([*words, '--pictures', 'drawn']) == 0
+    judged = json.loads((tmp_path / 'bundle.json').read_text())['judgement']
+    assert judged['rows'][0].keys() >= KEYS and judged['rows'][0]['recording'] == 'tiny'
+    assert judged['rows'] == json.loads((bundle / 'judgement.json').read_text())['rows']
+    assert (tmp_path / 'drawn' / 'tiny_outages.png').is_file()
     made = os.stat(bundle / 'bundle.json').st_mtime_ns
     assert frame.main(command) == 0
     assert os.stat(bundle / 'bundle.json').st_mtime_ns == made

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import textwrap
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -93,7 +93,7 @@ class Robot:
     def rows(self) -> list[dict[str, Any]]:
         """All rows for machines; baselines once, for they have no seed."""
         return [
-            {'recording': self.name, 'seed': seed, **row}
+            {**row, 'recording': self.name, 'seed': seed}
             for seed, plain in enumerate(self.plain)
             for row in plain['rows']
             if seed == 0 or is_ours(row['method'])
@@ -102,7 +102,7 @@ class Robot:
     def state(self) -> list[dict[str, Any]]:
         """Rows of the probes."""
         return [
-            {'recording': self.name, 'seed': seed, **row}
+            {**row, 'recording': self.name, 'seed': seed}
             for seed, plain in enumerate(self.plain)
             for row in plain['state']
         ]
@@ -207,7 +207,8 @@ def _robot_lines(robot: Robot, picture: Path, at: Path) -> list[str]:
 
 
 def _state_row(plain: Mapping[str, Any]) -> StateRow:
-    return StateRow(**{**plain, 'observed': tuple(plain['observed'])})
+    known = {field.name: plain[field.name] for field in fields(StateRow)}
+    return StateRow(**{**known, 'observed': tuple(plain['observed'])})
 
 
 @dataclass(frozen=True)
