@@ -157,7 +157,7 @@ def test_watchdog_that_only_reports_lets_a_node_end_in_order(
 ) -> None:
     stalling = stall('stalled.reaction:=report')
     stalling.stop_ticks('hang')
-    stalling.robot.run(3.0)
+    stalling.robot.run(2.0)
     assert stalling.level() == ERROR
     assert stalling.node.stop(signal.SIGINT) == 0, 'a tick that hangs holds up no end'
     assert 'it is left alone' in stalling.node.log
@@ -256,7 +256,7 @@ def test_wall_clock_set_back_stops_no_replay(
     moved.write_text('-20')
     robot.received['image'].clear()
     robot.run(2.0)
-    assert len(robot.received['image']) > 20
+    assert len(robot.received['image']) > 10
     assert 'played from the start' in node.log
 
 
