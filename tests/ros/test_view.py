@@ -109,7 +109,7 @@ class Browser(threading.Thread):
                 self._wishes = []
                 try:
                     message = await socket.receive(timeout=0.05)
-                except asyncio.TimeoutError:  # noqa: UP041 - another one in Python 3.10
+                except asyncio.TimeoutError:
                     continue
                 self._take(message.data)
 
