@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import queue
 import re
+import shutil
 import threading
 import time
 from collections.abc import Iterator
@@ -23,6 +25,7 @@ from mm_perception.bundle import Bundle
 from mm_perception.errors import ConfigError
 from mm_perception.lab.harness.processes import NodeProcess
 from mm_perception.ros.view.server import Server
+from tests.helpers.chromium import Page
 from tests.helpers.robot import SENSORS, Robot
 
 SEEN_WITHIN_S = 1.0
@@ -155,3 +158,45 @@ def test_view_shows_the_node_and_takes_a_sensor_away(
     finally:
         assert view.stop() == 0
     assert 'Traceback' not in view.log
+
+
+PAINTED = "performance.getEntriesByName('first-contentful-paint').map(p => p.startTime)[0]"
+ROW = "(document.querySelector('[data-modality=image]')?.closest('tr').innerText ?? '')"
+
+
+def test_page_works_in_a_real_browser(tmp_path: Path):
+    """The page against the server alone: painted soon, pictures shown, a click becomes a wish."""
+    program = shutil.which('chromium') or shutil.which('google-chrome')
+    if program is None:
+        pytest.skip('no Chromium: apt-get install chromium')
+    wishes: queue.Queue[tuple[str, bool]] = queue.Queue()
+    server = Server('127.0.0.1', 0, '', lambda *wish: wishes.put(wish))
+    page = Page(program, tmp_path)
+    picture = cv2.imencode('.jpg', np.zeros((40, 60, 3), np.uint8))[1].tobytes()
+
+    async def until(script: str, wanted: Any) -> None:
+        for _ in range(200):
+            state = 'disabled' if wishes.qsize() else 'ok'
+            entry = {'name': 'image', 'state': state, 'age_ms': '1', 'source': 'sensor'}
+            server.send('status', json.dumps({'sensors': [entry]}))
+            server.send('picture', picture)
+            if await page.evaluate(script) == wanted:
+                return
+            await asyncio.sleep(0.05)
+        raise AssertionError(await page.evaluate(script))
+
+    async def visit() -> None:
+        async with aiohttp.ClientSession() as session:
+            await page.open(session, f'http://127.0.0.1:{server.port}/')
+            await until(f"{ROW}.includes('take away')", True)
+            assert await page.evaluate(PAINTED) < SEEN_WITHIN_S * 1e3
+            await until("document.getElementById('mosaic').naturalWidth", 60)
+            await page.evaluate("document.querySelector('[data-modality=image]').click()")
+            await until(f"{ROW}.includes('bring back')", True)
+
+    try:
+        asyncio.run(visit())
+    finally:
+        page.close()
+        server.stop()
+    assert wishes.get(timeout=1.0) == ('image', False)

@@ -46,17 +46,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         '--rate-hz', type=_positive, default=10.0, help='of the node (default: 10)'
     )
-    parser.add_argument(
-        '--seconds-scale',
-        type=_positive,
-        default=1.0,
-        help='longer or shorter phases (default: 1)',
-    )
-    parser.add_argument(
-        '--quick',
-        action='store_true',
-        help='only one sensor out at a time, for two seconds each: too short to be judged',
-    )
+    _add_duration_options(parser)
     parser.add_argument('--device', default='auto', choices=('auto', 'cpu', 'cuda'))
     parser.add_argument('--seed', type=int, default=0, help='of the order of the recordings')
     parser.add_argument('--json', type=Path, help='write the summary to this file too')
@@ -78,6 +68,20 @@ def _add_bundle_options(parser: argparse.ArgumentParser) -> None:
         dest='bundle',
         choices=ROBOTS,
         help='a robot that ships with recorded episodes: arm, a simulated one',
+    )
+
+
+def _add_duration_options(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        '--seconds-scale',
+        type=_positive,
+        default=1.0,
+        help='longer or shorter phases (default: 1)',
+    )
+    parser.add_argument(
+        '--quick',
+        action='store_true',
+        help='only one sensor out at a time, for two seconds each: too short to be judged',
     )
 
 

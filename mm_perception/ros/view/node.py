@@ -37,7 +37,7 @@ ROWS = (
         'token', '', 'What the address has to end with: /?token=TOKEN; empty: none.', True
     ),
     ParameterSpec('target', 'cmi', 'Node that is shown, in the same namespace.', True),
-    ParameterSpec('rate_hz', 12.0, 'Pictures per second, at most.', True, span=(0.1, 60.0)),
+    ParameterSpec('rate_hz', 20.0, 'Pictures per second, at most.', True, span=(0.1, 60.0)),
 )
 
 
