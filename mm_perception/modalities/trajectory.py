@@ -28,7 +28,7 @@ from mm_perception.modalities.drawing import draw_curves, draw_path
 from mm_perception.spec import ModalitySpec
 
 MAX_POINTS = 10_000
-LONG_STROKE_S = 3.0
+LONG_STROKE_S = 2.0
 
 
 @dataclass(frozen=True)

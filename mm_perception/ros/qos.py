@@ -88,7 +88,8 @@ def check_topic(topic: str, where: str) -> None:
     try:
         validate_topic_name(topic)
     except InvalidTopicNameException as error:
-        raise ConfigError(f'{where}: "{topic}" is no topic name ({error.error_msg})') from error
+        reason = str(error).splitlines()[0].rstrip(':')
+        raise ConfigError(f'{where}: "{topic}" is no topic name ({reason})') from error
 
 
 def explain_silence(node: Node, subscription: Any, name: str, kind: str) -> str:

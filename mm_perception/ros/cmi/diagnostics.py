@@ -288,7 +288,7 @@ class Reporter:
         for name, reports in self._idle.items():
             verdict = self._verdicts.get(name, NO_VERDICT)
             silent = verdict.state in (State.WAITING, State.STALE) and not verdict.fault
-            if reports >= PATIENCE and silent and self._unused.ready((name, verdict.state)):
+            if reports > PATIENCE and silent and self._unused.ready((name, verdict.state)):
                 self._node.get_logger().warning(self._inputs.explain_unused(name, verdict))
 
     def _may_explain(self, what: str) -> bool:
