@@ -180,7 +180,7 @@ class PictureProcess:
             raise InvalidInput(
                 'the process that decodes pictures is gone; it starts anew'
             ) from error
-        self._patience_s = 2 * DEADLINE_S
+        self._patience_s = 5 * DEADLINE_S
         if state == DIED:
             raise InvalidInput(f'the decoder died of this picture (signal {shape[0]})')
         return self._pixels(shape, channels, itemsize) if state == DECODED else None

@@ -119,9 +119,9 @@ def test_decoder_that_dies_costs_one_picture(process: PictureProcess) -> None:
 def test_decoder_that_takes_long_is_ended(process: PictureProcess) -> None:
     slow = progressive(6000, side=1024)  # past what is let through
     begin_s = time.perf_counter()
-    with pytest.raises(InvalidInput, match='signal 14'):
+    with pytest.raises(InvalidInput, match='signal 27'):
         process.decode(slow)
-    assert time.perf_counter() - begin_s < DEADLINE_S + 3.0
+    assert time.perf_counter() - begin_s < 5 * DEADLINE_S + 3.0
     assert process.decode(encoded('.png', PICTURE)).shape == PICTURE.shape
 
 
