@@ -132,3 +132,15 @@ def test_a_learned_variance_is_a_density() -> None:
     mean = model.top.conditional('a', joint).mean
     density = model.top.log_likelihood('a', joint, mean)
     assert density.item() == pytest.approx(-1.5 * math.log(2 * math.pi * 0.25), rel=1e-5)
+
+
+def test_a_linear_pair_keeps_the_components_of_images() -> None:
+    torch.manual_seed(0)
+    strength = torch.rand(ROWS, 2, 1)
+    patterns = torch.rand(1, 2, 64) * 0.4
+    images = (0.1 + (strength * patterns).sum(1)).reshape(ROWS, 1, 8, 8)
+    options = {'height': 8, 'width': 8}
+    module = UnimodalVAE(ModalitySpec('camera', 'image', 3, options, {'type': 'linear'}))
+    module.fit(images)
+    given = module.decode(module.encode(images).mean)
+    torch.testing.assert_close(given, images, atol=1e-3, rtol=0.0)

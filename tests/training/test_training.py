@@ -84,6 +84,18 @@ def test_a_missing_unimodal_stage_has_the_default(folder: Path) -> None:
     }
 
 
+def test_few_images_are_given_principal_components(folder: Path) -> None:
+    spec = configuration(folder)
+    camera, *others = spec.model.modalities
+    plain = replace(camera, network={}, latent_dim=0, likelihood='')
+    open_spec = replace(spec, model=replace(spec.model, modalities=(plain, *others)))
+    data = load_dataset(folder / 'data', 'train')
+    found = completed(open_spec, data).model.modality('camera')
+    assert found == replace(camera, network={'type': 'linear'}, latent_dim=32)
+    joint = completed(replace(open_spec, joint=True), data).model.modality('camera')
+    assert joint.network == {}
+
+
 def test_a_stage_without_epochs_takes_its_steps() -> None:
     stage = StageSpec(batch_size=10, steps=100)
     few, many = paced(stage, 20), paced(stage, 20_000)
