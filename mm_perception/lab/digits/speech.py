@@ -19,7 +19,7 @@ import numpy as np
 from mm_perception.errors import DataError, MissingDependency
 from mm_perception.modalities import Waveform
 from mm_perception.modalities.dsp import resample
-from mm_perception.modalities.sound import trim_silence
+from mm_perception.modalities.utterances import trim_silence
 
 FSDD_FOLDER = Path('fsdd/recordings')
 TEST_INDICES = range(5)
