@@ -20,7 +20,7 @@ import numpy as np
 from mm_perception.errors import DataError, MissingDependency
 from mm_perception.modalities import Waveform
 from mm_perception.modalities.dsp import resample
-from mm_perception.modalities.sound import trim_silence
+from mm_perception.modalities.utterances import trim_silence
 from mm_perception.resources import read_file
 
 MAX_WAV_BYTES = 64 << 20
