@@ -49,7 +49,9 @@ class NodeProcess(processes.NodeProcess):
         arguments = ['-r', f'__ns:={namespace}']
         for parameter in parameters:
             arguments += ['-p', parameter]
-        environment = {'PYTHONPATH': str(ROOT), 'OMP_NUM_THREADS': '1'}
+        # After ours comes what a sourced ROS 2 has put there.
+        path = os.pathsep.join([str(ROOT), os.environ.get('PYTHONPATH', '')])
+        environment = {'PYTHONPATH': path, 'OMP_NUM_THREADS': '1'}
         program = () if script is None else (str(script),)
         super().__init__(
             module, log, arguments=arguments, program=program, environment=environment

@@ -16,7 +16,8 @@ SOME = ('tests/ros', 'tests/model', 'tests/evaluation', 'tests/modalities/test_q
 def run_pytest(folder: Path, *arguments: str) -> tuple[int, str]:
     """Run pytest where importing torch fails as if it were not there."""
     (folder / 'without_torch.py').write_text(ABSENT)
-    path = os.pathsep.join([str(folder), str(ROOT)])
+    # After ours comes what a sourced ROS 2 has put there.
+    path = os.pathsep.join([str(folder), str(ROOT), os.environ.get('PYTHONPATH', '')])
     done = subprocess.run(
         [sys.executable, '-m', 'pytest', '-q', '-p', 'without_torch', *arguments],
         capture_output=True, text=True, cwd=ROOT, env={**os.environ, 'PYTHONPATH': path},

@@ -13,6 +13,7 @@ from std_msgs.msg import Float32MultiArray
 from std_srvs.srv import SetBool
 
 from mm_perception.bundle import Bundle
+from mm_perception.errors import UNUSABLE
 from mm_perception.ros.codecs import image_message, read_table, time_message
 from tests.helpers.robot import Robot
 
@@ -149,6 +150,6 @@ def test_health_a_wrong_parameter_at_start_ends_the_node_in_one_line(
     bundle: Bundle, start, value: str
 ):
     process = start(f'bundle:={bundle.path}', 'autostart:=true', f'health.tolerate:={value}')
-    assert process.process.wait(60) == 1
+    assert process.process.wait(60) == UNUSABLE
     assert f'"{value}" is not one of frozen' in process.log
     assert 'Traceback' not in process.log

@@ -12,7 +12,7 @@ from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import String
 from trajectory_msgs.msg import JointTrajectory
 
-from mm_perception.errors import ConfigError
+from mm_perception.errors import UNUSABLE, ConfigError
 from mm_perception.lab.digits.pen import render_stroke
 from mm_perception.lab.digits.recordings import save_recordings
 from mm_perception.lab.replay.node import ROWS
@@ -303,7 +303,7 @@ def test_replay_node_can_wait_for_its_audience(start, robot, folder):
 def test_replay_node_refuses_in_one_line(start, folder, parameter, says):
     known = [f'recordings:={folder}'] if parameter.split(':')[0] in ('schedule',) else []
     node = start(parameter, *known, module='replay_node')
-    assert node.process.wait(30) == 1
+    assert node.process.wait(30) == UNUSABLE
     assert says in node.log
     assert 'Traceback' not in node.log
 
