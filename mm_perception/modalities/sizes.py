@@ -48,7 +48,7 @@ def check_sizes(spec: ModelSpec) -> None:
         _check(math.prod(shape), MAX_ELEMENTS, f'{modality.name}: elements')
 
 
-def _check(value: float, limit: int, path: str) -> None:
+def _check(value: float, limit: float, path: str) -> None:
     if math.isnan(value):
         raise ConfigError(f'{path}: not a number')
     if value > limit:
