@@ -231,10 +231,14 @@ def measure_cell(
 ) -> OutageRow:
     """Error of one method in one cell."""
     query = (dataset, outage.target, outage.observed, outage.lost, outage.now)
-    error = method.predict(*query) - dataset.rows(outage.target, outage.now)
+    truth = dataset.rows(outage.target, outage.now)
     coverage = None
     if isinstance(method, HasIntervals):
-        coverage = float((np.abs(error) <= method.half_width(*query)).mean())
+        value, half_width = method.interval(*query)
+        coverage = float((np.abs(value - truth) <= half_width).mean())
+    else:
+        value = method.predict(*query)
+    error = value - truth
     return OutageRow(
         target=outage.target,
         observed=outage.observed,

@@ -19,7 +19,7 @@ from mm_perception.data.dataset import Dataset, Recording
 from mm_perception.modalities.base import Array
 
 AGES_S = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0)
-QUERIES = 500
+QUERIES = 250
 """Of one target, subset and age; drawn evenly where there are more."""
 FEWEST = 10
 """Queries below which a figure would tell nothing."""
@@ -59,15 +59,19 @@ class Method(Protocol):
 class HasIntervals(Protocol):
     """A method that also says how far off it may be."""
 
-    def half_width(
+    def interval(
         self,
         dataset: Dataset,
         target: str,
         observed: tuple[str, ...],
         lost: np.ndarray,
         now: np.ndarray,
-    ) -> Array:
-        """Half of the interval that holds the truth 9 times in 10, ``float32[Q, *shape]``."""
+    ) -> tuple[Array, Array]:
+        """
+        Fill in, and say within how much of it the truth lies 9 times in 10.
+
+        :returns: value and half of the interval, ``float32[Q, *shape]`` each.
+        """
         ...
 
 

@@ -138,16 +138,17 @@ class Recall:
         """
         return self.fill(dataset, target, observed, lost, now).value
 
-    def half_width(
+    def interval(
         self,
         dataset: Dataset,
         target: str,
         observed: Sequence[str],
         lost: np.ndarray,
         now: np.ndarray,
-    ) -> Array:
-        """Half of the interval that holds the truth 9 times in 10, ``float32[Q, *shape]``."""
-        return INTERVAL * self.fill(dataset, target, observed, lost, now).std
+    ) -> tuple[Array, Array]:
+        """Value, and half of the interval of 90 % around it, ``float32[Q, *shape]`` each."""
+        value, std = self.fill(dataset, target, observed, lost, now)
+        return value, INTERVAL * std
 
     def fill(
         self,

@@ -291,12 +291,9 @@ def run_node(
     :param executor_of: which of ``EXECUTORS`` serves the node.
     :returns: exit code: 0, ``UNUSABLE``, or ``FAILED``.
     """
-    # Until rclpy is there a signal just ends the process; then its own handlers end the spinning.
-    _on_signals(signal.SIG_DFL)
-    shared_memory.clean_up()
-    if not _begin(args):
-        return 1
     node, failure = None, UNUSABLE
+    if not _begin(args):
+        return FAILED
     try:
         node = make()
         executor = build_executor(executor_of(node))
@@ -321,6 +318,9 @@ def run_node(
 
 def _begin(args: Any) -> bool:
     """Start rclpy; False, with one line, if it cannot."""
+    # Until rclpy is there a signal just ends the process; then its own handlers end the spinning.
+    _on_signals(signal.SIG_DFL)
+    shared_memory.clean_up()
     try:
         rclpy.init(args=args)
     except RuntimeError as error:

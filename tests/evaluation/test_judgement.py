@@ -47,17 +47,17 @@ class Oracle:
     ) -> Array:
         return dataset.rows(target, now) + OFF
 
-    def half_width(
+    def interval(
         self,
         dataset: Dataset,
         target: str,
         observed: tuple[str, ...],
         lost: np.ndarray,
         now: np.ndarray,
-    ) -> Array:
+    ) -> tuple[Array, Array]:
+        value = self.predict(dataset, target, observed, lost, now)
         widths = np.where(np.arange(len(now)) % 2, 0.2, 0.05).astype(np.float32)
-        shape = dataset.values[target].shape[1:]
-        return np.broadcast_to(widths.reshape(-1, *(1,) * len(shape)), (len(now), *shape))
+        return value, np.broadcast_to(widths.reshape(-1, *(1,) * (value.ndim - 1)), value.shape)
 
 
 @pytest.fixture(scope='module')

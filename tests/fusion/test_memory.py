@@ -91,8 +91,9 @@ def test_memory_has_intervals_that_hold(remembering, engine, unseen):
         lost, now = pairs(unseen, 5)
         there = unseen.present[lost, NAMES.index(name)]
         query = unseen, name, others(name), lost[there], now[there]
-        off = np.abs(recall.predict(*query) - unseen.rows(name, now[there]))
-        assert 0.8 <= (off <= recall.half_width(*query)).mean() <= 0.97, name
+        value, half_width = recall.interval(*query)
+        off = np.abs(value - unseen.rows(name, now[there]))
+        assert 0.8 <= (off <= half_width).mean() <= 0.97, name
 
 
 def test_memory_says_what_only_holding_can_fill_in(remembering):

@@ -17,6 +17,7 @@ CONFIG = {
     'validation_fraction': 0.1,
     'model': {
         'family': 'nexus',
+        'joint_encoder': 'mean',
         'joint_latent_dim': 4,
         'message_dim': 8,
         'joint_hidden': [8],
