@@ -21,9 +21,16 @@ LEAST_STD = 1e-4
 
 
 def training_scale(dataset: Dataset, name: str) -> tuple[Array, Array]:
-    """Mean and standard deviation of each element of a modality over the training set."""
+    """
+    Mean and standard deviation of each element of a modality over the training set.
+
+    Of arrays such as images all elements have one standard deviation, the root of the mean
+    variance: a pixel that hardly ever changes is not what tells most.
+    """
     values = dataset.unique(name, np.arange(len(dataset.values[name]))[-SAMPLE:])
-    return values.mean(0), values.std(0)
+    std = values.std(0)
+    pooled = std if std.ndim == 1 else np.full_like(std, np.sqrt(np.square(std).mean()))
+    return values.mean(0), pooled
 
 
 def measure_errors(engine: Engine, train: Dataset, dataset: Dataset) -> list[dict[str, Any]]:

@@ -105,7 +105,7 @@ class Inputs:
     """
     How inputs are bounded and scaled, per column of a Gram matrix but the one of ones.
 
-    :param low: 1 % quantile in training; ``high``: 99 %.
+    :param low: somewhat below the 1 % quantile in training; ``high``: above that of 99 %.
     """
 
     low: Array

@@ -21,13 +21,15 @@ from mm_perception.fusion.memory import Features
 from mm_perception.modalities.base import Array
 
 MOST_PAIRS = 20_000
-ELEMENTS, COMPONENTS = 64, 32
+ELEMENTS, COMPONENTS = 64, 64
 """Up to so many elements are features themselves; of more, so many principal components."""
 VALUES = 1500
 """That principal components are taken from."""
 FOLDS = 5
 GRID = 10.0 ** np.arange(-1, 6)
-FIRST_PENALTY = 100.0
+FIRST_PENALTIES = (1.0, 100.0)
+SLACK = 0.25
+"""Inputs are bounded to so many times the range from the 1 % to the 99 % quantile on either side."""
 Rows = NDArray[np.intp]
 
 
@@ -153,8 +155,10 @@ class Age:
                 total += float((weight * (gram @ weight - 2.0 * part)).sum())
             return total
 
-        best = np.full(PENALTIES, FIRST_PENALTY) if before is None else before
-        least = error(best)
+        # Blocks that matter only together are not found one by one: begin anew where that is better.
+        begins = [np.full(PENALTIES, each) for each in FIRST_PENALTIES]
+        begins += [] if before is None else [before]
+        least, best = min(((error(each), each) for each in begins), key=lambda pair: pair[0])
         for block in [*range(PENALTIES)] * (2 if before is None else 1):
             near = GRID if before is None else best[block] * np.array([0.1, 10.0])
             for value in near:
@@ -168,6 +172,8 @@ class Age:
 def _bounds(layout: Layout, raw: Array) -> Inputs:
     some = raw[:: -(-len(raw) // 5000)]
     low, high = np.nanquantile(some, (0.01, 0.99), axis=0).astype(np.float32)
+    slack = SLACK * (high - low)
+    low, high = low - slack, high + slack
     clipped = np.clip(raw, low, high)
     mean, square = np.nanmean(clipped, 0), np.nanvar(clipped, 0)
     scale, begin = np.ones(layout.inputs, np.float32), 0
