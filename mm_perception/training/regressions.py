@@ -29,7 +29,7 @@ FOLDS = 5
 GRID = 10.0 ** np.arange(-1, 6)
 FIRST_PENALTIES = (1.0, 100.0)
 SLACK = 0.25
-"""Inputs are bounded to so many times the range from the 1 % to the 99 % quantile on either side."""
+"""Inputs may lie so many times the range of their 1 % to 99 % quantiles outside of it."""
 Rows = NDArray[np.intp]
 
 
@@ -155,7 +155,7 @@ class Age:
                 total += float((weight * (gram @ weight - 2.0 * part)).sum())
             return total
 
-        # Blocks that matter only together are not found one by one: begin anew where that is better.
+        # Blocks that matter only together are not found one by one: begin where that is best.
         begins = [np.full(PENALTIES, each) for each in FIRST_PENALTIES]
         begins += [] if before is None else [before]
         least, best = min(((error(each), each) for each in begins), key=lambda pair: pair[0])
