@@ -128,16 +128,16 @@ def dropout_elbo(level: Level, batch: Batch, options: NoOptions) -> Loss:
     """
     Evidence lower bound under forced perceptual dropout: all is generated from a part.
 
-    A joint encoder that rehearses adds the bound of that posterior.
+    A joint encoder may add a loss of its own.
 
     Vasco et al. 2022, eq. 15, 18-19 and the second sum of eq. 21.
     """
     seen = forced_perceptual_dropout(batch.present, level.spec.dropout, batch.generator)
-    rehearsed = level.joint.rehearsed(batch.codes, seen) if level.training else None
     loss, terms = elbo_of(level, batch, level.joint(batch.codes, seen))
-    if rehearsed is not None:
-        terms['rehearsed'] = elbo_of(level, batch, rehearsed)[0]
-        loss = loss + terms['rehearsed']
+    own = level.joint.own_loss(batch.codes, batch.targets, seen, batch.present)
+    if own is not None:
+        terms['filling'] = own
+        loss = loss + own
     return loss, terms
 
 

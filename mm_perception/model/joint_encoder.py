@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping
 from typing import ClassVar, TypeVar
@@ -116,8 +117,15 @@ class JointEncoder(nn.Module, ABC):
     def fit(self, latents: Codes) -> None:
         """Prepare for the latents of the training set, ``float[N, d_m]``, before training."""
 
-    def rehearsed(self, codes: Codes, present: Tensor) -> Posterior | None:
-        """Another joint posterior that the objective trains beside :meth:`forward`, if any."""
+    def own_loss(
+        self, codes: Codes, targets: Codes, seen: Tensor, recorded: Tensor
+    ) -> Tensor | None:
+        """
+        Loss by which the encoder itself learns, beside that of the objective; None without.
+
+        :param targets: what the codes are samples of, ``float[B, C_m]``.
+        :param seen: what is observed, ``bool[B, M]``; ``recorded``: what is known.
+        """
         return None
 
     def expected(self, name: str, joint: Tensor, decoded: Tensor) -> Tensor:
@@ -236,8 +244,8 @@ class Concatenation(MeanAggregator):
 
 LEAST_VARIANCE = 1e-3
 """Components of standardised latents with less are not kept."""
-NOISE = 1.0
-"""Std of the noise in the bottleneck, whose numbers have a std of one."""
+FEW = 3000
+"""Samples up to which the bottleneck has noise of the std of its numbers; of more, less noise."""
 
 
 class Components(nn.Module):
@@ -273,11 +281,18 @@ class Bottleneck(nn.Sequential):
 
     def __init__(self, inputs: int, outputs: int) -> None:
         super().__init__(nn.Linear(inputs, outputs), nn.BatchNorm1d(outputs, affine=False))
+        self._noise = 1.0
+
+    def fit(self, samples: int) -> None:
+        """Choose the noise for so many different samples."""
+        self._noise = min(1.0, math.sqrt(FEW / samples))
 
     def forward(self, data: Tensor) -> Tensor:
         """Squeeze ``float[B, inputs]``: ``float[B, outputs]``."""
         squeezed = super().forward(data)
-        return squeezed + NOISE * torch.randn_like(squeezed) if self.training else squeezed
+        if not self.training:
+            return squeezed
+        return squeezed + self._noise * torch.randn_like(squeezed)
 
 
 @joint_encoder(SKIP)
@@ -290,7 +305,7 @@ class Skip(MeanAggregator):
     the presence mask give the others, and the width of the posterior. Back, a component is
     copied too, and top decoders add what no component holds. So whatever is observed passes the
     top level without loss, with any subset. The network learns to fill in all places, those of
-    present modalities too (:meth:`rehearsed`), which teaches it more than the absent ones alone.
+    present modalities too (:meth:`own_loss`), which teaches it more than the absent ones alone.
     """
 
     def __init__(self, spec: ModelSpec, sizes: Sizes | None) -> None:
@@ -318,6 +333,7 @@ class Skip(MeanAggregator):
     @torch.no_grad()
     def fit(self, latents: Codes) -> None:
         """Choose the components that explain most, see :class:`JointEncoder`."""
+        self.bottleneck.fit(max(len(latent) for latent in latents.values()))
         found = []
         for name, latent in latents.items():
             centred = (latent - latent.mean(0)).double()
@@ -335,24 +351,36 @@ class Skip(MeanAggregator):
         return torch.cat([self.mapping[name](code), code @ self.components[name].forth], dim=1)
 
     def fuse(self, messages: Codes, present: Tensor) -> DiagonalGaussian:
-        """Joint posterior, see :class:`JointEncoder`."""
-        return self._fill_in(messages, present, present)
+        """
+        Joint posterior, see :class:`JointEncoder`.
 
-    def rehearsed(self, codes: Codes, present: Tensor) -> DiagonalGaussian:
-        """Joint posterior of the network alone, which copies nothing."""
-        messages = {name: self.message(name, codes[name]) for name in self.names}
-        return self._fill_in(messages, present, torch.zeros_like(present))
-
-    def _fill_in(self, messages: Codes, present: Tensor, copied: Tensor) -> DiagonalGaussian:
-        stacked = torch.stack([messages[name] for name in self.names], dim=1)
-        network, components = stacked[:, :, : self.network_dim], stacked[:, :, self.network_dim :]
-        mask = copied.to(stacked.dtype)
-        aggregated = torch.cat([aggregate_mean(network, present), mask], dim=1)
-        filled = self.posterior(self.fill(self.bottleneck(self.hidden(aggregated))))
-        mean, log_variance = split_posterior(filled)
+        What is filled in learns from :meth:`own_loss` alone: the evidence lower bound would draw
+        it towards the prior by as much as is unknown on average, not in the case at hand.
+        """
+        with torch.no_grad():
+            filled = self._filled(messages, present)
+        mask = present.to(filled.mean.dtype)
         kept = torch.stack([self.components[name].kept for name in self.names])
-        shown = components.masked_fill(~copied[:, :, None], 0.0).sum(1)
-        return DiagonalGaussian(shown + (1.0 - mask @ kept) * mean, log_variance)
+        parts = torch.stack([messages[n][:, self.network_dim :] for n in self.names], dim=1)
+        shown = parts.masked_fill(~present[:, :, None], 0.0).sum(1)
+        return DiagonalGaussian(shown + (1.0 - mask @ kept) * filled.mean, filled.log_variance)
+
+    def own_loss(self, codes: Codes, targets: Codes, seen: Tensor, recorded: Tensor) -> Tensor:
+        """Negative log density of all known components, those that are seen among them."""
+        filled = self._filled({n: self.message(n, codes[n]) for n in self.names}, seen)
+        parts = [targets[n] @ self.components[n].forth for n in self.names]
+        kept = torch.stack([self.components[name].kept for name in self.names])
+        known = recorded.to(kept.dtype)
+        truth = (torch.stack(parts, dim=1) * known[:, :, None]).sum(1)
+        scaled = (truth - filled.mean).square() * (-filled.log_variance).exp()
+        return 0.5 * ((scaled + filled.log_variance) * (known @ kept)).sum(1).mean()
+
+    def _filled(self, messages: Codes, seen: Tensor) -> DiagonalGaussian:
+        """What the network says of all components, copying nothing."""
+        network = torch.stack([messages[n][:, : self.network_dim] for n in self.names], dim=1)
+        aggregated = torch.cat([aggregate_mean(network, seen), seen.to(network.dtype)], dim=1)
+        squeezed = self.bottleneck(self.hidden(aggregated))
+        return DiagonalGaussian(*split_posterior(self.posterior(self.fill(squeezed))))
 
     def expected(self, name: str, joint: Tensor, decoded: Tensor) -> Tensor:
         """Copy the components back; the rest is decoded, see :class:`JointEncoder`."""

@@ -156,7 +156,7 @@ class Age:
             return total
 
         # Blocks that matter only together are not found one by one: begin where that is best.
-        begins = [np.full(PENALTIES, each) for each in FIRST_PENALTIES]
+        begins: list[Array] = [np.full(PENALTIES, each) for each in FIRST_PENALTIES]
         begins += [] if before is None else [before]
         least, best = min(((error(each), each) for each in begins), key=lambda pair: pair[0])
         for block in [*range(PENALTIES)] * (2 if before is None else 1):

@@ -78,7 +78,7 @@ def test_joint_loss_is_the_sum_of_both_levels(spec: ModelSpec) -> None:
     model, data = make(spec)
     present = torch.ones(BATCH, len(spec.names), dtype=torch.bool)
     loss, terms = model.loss(data, present)
-    expected = spec.alpha * terms['top.kl'] + terms.get('top.rehearsed', 0.0)
+    expected = spec.alpha * terms['top.kl'] + terms.get('top.filling', 0.0)
     for m in spec.modalities:
         likelihood = terms[f'{m.name}.log_likelihood']
         expected = expected + m.beta * terms[f'{m.name}.kl'] - m.likelihood_weight * likelihood
