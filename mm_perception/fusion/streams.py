@@ -192,7 +192,7 @@ class Stream:
 
     def snapshot(self) -> Reading:
         """What it says now, with the statistics of its messages."""
-        fault, pending = self._window.pending
+        fault, pending = self._window.pending if self.received else ('', '')
         return replace(
             self._reading,
             statistics=self._tracker.statistics,

@@ -117,8 +117,10 @@ def _convex(
     """
     size = len(gram)
     pull = shrinkage * gram.diagonal().min() + 1e-12
-    total = gram + pull * np.eye(size)
-    heavy = 1e4 * np.trace(total) / size  # holds the sum at 1
-    root = np.linalg.cholesky(total + heavy)
-    weight, _ = nnls(root.T, np.linalg.solve(root, pull * prior + heavy))
+    heavy = 1e4 * (np.trace(gram) / size + pull)  # holds the sum at 1
+    values, vectors = np.linalg.eigh(gram)  # of errors that are alike, singular
+    root = np.sqrt(np.maximum(values, 0.0))[:, None] * vectors.T
+    rows = np.vstack([root, np.sqrt(pull) * np.eye(size), np.full(size, np.sqrt(heavy))])
+    wanted = np.concatenate([np.zeros(size), np.sqrt(pull) * prior, [np.sqrt(heavy)]])
+    weight, _ = nnls(rows, wanted)
     return weight / weight.sum()

@@ -12,6 +12,7 @@ from mm_perception.evaluation.baselines import build_baselines
 from mm_perception.evaluation.bundle_judgement import ModelAlone
 from mm_perception.evaluation.outages import (
     AGES_S,
+    QUERIES,
     Method,
     draw_outage,
     outage_subsets,
@@ -47,7 +48,7 @@ def test_pairs_have_no_gap_in_time_and_the_modalities_they_need() -> None:
 
 def test_outage_is_spread_over_the_recordings_or_left_out() -> None:
     outage = draw_outage(moving_robot(12), 'arm', ('force',), 1.0)
-    assert outage is not None and len(outage.now) == 500
+    assert outage is not None and len(outage.now) == QUERIES
     assert set(outage.lost // LENGTH) == set(range(12))
     assert draw_outage(moving_robot(1, length=15), 'arm', ('force',), 1.0) is None
 

@@ -20,6 +20,7 @@ from mm_perception.ros.codecs.base import MAX_FIELDS
 from mm_perception.ros.codecs.trajectory import MAX_POINTS
 
 WAKE_S = 0.2
+ENDING_S = 0.2
 JOIN_S = 2.0
 REST_S, TRIGGERED_REST_S = 0.005, 0.001
 Take = Callable[[Any, Any], None]
@@ -77,7 +78,8 @@ class Receiver:
             try:
                 begin_s = self._round()
             except Exception as error:  # noqa: BLE001 - a message must not end the reception
-                if self._context.ok():
+                # Where it comes from the end of the process, that is known a moment later.
+                if not self._closing.wait(ENDING_S) and self._context.ok():
                     self._report(error)
                 begin_s = self.beat_s
             self._closing.wait(max(time.monotonic() - begin_s, self._rest_s))
