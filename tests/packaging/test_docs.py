@@ -68,7 +68,7 @@ TUTORIAL = (ROOT / 'docs' / 'tutorial.md').read_text(encoding='utf-8')
 SPEC = load_training(ROOT / 'config' / 'mhd.yaml').model
 OPTIONS = {name: kind.options_type for name, kind in _KINDS.items()}
 MAX_WIDTH, MAX_README_WORDS = 110, 700
-WRITTEN = re.compile(r'<!-- written by mm-perception benchmark: begin -->.*?: end -->', re.DOTALL)
+WRITTEN = re.compile(r'<!-- written by mm-perception \w+: begin -->.*?: end -->', re.DOTALL)
 
 
 def test_reference_shows_every_parameter_as_the_code_has_it() -> None:

@@ -138,6 +138,9 @@ def _averaged(rows: Sequence[OutageRow]) -> tuple[OutageRow, ...]:
     return tuple(result)
 
 
+WRITTEN = '<!-- written by mm-perception evaluate: {} -->'
+
+
 def robots_markdown(robots: Sequence[Robot], pictures: Mapping[str, Path], at: Path) -> str:
     """
     Write the table down.
@@ -154,6 +157,7 @@ def robots_markdown(robots: Sequence[Robot], pictures: Mapping[str, Path], at: P
         '',
         *NOTES.split('\n'),
         '',
+        WRITTEN.format('begin'),
         '## Aims',
         '',
         *aims_table(robots),
@@ -162,12 +166,13 @@ def robots_markdown(robots: Sequence[Robot], pictures: Mapping[str, Path], at: P
     ]
     for robot in robots:
         lines += ['', *_robot_lines(robot, pictures[robot.name], at)]
+    lines += ['', WRITTEN.format('end')]
     return '\n'.join(part for line in lines for part in _wrapped(line)) + '\n'
 
 
 def _wrapped(line: str) -> list[str]:
     """Lines of prose as documents have them; tables, headings and pictures stay."""
-    if line.startswith(('|', '#', '!')):
+    if line.startswith(('|', '#', '!', '<')):
         return [line]
     indent = '  ' if line.startswith('- ') else ''
     wrapper = textwrap.TextWrapper(
