@@ -131,12 +131,10 @@ def test_message_of_a_million_parts_is_refused_unread() -> None:
     many = serialize_message(trajectory(200_000, 0))
     fields = serialize_message(table(100_000, 1, 4, 4))
     begin_s = time.perf_counter()
-    for data, kind in (
-        (many, JointTrajectory),
-        (fields, PointCloud2),
-        (many[:9], JointTrajectory),
-    ):
+    for data, kind in ((many, JointTrajectory), (fields, PointCloud2)):
         answer = _read(data, kind, _COUNTS[kind])
-        assert isinstance(answer, InvalidInput)
-        assert 'at most' in str(answer) or 'cut short' in str(answer)
+        assert isinstance(answer, InvalidInput) and 'at most' in str(answer)
     assert time.perf_counter() - begin_s < 0.05
+    whole = serialize_message(good[0][1])
+    for length in (9, len(whole) // 2):  # dropped, as the middleware does with other types
+        assert _read(whole[:length], JointTrajectory, _COUNTS[JointTrajectory]) is None

@@ -20,7 +20,6 @@ from mm_perception.ros.codecs.base import MAX_FIELDS
 from mm_perception.ros.codecs.trajectory import MAX_POINTS
 
 WAKE_S = 0.2
-ENDING_S = 0.2
 JOIN_S = 2.0
 REST_S, TRIGGERED_REST_S = 0.005, 0.001
 Take = Callable[[Any, Any], None]
@@ -78,8 +77,7 @@ class Receiver:
             try:
                 begin_s = self._round()
             except Exception as error:  # noqa: BLE001 - a message must not end the reception
-                # Where it comes from the end of the process, that is known a moment later.
-                if not self._closing.wait(ENDING_S) and self._context.ok():
+                if self._context.ok():
                     self._report(error)
                 begin_s = self.beat_s
             self._closing.wait(max(time.monotonic() - begin_s, self._rest_s))
@@ -150,18 +148,27 @@ def _queued(subscription: Any) -> Iterator[tuple[Any, Any]]:
             return
         if taken is None:
             return
-        yield taken if count is None else (_read(taken[0], kind, count), taken[1])
+        message = taken[0] if count is None else _read(taken[0], kind, count)
+        if message is not None:
+            yield message, taken[1]
 
 
 def _read(data: bytes, kind: type, count: Callable[[_Cursor], tuple[int, int, str]]) -> Any:
-    """Read a message, or say why not: a million parts would hold the interpreter for seconds."""
+    """
+    Read a message, or say why not: a million parts would hold the interpreter for seconds.
+
+    :returns: None for one that is cut short, which the middleware drops of other types, too.
+    """
     try:
         parts, limit, name = count(_Cursor(data))
     except struct.error:
-        return InvalidInput('message is cut short')
+        return None
     if parts > limit:
         return InvalidInput(f'{parts} {name}; at most {limit} are read')
-    return deserialize_message(data, kind)
+    try:
+        return deserialize_message(data, kind)
+    except RuntimeError:
+        return None
 
 
 class _Cursor:
