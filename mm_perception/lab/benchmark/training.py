@@ -14,7 +14,9 @@ from mm_perception.lab.benchmark.measurements import Case, Measurement, Result, 
 from mm_perception.lab.benchmark.options import Options
 from mm_perception.lab.benchmark.subjects import random_dataset
 from mm_perception.model.distributions import DiagonalGaussian
+from mm_perception.model.networks import LINEAR
 from mm_perception.spec import StageSpec, TrainingSpec
+from mm_perception.training.defaults import completed, sized
 from mm_perception.training.loop import Logging, Stage, fit
 from mm_perception.training.run import choose_device
 from mm_perception.training.stages import TensorSource, top_stage, unimodal_stage
@@ -32,6 +34,7 @@ def measure_training(options: Options) -> Result:
     A repeat is an epoch by itself, checkpoint included; the first one only warms up.
     """
     spec = replace(load_training(options.config), validation_fraction=0.0)
+    spec = completed(spec, random_dataset(spec.model, STEPS * SMALL_BATCH))
     device, threads = choose_device('auto'), max(options.threads)
     torch.set_num_threads(threads)
     stages = list(_stages(spec))
@@ -48,8 +51,9 @@ def measure_training(options: Options) -> Result:
 
 
 def _stages(spec: TrainingSpec) -> list[tuple[str, int]]:
-    """Every stage with the batch sizes that it is measured at."""
-    sizes = {name: spec.unimodal[name].batch_size for name in spec.model.names}
+    """Every stage that takes steps, with the batch sizes that it is measured at."""
+    trained = [m.name for m in spec.model.modalities if m.network.get('type') != LINEAR]
+    sizes = {name: spec.unimodal[name].batch_size for name in trained}
     sizes['top'] = spec.top.batch_size
     return [(name, size) for name, own in sizes.items() for size in sorted({SMALL_BATCH, own})]
 
@@ -71,7 +75,8 @@ def _build(spec: TrainingSpec, name: str, batch_size: int, device: torch.device)
         )
         for m in spec.model.modalities
     }
-    return top_stage(spec, posteriors, source)
+    latents = {name: posterior.mean for name, posterior in posteriors.items()}
+    return top_stage(replace(spec, model=sized(spec.model, latents)), posteriors, source)
 
 
 def _samples_per_s(stage: Stage) -> float:
