@@ -21,6 +21,11 @@ EARLIEST, LATEST = 0.75, 3.0
 SPACING = 0.5
 """Values closer than this part of that time are not all kept."""
 SLACK_S = 0.5
+ESTIMATED = 0.5
+"""
+How much what was itself filled in at the loss spoils what fills in from it: it adds so many stds
+when it had been out for as long as the loss lasts. Chosen on validation episodes of the arm.
+"""
 
 
 class Entry(NamedTuple):
@@ -90,12 +95,15 @@ class Loss:
 
     :param states: features and velocities then, ``float32[1, d]``, its own among them.
     :param arrays: of all modalities then.
+    :param out_s: how long those modalities had been lost then whose state and array are what
+        the memory had filled in.
     :param generated: what the model generated from others then, by their names.
     """
 
     stamp_ns: int
-    states: dict[str, State]
-    arrays: dict[str, Array]
+    states: dict[str, State] = field(default_factory=dict)
+    arrays: dict[str, Array] = field(default_factory=dict)
+    out_s: dict[str, float] = field(default_factory=dict)
     generated: dict[tuple[str, ...], Array] = field(default_factory=dict)
 
 
@@ -177,25 +185,62 @@ class Losses:
         self,
         target: str,
         observed: Mapping[int, Mapping[str, Array]],
-        made: Array,
+        made: Array | None,
         now_ns: int,
     ) -> Filled:
-        """Fill in for a modality that is lost in some streams: one row for each."""
-        groups: dict[tuple[str, ...], list[int]] = {}
+        """
+        Fill in for a modality that is lost in some streams: one row for each.
+
+        What was out at the loss and is back has a part by what was filled in for it then.
+        """
+        exact, all_known = {}, {}
         for k, arrays in observed.items():
-            known = self._losses[k][target].states
-            subset = tuple(n for n in self._memory.names if n in arrays and n in known)
+            loss = self._losses[k][target]
+            known = tuple(n for n in self._memory.names if n in arrays and n in loss.states)
+            exact[k] = tuple(n for n in known if n not in loss.out_s)
+            if exact[k] != known:
+                all_known[k] = known
+        filled = self._fill_from(target, exact, observed, made, now_ns)
+        if not all_known:
+            return filled
+        more = self._fill_from(target, all_known, observed, made, now_ns)
+        rows = [list(observed).index(k) for k in all_known]
+        spoilt = [self._spoilt(self._losses[k][target], all_known[k], now_ns) for k in all_known]
+        for row, value, std, worse in zip(rows, *more, spoilt):
+            own, other = filled.std[row] ** 2, (std * np.float32(worse)) ** 2
+            share = own / np.maximum(own + other, np.float32(1e-20))
+            filled.value[row] += share * (value - filled.value[row])
+            filled.std[row] += share * (std - filled.std[row])
+        return filled
+
+    def _fill_from(
+        self,
+        target: str,
+        subsets: Mapping[int, tuple[str, ...]],
+        observed: Mapping[int, Mapping[str, Array]],
+        made: Array | None,
+        now_ns: int,
+    ) -> Filled:
+        """Fill in for a modality from certain others: one row for each of some streams."""
+        groups: dict[tuple[str, ...], list[int]] = {}
+        for k, subset in subsets.items():
             groups.setdefault(subset, []).append(k)
         rows: dict[int, tuple[Array, Array]] = {}
         for subset, members in groups.items():
             query = self._query(target, subset, members, observed, made, now_ns)
             filled = self._memory.fill(target, query)
             rows |= dict(zip(members, zip(*filled)))
-        value, std = zip(*(rows[k] for k in observed))
+        value, std = zip(*(rows[k] for k in subsets))
         return Filled(np.stack(value), np.stack(std))
 
+    def _spoilt(self, loss: Loss, subset: Sequence[str], now_ns: int) -> float:
+        """By what factor std grows with what was only filled in at the loss."""
+        out_s = max(loss.out_s[name] for name in subset if name in loss.out_s)
+        age_s = max((now_ns - loss.stamp_ns) * 1e-9, 1e-3)
+        return float(np.hypot(1.0, ESTIMATED * out_s / age_s))
+
     def _begin(self, k: int, stamp_ns: int, limits: Mapping[str, Limits]) -> Loss:
-        loss = Loss(stamp_ns, {}, {})
+        loss = Loss(stamp_ns)
         for name, history in self._histories[k].items():
             found = history.at(stamp_ns, limits[name].max_age_s)
             if found is None:
@@ -208,7 +253,20 @@ class Losses:
                 velocity = (feature - self._feature(name, earlier.array)) / elapsed_s
             loss.states[name] = State(feature, velocity)
             loss.arrays[name] = entry.array
+        self._estimate(k, loss)
         return loss
+
+    def _estimate(self, k: int, loss: Loss) -> None:
+        """Fill in, as of a loss, for what had been lost before."""
+        seen = dict(loss.arrays)
+        for name, earlier in self._losses[k].items():
+            if name in seen or earlier.stamp_ns > loss.stamp_ns:
+                continue
+            array = self._fill(name, {k: seen}, None, loss.stamp_ns).value[0]
+            feature = self._feature(name, array)
+            loss.states[name] = State(feature, np.zeros_like(feature))
+            loss.arrays[name] = array
+            loss.out_s[name] = (loss.stamp_ns - earlier.stamp_ns) * 1e-9
 
     def _query(
         self,
@@ -216,7 +274,7 @@ class Losses:
         subset: tuple[str, ...],
         members: Sequence[int],
         observed: Mapping[int, Mapping[str, Array]],
-        made: Array,
+        made: Array | None,
         now_ns: int,
     ) -> Query:
         losses = [self._losses[k][target] for k in members]
@@ -240,14 +298,16 @@ class Losses:
         subset: tuple[str, ...],
         members: Sequence[int],
         observed: Mapping[int, Mapping[str, Array]],
-        made: Array,
+        made: Array | None,
     ) -> tuple[Array, Array]:
         """What the model makes of the subset now and at the loss; the latter is kept."""
         now, then = [], []
         for k in members:
             loss, arrays = self._losses[k][target], observed[k]
-            own = len(subset) == len(arrays)
-            now.append(made[k] if own else self._generate(target, subset, arrays))
+            if made is not None and len(subset) == len(arrays):
+                now.append(made[k])
+            else:
+                now.append(self._generate(target, subset, arrays))
             if subset not in loss.generated:
                 loss.generated[subset] = self._generate(target, subset, loss.arrays)
             then.append(loss.generated[subset])

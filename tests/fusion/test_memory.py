@@ -151,14 +151,19 @@ def with_all_parts(bundle):
     return replace(bundle, memory=arrays)
 
 
-def feed(perception, dataset, rows, k, gone):
-    """Give a stream per recording its sensors' values in one row, but for those that are gone."""
+def feed(perception, dataset, rows, k, gone, back=()):
+    """
+    Give a stream per recording its sensors' values in one row, but for those that are gone.
+
+    :param gone: last row of each lost sensor, per stream; ``back``: those that are there again.
+    """
     stamp_ns = BEGIN_NS + int(dataset.time_s[rows[0]] * 1e9)
     for column, name in enumerate(NAMES):
         modality = perception.modalities[name]
         values: list[object] = []
         for stream, row in enumerate(rows):
-            there = dataset.present[row, column] and k <= gone[stream].get(name, ROWS)
+            lost = k > gone[stream].get(name, ROWS) and name not in back
+            there = dataset.present[row, column] and not lost
             (array,) = dataset.rows(name, np.array([row]))
             values.append(modality.from_model(array) if there else None)
         perception.update(name, values if len(values) > 1 else values[0], stamp_ns)
@@ -194,6 +199,26 @@ def test_memory_fills_in_live_what_it_fills_in_on_recordings(remembering, engine
                 )
                 compared += 1
     assert compared > 150
+
+
+def test_memory_uses_a_sensor_that_was_out_when_another_was_lost(remembering, engine, unseen):
+    """The camera and the hand are out when the arm is lost, and come back."""
+    rows = np.stack([r.rows for r in unseen.recordings()])
+    gone = [{'camera': 8, 'hand': 8, 'arm': 12}] * len(rows)
+    perception = Perception(remembering, engine, len(rows))
+    errors: dict[bool, list[float]] = {True: [], False: []}
+    for returning in errors:
+        perception.forget()
+        for k in range(ROWS):
+            back = ('camera', 'hand') if returning and k > 15 else ()
+            result = feed(perception, unseen, rows[:, k], k, gone, back)
+            if k > 24:
+                off = result.reconstructions['arm'] - unseen.rows('arm', rows[:, k])
+                errors[returning].append(root_mean_square(off))
+    assert np.mean(errors[True]) <= 0.7 * np.mean(errors[False])
+    held = unseen.rows('arm', rows[:, 12])
+    moved = [root_mean_square(held - unseen.rows('arm', rows[:, k])) for k in range(25, ROWS)]
+    assert np.mean(errors[True]) <= 0.7 * np.mean(moved)
 
 
 def test_memory_can_be_switched_off_and_forgets(remembering, engine, unseen):
