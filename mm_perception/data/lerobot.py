@@ -264,11 +264,14 @@ class Episodes:
         self, name: str, kind: Modality[Any], frames: Frames, account: Account
     ) -> Iterator[tuple[int, NDArray[Any]]]:
         """Which of the frames, and its array; pictures of 8 bits stay bytes."""
-        feature = self._features[name]
+        feature, window = self._features[name], kind.new_window()
         for k, raw in self._raws(feature, frames):
             account.messages += 1
+            window.push(raw, round(frames.time_s[k] * 1e9))
+            if window.latest is None:
+                continue
             try:
-                array = kind.to_model(raw)
+                array = kind.to_model(window.latest.raw)
             except InvalidInput as error:
                 account.refuse(str(error))
             else:

@@ -7,14 +7,14 @@ from mm_perception.modalities.base import (
     Stamped,
     Waveform,
     Window,
-    build_modality,
-    complete_options,
     kinds,
 )
+from mm_perception.modalities.stacking import Stack, build_modality, complete_options
 
 __all__ = [
     'Modality',
     'Motion',
+    'Stack',
     'Stamped',
     'Waveform',
     'Window',

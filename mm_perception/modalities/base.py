@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -159,6 +159,19 @@ def check_names(where: str, names: Sequence[str], count: int) -> None:
     """
     if names and (len(names) != count or len(set(names)) != count):
         raise ConfigError(f'{where}: names are {len(names)}; give {count} different ones or none')
+
+
+@dataclass(frozen=True)
+class StackOptions:
+    """
+    Values of a moment ago beside the newest, so that velocities are known.
+
+    :param frames: how many values make one; 1 for the newest alone.
+    :param stride_s: time between them, in seconds.
+    """
+
+    frames: int = field(default=1, kw_only=True)
+    stride_s: float = field(default=0.1, kw_only=True)
 
 
 Options = TypeVar('Options')
@@ -329,17 +342,17 @@ def kinds() -> tuple[str, ...]:
     return tuple(_KINDS)
 
 
-def build_modality(spec: ModalitySpec) -> Modality[Any]:
+def find_kind(spec: ModalitySpec) -> type[Modality[Any]]:
     """
-    Build the transforms of a modality.
+    Find the kind of a modality.
 
-    :raises ConfigError: if the kind is unknown or an option is wrong.
+    :raises ConfigError: if there is none of that name.
     """
     if spec.kind not in _KINDS:
         raise ConfigError(
             f'{spec.name}: unknown kind "{spec.kind}"; known kinds: {", ".join(_KINDS)}'
         )
-    return _KINDS[spec.kind](spec)
+    return _KINDS[spec.kind]
 
 
 def require_finite(values: NDArray[Any], what: str) -> Array:
@@ -354,8 +367,3 @@ def require_finite(values: NDArray[Any], what: str) -> Array:
     if not np.isfinite(array).all():
         raise InvalidInput(f'{what} holds NaN or infinity')
     return array
-
-
-def complete_options(spec: ModalitySpec) -> Mapping[str, Any]:
-    """All preprocessing options of a modality, with the defaults of its kind."""
-    return build_modality(spec).plain_options()

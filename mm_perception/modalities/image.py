@@ -19,6 +19,7 @@ from mm_perception.modalities.base import (
     Array,
     Fault,
     Modality,
+    StackOptions,
     Thresholds,
     Trace,
     register_kind,
@@ -31,7 +32,7 @@ EMPTY_SHARE = 1e-6
 
 
 @dataclass(frozen=True)
-class ImageOptions:
+class ImageOptions(StackOptions):
     """
     How a camera image becomes an array.
 

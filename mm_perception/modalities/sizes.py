@@ -12,7 +12,7 @@ from typing import Any
 
 from mm_perception.config import to_plain
 from mm_perception.errors import ConfigError
-from mm_perception.modalities.base import build_modality
+from mm_perception.modalities.stacking import build_modality
 from mm_perception.spec import ModelSpec
 
 MAX_MODALITIES = 64

@@ -14,6 +14,7 @@ from mm_perception.modalities.base import (
     Array,
     Fault,
     Modality,
+    StackOptions,
     Thresholds,
     beyond_range,
     check_names,
@@ -27,7 +28,7 @@ MARGIN = 0.5
 
 
 @dataclass(frozen=True)
-class VectorOptions:
+class VectorOptions(StackOptions):
     """
     Range of each element in the sensor's unit, mapped to 0..1.
 
