@@ -32,7 +32,7 @@ from std_msgs.msg import String
 from mm_perception.bundle import load_bundle
 from mm_perception.lab.harness.client import RosClient
 from mm_perception.lab.harness.processes import NodeProcess, isolate
-from mm_perception.ros.codecs import output_codec
+from mm_perception.ros.codecs import filled_type, input_codec
 from mm_perception.ros.qos import latched_qos
 
 RATE_HZ = 10.0
@@ -148,9 +148,8 @@ class Watcher(RosClient):
         self.subscribe(DiagnosticArray, 'cmi/status', self._take_status)
         for name in names:
             # So that all of them are generated while they are missing.
-            self.subscribe(
-                output_codec(name).message_type, f'filled/{name}', lambda message: None, 5
-            )
+            kind = filled_type(name, input_codec(name))
+            self.subscribe(kind, f'filled/{name}', lambda message: None, 5)
 
     def elapsed_s(self) -> float:
         """Time since the schedule began; negative before."""

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mm_perception.errors import InvalidInput
+from mm_perception.errors import ConfigError, InvalidInput
 from mm_perception.modalities.base import (
     BLACK,
     FROZEN,
@@ -25,6 +25,7 @@ from mm_perception.modalities.base import (
     register_kind,
     sampled_rows,
 )
+from mm_perception.spec import ModalitySpec
 
 OVERSAMPLING = 4
 EMPTY_SHARE = 1e-6
@@ -39,6 +40,7 @@ class ImageOptions(StackOptions):
     :param channels: 1 for grey, 3 for RGB.
     :param square: cut the largest centred square out before resizing.
     :param invert: bright becomes dark, for dark ink on white paper.
+    :param roi: what is looked at: x, y, width and height in pixels of the sensor; empty: all.
     :param full_scale: value of white in float and 16-bit images, in their unit, such as the
         farthest depth; 1.0 of 16 bits: all of them.
     """
@@ -49,6 +51,7 @@ class ImageOptions(StackOptions):
     square: bool = True
     invert: bool = False
     full_scale: float = 1.0
+    roi: tuple[int, ...] = ()
 
 
 @register_kind('image')
@@ -56,6 +59,12 @@ class ImageModality(Modality[ImageOptions]):
     """Raw: ``uint8 | uint16 | float32``, ``[H, W]`` or RGB ``[H, W, 3]``; NaN is no value."""
 
     options_type = ImageOptions
+
+    def __init__(self, spec: ModalitySpec) -> None:
+        super().__init__(spec)
+        roi = self.options.roi
+        if roi and not (len(roi) == 4 and min(roi[:2]) >= 0 and min(roi[2:]) > 0):
+            raise ConfigError(f'{spec.name}: roi is {list(roi)}; give x, y, width, height')
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -66,7 +75,7 @@ class ImageModality(Modality[ImageOptions]):
         """Grey or colour, square, area-resized, scaled to 0..1: ``float32[C, H, W]``."""
         if raw.ndim not in (2, 3) or raw.shape[2:] not in ((), (1,), (3,)) or raw.size == 0:
             raise InvalidInput(f'image has shape {raw.shape}; expected [H, W] or [H, W, 3]')
-        image = _centre_square(raw) if self.options.square else raw
+        image = raw[self.region(*raw.shape[:2])]
         # Grey of the whole frame, then one channel to resize, is faster than the other way.
         image = self._match_channels(image)
         size = (self.options.width, self.options.height)
@@ -77,6 +86,46 @@ class ImageModality(Modality[ImageOptions]):
         if self.options.invert:
             array = 1.0 - array
         return np.ascontiguousarray(array.reshape(*size[::-1], -1).transpose(2, 0, 1))
+
+    def region(self, height: int, width: int) -> tuple[slice, slice]:
+        """
+        Rows and columns of a frame that the array shows.
+
+        :raises InvalidInput: if the frame is smaller than ``roi`` says.
+        """
+        left, top, right, bottom = 0, 0, width, height
+        if self.options.roi:
+            left, top, right, bottom = self.options.roi
+            right, bottom = left + right, top + bottom
+        if right > width or bottom > height:
+            raise InvalidInput(
+                f'image is {width}x{height}; roi reaches to {right}x{bottom}: mend'
+                ' preprocessing.roi, or the resolution of the camera'
+            )
+        if self.options.square:
+            side = min(right - left, bottom - top)
+            top, left = top + (bottom - top - side) // 2, left + (right - left - side) // 2
+            right, bottom = left + side, top + side
+        return slice(top, bottom), slice(left, right)
+
+    def paint(self, frame: NDArray[Any], array: Array) -> NDArray[Any]:
+        """
+        Put what an array shows in its place in a frame; around it the frame stays.
+
+        :param frame: raw value, of any size that :meth:`to_model` takes; not changed.
+        """
+        rows, columns = self.region(*frame.shape[:2])
+        values = (1.0 - array if self.options.invert else array).transpose(1, 2, 0)
+        full = self._full(frame.dtype)
+        size = columns.stop - columns.start, rows.stop - rows.start
+        patch = cv2.resize(np.ascontiguousarray(values), size, interpolation=cv2.INTER_LINEAR)
+        patch = np.clip(patch, 0.0, 1.0) * full
+        if patch.ndim == 3 and frame.ndim == 2:
+            patch = cv2.cvtColor(patch, cv2.COLOR_RGB2GRAY)
+        painted = frame.copy()
+        patch = patch if patch.ndim == frame.ndim else patch[:, :, None]
+        painted[rows, columns] = np.rint(patch) if frame.dtype.kind in 'iu' else patch
+        return painted
 
     def from_model(self, array: Array) -> NDArray[Any]:
         """``uint8[H, W]`` or ``uint8[H, W, 3]`` with the sensor's polarity."""
@@ -120,10 +169,13 @@ class ImageModality(Modality[ImageOptions]):
         return image if colour else cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
 
     def _scale(self, image: NDArray[Any], dtype: Any) -> Array:
+        return np.clip(image.astype(np.float32) / self._full(dtype), 0.0, 1.0)
+
+    def _full(self, dtype: Any) -> float:
+        """Value of white."""
         full = self.options.full_scale
-        if dtype == np.uint8 or (dtype.kind in 'iu' and full == 1.0):
-            full = float(np.iinfo(dtype).max)
-        return np.clip(image.astype(np.float32) / full, 0.0, 1.0)
+        whole = dtype == np.uint8 or (dtype.kind in 'iu' and full == 1.0)
+        return float(np.iinfo(dtype).max) if whole else full
 
 
 def _mean_of_finite(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
@@ -161,10 +213,3 @@ def _shrink(image: NDArray[Any], size: tuple[int, int]) -> NDArray[Any]:
         blocks = width // block, height // block
         image = cv2.resize(image, blocks, interpolation=cv2.INTER_AREA)
     return np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA))
-
-
-def _centre_square(image: NDArray[Any]) -> NDArray[Any]:
-    height, width = image.shape[:2]
-    side = min(height, width)
-    top, left = (height - side) // 2, (width - side) // 2
-    return image[top : top + side, left : left + side]

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 import numpy as np
 
-from mm_perception.errors import InvalidInput
+from mm_perception.errors import ConfigError, InvalidInput
 from mm_perception.modalities.base import Array, Modality, register_kind
+from mm_perception.spec import ModalitySpec
 
 
 @dataclass(frozen=True)
 class SymbolOptions:
-    """The labels that exist, in the order of the one-hot array."""
+    """
+    Which labels there are, and how messages tell them.
+
+    :param labels: that exist, in the order of the one-hot array.
+    :param fields: of the message, by path: one, which tells the label; empty: as its type is read.
+    :param values: label of each value of the field: a number, true or false, a text, or a constant
+        of the message by name; empty: the value written out is the label.
+    """
 
     labels: tuple[str, ...]
+    fields: tuple[str, ...] = ()
+    values: Mapping[str, str] = field(default_factory=dict)
 
 
 @register_kind('symbol')
@@ -22,6 +33,15 @@ class SymbolModality(Modality[SymbolOptions]):
     """Raw: the label, ``str``."""
 
     options_type = SymbolOptions
+
+    def __init__(self, spec: ModalitySpec) -> None:
+        super().__init__(spec)
+        unknown = [v for v in self.options.values.values() if v not in self.options.labels]
+        if unknown:
+            raise ConfigError(
+                f'{spec.name}: values give {unknown[0]!r}, which is not in labels:'
+                f' {", ".join(self.options.labels)}'
+            )
 
     @property
     def shape(self) -> tuple[int]:

@@ -47,6 +47,7 @@ class TrajectoryOptions:
     :param merge_s: longest silence between two strokes of one motion, such as those of a 4.
     :param seconds: length of the sliding window.
     :param names: of the coordinates, in their order, as messages name them; may be empty.
+    :param fields: of the message, by path, which give a point; empty: as its type is read.
     """
 
     points: int = 100
@@ -59,6 +60,7 @@ class TrajectoryOptions:
     merge_s: float = 0.5
     seconds: float = 2.0
     names: tuple[str, ...] = ()
+    fields: tuple[str, ...] = ()
 
 
 @register_kind('trajectory')
@@ -106,6 +108,12 @@ class TrajectoryModality(Modality[TrajectoryOptions]):
             low = np.asarray(self.options.low, np.float32)
             points = low + points * (np.asarray(self.options.high, np.float32) - low)
         return Motion(points, np.linspace(0.0, 1.0, len(points), dtype=np.float32))
+
+    @property
+    def unit_scale(self) -> Array | float:
+        """The span of each coordinate of each point, where a range is given."""
+        span = np.subtract(self.options.high, self.options.low)
+        return np.tile(span.astype(np.float32), self.options.points) if span.size else 1.0
 
     def draw(self, array: Array, side: int) -> NDArray[Any]:
         """The path in the plane; in other than two dimensions a curve per coordinate."""

@@ -36,11 +36,13 @@ class VectorOptions(StackOptions):
         training data chooses.
     :param high: value that becomes 1, one per element.
     :param names: of the elements, as in ``JointState.name``; may be empty.
+    :param fields: of the message, by path, which give the elements; empty: as its type is read.
     """
 
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
     names: tuple[str, ...] = ()
+    fields: tuple[str, ...] = ()
 
 
 @register_kind('vector')
@@ -74,8 +76,9 @@ class VectorModality(Modality[VectorOptions]):
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the elements, where given."""
-        return self.options.names
+        """Names of the elements, where given, or their fields if each gives one."""
+        fields = self.options.fields
+        return self.options.names or (fields if len(fields) == len(self._low) else ())
 
     @property
     def undecided(self) -> tuple[str, ...]:

@@ -20,7 +20,7 @@ from mm_perception.fusion.assessment import Assessor
 from mm_perception.fusion.health import Checks, Limits
 from mm_perception.fusion.streams import Reading, Stream
 from mm_perception.modalities import build_modality
-from mm_perception.ros.codecs import InputCodec, input_codec, stamp_of
+from mm_perception.ros.codecs import InputCodec, codec_for, stamp_of
 from mm_perception.spec import ModelSpec
 
 
@@ -124,7 +124,7 @@ class _Player:
         self.topics = {m.name: resolve(m.topic or m.name, namespace) for m in spec.modalities}
         self.limits = {m.name: Limits(max_age_s=m.max_age_s) for m in spec.modalities}
         self.accounts = {name: Account() for name in spec.names}
-        self._codecs = {m.name: input_codec(m.kind, m.message) for m in spec.modalities}
+        self._codecs = {m.name: codec_for(self.kinds[m.name]) for m in spec.modalities}
         self._streams: dict[str, Stream] = {}
 
     def play(self, path: Path, rate_hz: float, say: Say) -> Iterator[Tick]:

@@ -19,6 +19,7 @@ from mm_perception.errors import BundleError, ConfigError, MMPerceptionError
 from mm_perception.fusion.health import NO_OUTPUT
 from mm_perception.fusion.loading import load_perception
 from mm_perception.fusion.perception import Perception
+from mm_perception.modalities import Modality
 from mm_perception.ros.cmi.diagnostics import Reporter
 from mm_perception.ros.cmi.inputs import Inputs, Throttle
 from mm_perception.ros.cmi.outputs import Outputs
@@ -39,6 +40,7 @@ from mm_perception.ros.cmi.reception import (
 )
 from mm_perception.ros.cmi.watchdog import Alarm, Pulse, Watchdog
 from mm_perception.ros.cmi.worker import Worker
+from mm_perception.ros.codecs import codec_for
 from mm_perception.ros.codecs.image import DECODED_APART
 from mm_perception.ros.lifecycle import (
     LateService,
@@ -116,12 +118,17 @@ class CmiNode(ManagedNode):
         self._settings = read_settings(self.parameters, self._names)
         if self.parameters[OLD_FALLBACK] != UNSET:
             self.get_logger().warning(f'{OLD_FALLBACK} is the old name of fallback: set that')
-        self._outputs = Outputs(self, perception.modalities, undo)
+        codecs = {
+            name: codec_for(modality, self.parameters[f'modalities.{name}.message'])
+            for name, modality in perception.modalities.items()
+        }
+        self._outputs = Outputs(self, perception.modalities, codecs, undo)
         rest_s = TRIGGERED_REST_S if self._triggers else REST_S
         failed = partial(self.log_defect, 'reception')
         self._reception = Reception(lambda: Receiver(self.context, rest_s, failed))
         undo.callback(setattr, self, '_reception', None)
-        self._inputs = Inputs(self, perception, self.parameters, undo, self._receive)
+        keep = self._outputs.filled.take
+        self._inputs = Inputs(self, perception, self.parameters, codecs, undo, keep, self._receive)
         self._reporter = Reporter(self, self._inputs, self._outputs)
         undo.callback(self._reporter.destroy)
         self._info = self.create_publisher(String, '~/model_info', latched_qos())
@@ -338,7 +345,7 @@ class CmiNode(ManagedNode):
 
     def _swap(self, loaded: Perception) -> None:
         old, new = (
-            [(n, m.spec.kind, m.shape) for n, m in each.modalities.items()]
+            [(n, m.spec.kind, m.shape, _fields(m)) for n, m in each.modalities.items()]
             for each in (self._perception, loaded)
         )
         if old != new:
@@ -347,6 +354,12 @@ class CmiNode(ManagedNode):
             loaded.adopt(self._perception)
             self._perception = loaded
         self._publish_info()
+
+
+def _fields(modality: Modality[Any]) -> Any:
+    """What of a modality its codec has been made for."""
+    options = modality.options
+    return getattr(options, 'fields', ()), getattr(options, 'values', None)
 
 
 def main(args: list[str] | None = None) -> int:

@@ -9,7 +9,7 @@ from rclpy.parameter import Parameter
 from rclpy.qos import DurabilityPolicy, QoSProfile
 from rosgraph_msgs.msg import Clock
 from sensor_msgs.msg import Image, PointCloud2
-from std_msgs.msg import Float32MultiArray
+from std_msgs.msg import String
 from std_srvs.srv import SetBool
 
 from mm_perception.bundle import Bundle
@@ -22,7 +22,7 @@ def test_health_latent_is_held_or_the_prior_when_nothing_is_observed(
     bundle: Bundle, start, robot: Robot
 ):
     start(f'bundle:={bundle.path}', 'autostart:=true', 'fallback:=hold')
-    for topic, kind in (('filled/symbol', Float32MultiArray), ('filled/image', Image)):
+    for topic, kind in (('filled/symbol', String), ('filled/image', Image)):
         robot.watch(topic, kind)
     robot.live = {'image'}
     robot.until_used({'image'}, 30.0)
@@ -42,7 +42,7 @@ def test_health_latent_is_held_or_the_prior_when_nothing_is_observed(
     table = read_table(robot.fresh('latent'))
     assert set(table['mean']) == {0.0}
     assert set(table['std']) == {1.0}
-    assert robot.fresh('filled/image').header.frame_id == bundle.frame_id
+    assert robot.fresh('filled/image').header.frame_id == 'camera', 'as the sensor had it'
 
     robot.set_parameter('fallback', 'silent')
     robot.until(lambda: robot.status()['image']['source'] == 'none', 'silent')
@@ -114,9 +114,7 @@ def test_health_log_explains_what_consumers_miss(bundle: Bundle, start, robot: R
     latched = QoSProfile(depth=1, durability=DurabilityPolicy.TRANSIENT_LOCAL)
     robot.node.create_subscription(PointCloud2, '/third/latent', lambda m: None, latched)
     robot.node.create_subscription(Image, '/third/latent/vector', lambda m: None, 1)
-    robot.node.create_subscription(
-        Float32MultiArray, '/third/filled/symbol', lambda m: None, latched
-    )
+    robot.node.create_subscription(String, '/third/filled/symbol', lambda m: None, latched)
     robot.watch('/third/cmi/status', DiagnosticArray)
     robot.until(lambda: 'robot gets nothing from /third/latent:' in second.log, 'QoS', 30.0)
     assert 'set qos_overrides./third/latent.publisher.durability' in second.log

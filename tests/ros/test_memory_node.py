@@ -14,7 +14,6 @@ pytest.importorskip('rclpy', reason='rclpy is not installed')
 pytest.importorskip('torch', reason='torch is not installed')
 
 from sensor_msgs.msg import JointState
-from std_msgs.msg import Float32MultiArray
 
 from mm_perception.bundle import save_bundle
 from mm_perception.data.dataset import Dataset
@@ -57,7 +56,7 @@ def test_node_goes_on_from_the_last_value(
 ) -> None:
     world = two_arms(1, start=30)
     publishers = {name: robot.node.create_publisher(JointState, name, 10) for name in NAMES}
-    robot.watch('filled/hand', Float32MultiArray)
+    robot.watch('filled/hand', JointState)
     start(f'bundle:={bundle}', 'autostart:=true', 'rate_hz:=20.0')
 
     def truth(name: str, at_s: float) -> np.ndarray:
@@ -77,7 +76,7 @@ def test_node_goes_on_from_the_last_value(
             while time.monotonic() < stop_s:
                 robot.step()
             if names != NAMES and robot.received['filled/hand'] and at_s > SEEN_S + 0.5:
-                filled = np.array(robot.received['filled/hand'][-1].data)
+                filled = np.array(robot.received['filled/hand'][-1].position)
                 wanted = truth('hand', at_s)
                 held = truth('hand', SEEN_S)
                 errors.append((np.abs(filled - wanted).mean(), np.abs(held - wanted).mean()))

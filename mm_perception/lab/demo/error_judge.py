@@ -12,7 +12,7 @@ from rich.text import Text
 from mm_perception.errors import InvalidInput
 from mm_perception.lab.demo.judge import Criterion, Figures, Judge, TicksOf
 from mm_perception.lab.demo.log import Log, Received, Showing, Status, Tick
-from mm_perception.lab.demo.observer import read_output
+from mm_perception.lab.demo.observer import read_received
 from mm_perception.lab.replay.episodes import Episodes
 from mm_perception.modalities import Modality
 
@@ -139,7 +139,7 @@ class ErrorJudge(Judge):
         data_ns, modality = status.data_ns(name), self._modalities[name]
         truth, before = self._recorded(name, time_ns), self._recorded(name, data_ns)
         try:
-            filled = read_output(modality, entry)
+            filled = read_received(modality, entry)
         except InvalidInput:
             return None
         if truth is None or before is None:

@@ -13,7 +13,7 @@ from mm_perception.engines.classifiers import load_classifiers
 from mm_perception.errors import InvalidInput
 from mm_perception.lab.demo.judge import Criterion, Figures, Judge, TicksOf
 from mm_perception.lab.demo.log import Log, Received, Showing, Tick
-from mm_perception.lab.demo.observer import read_output
+from mm_perception.lab.demo.observer import read_received
 from mm_perception.modalities import Modality
 
 UNREADABLE = '-'
@@ -51,7 +51,7 @@ class LabelReader:
         for entry in entries:
             if not entry.shows:
                 try:
-                    arrays.append(read_output(self._modalities[name], entry))
+                    arrays.append(read_received(self._modalities[name], entry))
                     readable.append(entry)
                 except InvalidInput:
                     entry.shows = UNREADABLE

@@ -202,7 +202,7 @@ def gather_ticks(log: Log, names: Sequence[str], period_s: float) -> list[Tick]:
     Put together what was published together.
 
     :param period_s: between ticks; what came within half of it and has the same stamp (or
-        none) belongs to a tick.
+        none) belongs to a tick, and what was filled in last; a sensor's own stamps are another's.
     """
     within_ns = round(0.5e9 * period_s)
     ticks = []
@@ -213,15 +213,28 @@ def gather_ticks(log: Log, names: Sequence[str], period_s: float) -> list[Tick]:
         times_ns = [status.tick_ns, *(status.data_ns(name) for name in status.used)]
         showings = {log.showing_at(time_ns) for time_ns in times_ns}
         generated, filled = (
-            {n: found for n in names if (found := _match(entries[n], status, within_ns))}
-            for entries in (log.generated, log.filled)
+            {n: found for n in names if (found := match(entries[n], status, within_ns, n))}
+            for entries, match in ((log.generated, _match), (log.filled, _newest))
         )
         showing = showings.pop() if len(showings) == 1 else None
         ticks.append(Tick(status, latent, showing, generated, filled))
     return ticks
 
 
-def _match(entries: list[Received], status: Status, within_ns: int) -> Received | None:
+def _newest(entries: list[Received], status: Status, within_ns: int, name: str) -> Received | None:
+    """Newest entry at a status: what a sensor sent may be older, what was generated is new."""
+    end_ns = status.receipt_ns + within_ns
+    end = bisect.bisect_right(entries, end_ns, key=lambda entry: entry.receipt_ns)
+    if not end:
+        return None
+    newest = entries[end - 1]
+    new = newest.receipt_ns >= status.receipt_ns - within_ns
+    return newest if new or name in status.used else None
+
+
+def _match(
+    entries: list[Received], status: Status, within_ns: int, name: str = ''
+) -> Received | None:
     """Entry closest in time to a status among those that can belong to it."""
     begin = bisect.bisect_left(
         entries, status.receipt_ns - within_ns, key=lambda entry: entry.receipt_ns

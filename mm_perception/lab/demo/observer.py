@@ -15,7 +15,7 @@ from std_msgs.msg import String
 from mm_perception.lab.demo.log import Log, Received, Showing, Status
 from mm_perception.lab.harness.client import RosClient
 from mm_perception.modalities import Modality
-from mm_perception.ros.codecs import output_codec
+from mm_perception.ros.codecs import codec_for, filled_type, output_codec, read_output
 from mm_perception.ros.qos import latched_qos
 
 
@@ -34,9 +34,12 @@ class Observer(RosClient):
         self.subscribe(String, 'cmi/model_info', self._take_model_info, latched_qos())
         self.subscribe(PointCloud2, 'latent', self._keep(self.log.latents))
         for name, modality in modalities.items():
-            kind = output_codec(modality.spec.kind).message_type
-            self.subscribe(kind, f'reconstruction/{name}', self._keep(self.log.generated[name]))
-            self.subscribe(kind, f'filled/{name}', self._keep(self.log.filled[name]))
+            kind = modality.spec.kind
+            generated = output_codec(kind).message_type
+            keep = self._keep(self.log.generated[name])
+            self.subscribe(generated, f'reconstruction/{name}', keep)
+            filled = filled_type(kind, codec_for(modality))
+            self.subscribe(filled, f'filled/{name}', self._keep(self.log.filled[name]))
         self.subscribe(DiagnosticArray, 'cmi/status', self._take_status)
         self.serve()
 
@@ -80,10 +83,10 @@ def _stamp_ns(header: Any) -> int | None:
     return None if header is None else header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
 
 
-def read_output(modality: Modality[Any], entry: Received) -> np.ndarray:
+def read_received(modality: Modality[Any], entry: Received) -> np.ndarray:
     """
     Model array of a message of ``reconstruction/`` or ``filled/``: ``float32[shape]``.
 
     :raises InvalidInput: if the message holds nothing usable.
     """
-    return output_codec(modality.spec.kind).decode(modality, entry.message)
+    return read_output(modality, codec_for(modality), entry.message)

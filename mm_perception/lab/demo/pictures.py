@@ -13,7 +13,7 @@ import numpy as np
 from mm_perception.errors import DataError, InvalidInput, MissingDependency
 from mm_perception.lab.demo.judge import Judge, TicksOf
 from mm_perception.lab.demo.log import Phase, Received, Tick
-from mm_perception.lab.demo.observer import read_output
+from mm_perception.lab.demo.observer import read_received
 from mm_perception.modalities import Modality
 from mm_perception.modalities.drawing import write_text
 from mm_perception.ros.cmi import mosaic
@@ -61,7 +61,7 @@ def draw_phases(ticks: TicksOf, modalities: Modalities, judge: Judge) -> np.ndar
 def _array(modality: Modality[Any], entry: Received | None) -> np.ndarray | None:
     """Model array of a message; None if none came, or none that can be read."""
     try:
-        return None if entry is None else read_output(modality, entry)
+        return None if entry is None else read_received(modality, entry)
     except InvalidInput:
         return None
 

@@ -6,7 +6,7 @@ import threading
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from typing import Any
@@ -15,7 +15,7 @@ from mm_perception.errors import InvalidInput
 from mm_perception.fusion.health import MALFORMED, Limits, Verdict
 from mm_perception.fusion.perception import Perception
 from mm_perception.fusion.streams import ClockWatch, Reading, Stream
-from mm_perception.ros.codecs import InputCodec, input_codec
+from mm_perception.ros.codecs import InputCodec
 from mm_perception.ros.parameters import Parameters
 from mm_perception.ros.qos import (
     check_topic,
@@ -89,6 +89,8 @@ class Inputs:
     :param node: offers ``subscribe_input``, as :class:`CmiNode` does.
     :param perception: whose first stream is fed.
     :param undo: takes what destroys the subscriptions.
+    :param codecs: of the sensors, by modality.
+    :param keep: called with the name of a modality and a message of it that could be read.
     :param receive: called with the name of a modality, a message of it, and, where that is known,
         what the middleware says about it.
 
@@ -100,7 +102,9 @@ class Inputs:
         node: Any,
         perception: Perception,
         parameters: Parameters,
+        codecs: Mapping[str, InputCodec],
         undo: ExitStack,
+        keep: Callable[[str, Any], None],
         receive: Callable[..., None],
     ) -> None:
         self._node = node
@@ -108,13 +112,12 @@ class Inputs:
         self._delays: dict[str, Delays] = defaultdict(Delays)
         self._clock = ClockWatch()
         self._throttle = Throttle()
-        self._codecs: dict[str, InputCodec] = {}
+        self._codecs = codecs
+        self._keep = keep
         self._subscriptions: dict[str, Any] = {}
         self.streams: dict[str, Stream] = perception.streams[0]
-        for name, modality in perception.modalities.items():
+        for name, codec in codecs.items():
             prefix = f'modalities.{name}'
-            codec = input_codec(modality.spec.kind, parameters[f'{prefix}.message'])
-            self._codecs[name] = codec
             check_topic(parameters[f'{prefix}.topic'], f'{prefix}.topic')
             self._subscriptions[name] = node.subscribe_input(
                 codec.message_type,
@@ -151,6 +154,8 @@ class Inputs:
                 taken = stream.refuse(failure, now_ns)
         if taken.refused:
             self._report_refusal(name, taken.refused, taken.defect)
+        else:
+            self._keep(name, message)
         if taken.jump_s and self._throttle.ready(('notice', name)):
             self._node.get_logger().warning(
                 f'{name}: {self.topic(name)}: stamps ran backwards by {taken.jump_s:.3g} s (a bag'

@@ -14,9 +14,11 @@ from std_msgs.msg import Float32MultiArray, Header
 
 from mm_perception.fusion.perception import Demand, Fused
 from mm_perception.modalities import Modality
+from mm_perception.ros.cmi.filled import Filled
 from mm_perception.ros.cmi.mosaic import MosaicColumn, render_mosaic
 from mm_perception.ros.cmi.parameters import NodeSettings
 from mm_perception.ros.codecs import (
+    InputCodec,
     OutputCodec,
     latent_message,
     latent_vector_message,
@@ -34,7 +36,6 @@ class _Channel:
     codec: OutputCodec
     reconstruction: Any
     std: Any
-    filled: Any
     native: Any | None
 
 
@@ -44,11 +45,16 @@ class Outputs:
 
     :param node: the node; its lifecycle decides whether anything is sent.
     :param modalities: of the bundle.
+    :param codecs: of their sensors.
     :param undo: takes what destroys them.
     """
 
     def __init__(
-        self, node: LifecycleNode, modalities: Mapping[str, Modality[Any]], undo: ExitStack
+        self,
+        node: LifecycleNode,
+        modalities: Mapping[str, Modality[Any]],
+        codecs: Mapping[str, InputCodec],
+        undo: ExitStack,
     ) -> None:
         self._node = node
         self._undo = undo
@@ -57,17 +63,18 @@ class Outputs:
         self._vector = self.advertise(Float32MultiArray, 'latent/vector')
         self._mosaic = self.advertise(Image, '~/mosaic')
         self._channels = {name: self._channel(m) for name, m in modalities.items()}
+        self.filled = Filled(node, modalities, codecs, self.advertise)
 
     def demand(self, settings: NodeSettings) -> Demand:
         """Find out what has to be generated, from who has subscribed."""
         channels = self._channels.items()
         generated = {n for n, c in channels if _wanted(c.reconstruction, c.std, c.native)}
-        filled = {n for n, c in channels if _wanted(c.filled)}
+        filled = self.filled.wanted
         always = generated if settings.reconstruct_all else set()
         return Demand(
             missing=frozenset(generated | filled),
             always=frozenset(self._channels if _wanted(self._mosaic) else always),
-            std=frozenset(n for n, c in channels if _wanted(c.std)),
+            std=self.filled.wanted_std | {n for n, c in channels if _wanted(c.std)},
             std_samples=settings.std_samples,
             sample=settings.sample,
             fallback=settings.fallback,
@@ -90,7 +97,8 @@ class Outputs:
             for name, array in result.reconstructions.items():
                 if name not in fused.observed or settings.reconstruct_all:
                     self._publish_generated(name, modalities[name], array, fused, header)
-            self._publish_filled(fused, modalities, header)
+        now_ns = self._node.get_clock().now().nanoseconds
+        self.filled.publish(fused, modalities, frame_id, now_ns)
         if _wanted(self._mosaic):
             self._mosaic.publish(_mosaic_message(fused, modalities, header))
 
@@ -114,15 +122,6 @@ class Outputs:
         if codec.encode_native and channel.native and _wanted(channel.native):
             channel.native.publish(codec.encode_native(modality, array, header))
 
-    def _publish_filled(
-        self, fused: Fused, modalities: Mapping[str, Modality[Any]], header: Header
-    ) -> None:
-        generated = fused.result.reconstructions if fused.result else {}
-        for name, array in {**generated, **fused.observed}.items():
-            channel = self._channels[name]
-            if _wanted(channel.filled):
-                channel.filled.publish(channel.codec.encode(modalities[name], array, header))
-
     def _channel(self, modality: Modality[Any]) -> _Channel:
         spec = modality.spec
         codec = output_codec(spec.kind)
@@ -137,7 +136,6 @@ class Outputs:
             codec,
             self.advertise(codec.message_type, base),
             self.advertise(codec.std_type, f'{base}/std'),
-            self.advertise(codec.message_type, f'filled/{spec.name}'),
             native,
         )
 

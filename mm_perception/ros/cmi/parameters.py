@@ -7,9 +7,10 @@ from dataclasses import dataclass, fields, replace
 from typing import Any
 
 from mm_perception.fusion.health import FALLBACKS, NO_OUTPUT, Checks, Limits
+from mm_perception.modalities import build_modality
 from mm_perception.modalities.base import Thresholds
 from mm_perception.ros.cmi.watchdog import REACTIONS, RESTART
-from mm_perception.ros.codecs import input_codec
+from mm_perception.ros.codecs import codec_for
 from mm_perception.ros.lifecycle import EXECUTORS
 from mm_perception.ros.parameters import Parameters, ParameterSpec, field_specs, listed
 from mm_perception.spec import DEVICES, ENGINES, PRECISIONS, ModalitySpec
@@ -131,7 +132,7 @@ def modality_specs(spec: ModalitySpec) -> tuple[ParameterSpec, ...]:
         ),
         ParameterSpec(
             f'{prefix}.message',
-            input_codec(spec.kind, spec.message).name,
+            codec_for(build_modality(spec)).name,
             'Type of its messages.',
             structural=True,
         ),

@@ -1,27 +1,35 @@
 """ROS messages to raw sensor values, and model arrays to ROS messages."""
 
 from mm_perception.ros.codecs.base import (
+    Draft,
     InputCodec,
     OutputCodec,
+    filled_type,
     input_codec,
     input_names,
     make_header,
     message_name,
     output_codec,
+    read_output,
     read_table,
+    restamped,
     stamp_of,
     time_message,
 )
+from mm_perception.ros.codecs.fields import codec_for
 from mm_perception.ros.codecs.image import image_message, picture_message
 from mm_perception.ros.codecs.sound import audio_message
 from mm_perception.ros.codecs.trajectory import trajectory_message
 from mm_perception.ros.codecs.vector import array_message, latent_message, latent_vector_message
 
 __all__ = [
+    'Draft',
     'InputCodec',
     'OutputCodec',
     'array_message',
     'audio_message',
+    'codec_for',
+    'filled_type',
     'image_message',
     'input_codec',
     'input_names',
@@ -31,7 +39,9 @@ __all__ = [
     'message_name',
     'output_codec',
     'picture_message',
+    'read_output',
     'read_table',
+    'restamped',
     'stamp_of',
     'time_message',
     'trajectory_message',

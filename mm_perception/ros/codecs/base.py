@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,31 @@ from mm_perception.modalities import Modality
 Decode = Callable[[Any, int, Modality[Any]], tuple[Any, int]]
 Encode = Callable[[Modality[Any], NDArray[Any], Header], Any]
 ReadBack = Callable[[Modality[Any], Any], NDArray[Any]]
+Write = Callable[['Draft'], Any]
+
+
+@dataclass(frozen=True)
+class Draft:
+    """
+    What a sensor's message is to be made of.
+
+    :param modality: of the sensor.
+    :param array: of the model, ``float32[shape]``.
+    :param header: stamp of the message; its frame counts where the sensor never sent anything.
+    :param like: last good message of the sensor, or None; never changed.
+    :param std: of the array, or None.
+    """
+
+    modality: Any
+    array: NDArray[Any]
+    header: Header
+    like: Any = None
+    std: NDArray[Any] | None = None
+
+    def stamped(self) -> Header:
+        """Header of the message: the stamp, and the frame that the sensor had."""
+        frame = self.header.frame_id if self.like is None else self.like.header.frame_id
+        return Header(stamp=self.header.stamp, frame_id=frame)
 
 
 @dataclass(frozen=True)
@@ -32,13 +58,19 @@ class InputCodec:
         raw value :class:`Named` where elements have names; raises InvalidInput.
     :param depth: queue depth of the subscription.
     :param shared: several publishers may share a topic, since messages name what they hold.
+    :param streamed: messages are points of a motion.
+    :param write: makes the message that the sensor would have sent; None where none can be made.
+    :param takes_std: whether the message holds variances, which ``write`` takes from the std.
     """
 
     name: str
     message_type: type
     decode: Decode
-    depth: int
-    shared: bool
+    depth: int = 1
+    shared: bool = False
+    streamed: bool = False
+    write: Write | None = None
+    takes_std: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,20 +98,32 @@ class OutputCodec:
 
 
 _INPUTS: dict[tuple[str, str], InputCodec] = {}
+_MADE_WHEN_ASKED: dict[tuple[str, str], Callable[[], InputCodec]] = {}
 _OUTPUTS: dict[str, OutputCodec] = {}
 
 
 def register_input(
-    kind: str, message_type: type, depth: int = 1, shared: bool = False
+    kind: str,
+    message_type: type,
+    depth: int = 1,
+    shared: bool = False,
+    streamed: bool = False,
+    write: Write | None = None,
 ) -> Callable[[Decode], Decode]:
     """Make a decoder known for a kind and a message type; the first of a kind is its default."""
     name = message_name(message_type)
 
     def keep(decode: Decode) -> Decode:
-        _INPUTS[kind, name] = InputCodec(name, message_type, decode, depth, shared)
+        codec = InputCodec(name, message_type, decode, depth, shared, streamed, write)
+        _INPUTS[kind, name] = codec
         return decode
 
     return keep
+
+
+def register_later(kind: str, name: str, make: Callable[[], InputCodec]) -> None:
+    """Make a codec known by name that is made when it is asked for: its type may be missing."""
+    _MADE_WHEN_ASKED[kind, name] = make
 
 
 def as_sensor(decode: Decode) -> ReadBack:
@@ -97,10 +141,12 @@ def input_codec(kind: str, message: str = '') -> InputCodec:
     Find the codec of a message type.
 
     :param message: ``package/msg/Type``; empty for the kind's default.
-    :raises ConfigError: if that kind cannot come in that message.
+    :raises ConfigError: if that kind cannot come in that message, or it is not installed.
     """
     known = input_names(kind)
     name = message or (known[0] if known else '')
+    if (kind, name) in _MADE_WHEN_ASKED and (kind, name) not in _INPUTS:
+        _INPUTS[kind, name] = _MADE_WHEN_ASKED[kind, name]()
     if (kind, name) not in _INPUTS:
         raise ConfigError(
             f'no codec from "{name}" to {kind}; known for {kind}: {", ".join(known) or "none"}'
@@ -110,7 +156,8 @@ def input_codec(kind: str, message: str = '') -> InputCodec:
 
 def input_names(kind: str) -> tuple[str, ...]:
     """Names of the message types that a kind can come in; the first is its default."""
-    return tuple(name for of_kind, name in _INPUTS if of_kind == kind)
+    names = [name for of_kind, name in (*_INPUTS, *_MADE_WHEN_ASKED) if of_kind == kind]
+    return tuple(dict.fromkeys(names))
 
 
 def output_codec(kind: str) -> OutputCodec:
@@ -122,6 +169,24 @@ def output_codec(kind: str) -> OutputCodec:
     if kind not in _OUTPUTS:
         raise ConfigError(f'no output codec for kind "{kind}"; known: {", ".join(_OUTPUTS)}')
     return _OUTPUTS[kind]
+
+
+def filled_type(kind: str, codec: InputCodec) -> type:
+    """Type of ``filled/<modality>``: that of its sensor, or an array where none can be made."""
+    return output_codec(kind).message_type if codec.write is None else codec.message_type
+
+
+def read_output(modality: Modality[Any], codec: InputCodec, message: Any) -> NDArray[Any]:
+    """
+    Model array of a message of ``reconstruction/`` or ``filled/``: ``float32[shape]``.
+
+    :param codec: of the modality's sensor.
+    :raises InvalidInput: if the message holds nothing usable.
+    """
+    output = output_codec(modality.spec.kind)
+    if isinstance(message, output.message_type):
+        return output.decode(modality, message)
+    return as_sensor(codec.decode)(modality, message)
 
 
 def message_name(message_type: type) -> str:
@@ -145,6 +210,29 @@ def stamp_of(header: Header, receipt_ns: int) -> int:
     """Time of a header in nanoseconds; that of receipt if the sender left it out."""
     stamp = header.stamp
     return stamp.sec * 1_000_000_000 + stamp.nanosec or receipt_ns
+
+
+def restamped(message: Any, stamp: Time) -> Any:
+    """Copy of a message with another stamp, where it has one."""
+    other = copy.deepcopy(message)
+    if hasattr(other, 'header'):
+        other.header.stamp = stamp
+    return other
+
+
+def finite_vector(values: Any) -> NDArray[np.float32]:
+    """
+    Numbers of a message as ``float32[n]``.
+
+    :raises InvalidInput: if there are none, or one is NaN or infinity.
+    """
+    with np.errstate(over='ignore'):
+        vector = np.asarray(values, np.float32)
+    if vector.size == 0:
+        raise InvalidInput('vector is empty')
+    if not np.isfinite(vector).all():
+        raise InvalidInput('vector holds NaN or infinity')
+    return vector
 
 
 def as_bytes(values: NDArray[Any]) -> array[int]:

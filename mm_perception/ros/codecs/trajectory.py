@@ -18,6 +18,7 @@ from mm_perception.errors import InvalidInput
 from mm_perception.fusion.gathering import Named
 from mm_perception.modalities import Modality, Motion
 from mm_perception.ros.codecs.base import (
+    Draft,
     OutputCodec,
     as_sensor,
     make_header,
@@ -25,13 +26,40 @@ from mm_perception.ros.codecs.base import (
     register_output,
     stamp_of,
 )
-from mm_perception.ros.codecs.vector import joint_positions, require_names
+from mm_perception.ros.codecs.fields import blank, last_values
+from mm_perception.ros.codecs.vector import joint_positions, require_names, write_joints
 
 MAX_POINTS = 10_000
 AXES = ('x', 'y', 'z')
 
 
-@register_input('trajectory', JointTrajectory)
+def _write_trajectory(draft: Draft) -> JointTrajectory:
+    """
+    Build a motion with the names, the number of points and the times of the last one.
+
+    Without a configured range it fills the box of the last one.
+    """
+    modality, like = draft.modality, draft.like
+    motion = modality.from_model(draft.array)
+    header, names = draft.stamped(), modality.options.names
+    if like is None:
+        return _trajectory(motion, header, names)
+    times_s, before = _times_s(like), np.array([point.positions for point in like.points])
+    share = (times_s - times_s[0]) / max(times_s[-1] - times_s[0], 1e-9)
+    columns = [np.interp(share, motion.times_s, column) for column in motion.points.T]
+    points = np.stack(columns, axis=1)
+    wanted = _wanted(like.joint_names, modality) or tuple(like.joint_names)
+    order = [like.joint_names.index(name) for name in wanted] or list(range(points.shape[1]))
+    if not modality.options.low:
+        low, high = before[:, order].min(axis=0), before[:, order].max(axis=0)
+        points = (points - 0.5) * (high - low).max() + (low + high) / 2
+    before[:, order] = points
+    message = _trajectory(Motion(before, times_s), header, like.joint_names)
+    message.joint_names = list(like.joint_names)
+    return message
+
+
+@register_input('trajectory', JointTrajectory, write=_write_trajectory)
 def decode_trajectory(
     message: JointTrajectory, receipt_ns: int, modality: Modality[Any]
 ) -> tuple[Any, int]:
@@ -47,9 +75,7 @@ def decode_trajectory(
         raise InvalidInput(
             f'{len(message.joint_names)} joint_names but {dimensions} positions per point'
         )
-    times_s = np.array(
-        [p.time_from_start.sec + p.time_from_start.nanosec * 1e-9 for p in message.points]
-    )
+    times_s = _times_s(message)
     if (np.diff(times_s) < 0).any():
         raise InvalidInput('time_from_start runs backwards')
     times_s = (times_s - times_s[0]).astype(np.float32)
@@ -69,6 +95,11 @@ def decode_trajectory(
     return part, stamp_ns
 
 
+def _times_s(message: JointTrajectory) -> NDArray[Any]:
+    times = [point.time_from_start for point in message.points]
+    return np.array([time.sec + time.nanosec * 1e-9 for time in times])
+
+
 def _wanted(names: Sequence[str], modality: Modality[Any]) -> tuple[str, ...]:
     """Names that make a point: those of the modality, or x, y, z where a message names them."""
     axes = AXES[: modality.options.dimensions]
@@ -77,7 +108,15 @@ def _wanted(names: Sequence[str], modality: Modality[Any]) -> tuple[str, ...]:
     return tuple(modality.options.names)
 
 
-@register_input('trajectory', PointStamped, depth=200)
+def _write_pen(draft: Draft) -> PointStamped:
+    """Last point of a window that slides."""
+    message = blank(PointStamped, draft)
+    for axis, value in zip(AXES, last_values(draft)[0].tolist()):
+        setattr(message.point, axis, value)
+    return message
+
+
+@register_input('trajectory', PointStamped, depth=200, streamed=True, write=_write_pen)
 def decode_pen(
     message: PointStamped, receipt_ns: int, modality: Modality[Any]
 ) -> tuple[Motion, int]:
@@ -87,7 +126,9 @@ def decode_pen(
     return _single(position), stamp_of(message.header, receipt_ns)
 
 
-@register_input('trajectory', JointState, depth=200, shared=True)
+@register_input(
+    'trajectory', JointState, depth=200, shared=True, streamed=True, write=write_joints
+)
 def decode_joints(
     message: JointState, receipt_ns: int, modality: Modality[Any]
 ) -> tuple[Any, int]:
@@ -144,7 +185,8 @@ def _encode(modality: Modality[Any], array: NDArray[Any], header: Header) -> Joi
 
 
 def _encode_std(modality: Modality[Any], std: NDArray[Any], header: Header) -> JointTrajectory:
-    points = np.asarray(std, np.float32).reshape(-1, modality.options.dimensions)
+    scaled = np.asarray(std * modality.unit_scale, np.float32)
+    points = scaled.reshape(-1, modality.options.dimensions)
     times_s = np.linspace(0.0, 1.0, len(points), dtype=np.float32)
     return _trajectory(Motion(points, times_s), header, modality.options.names)
 

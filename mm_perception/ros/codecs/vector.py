@@ -7,27 +7,33 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
-from geometry_msgs.msg import WrenchStamped
 from numpy.typing import NDArray
-from sensor_msgs.msg import Imu, JointState, PointCloud2
+from sensor_msgs.msg import JointState, PointCloud2
 from std_msgs.msg import Float32MultiArray, Header, MultiArrayDimension, String
 
 from mm_perception.errors import InvalidInput
 from mm_perception.fusion.gathering import Named
 from mm_perception.modalities import Modality
 from mm_perception.ros.codecs.base import (
+    Draft,
     OutputCodec,
     as_sensor,
+    finite_vector,
     register_input,
     register_output,
     stamp_of,
     table_message,
 )
+from mm_perception.ros.codecs.fields import blank, last_values
 
 MAX_LABEL = 256
 
 
-@register_input('symbol', String)
+def _write_symbol(draft: Draft) -> String:
+    return String(data=draft.modality.from_model(draft.array))
+
+
+@register_input('symbol', String, write=_write_symbol)
 def decode_symbol(message: String, receipt_ns: int, modality: Modality[Any]) -> tuple[str, int]:
     """Read a label, without the spaces around it; its time is that of receipt."""
     label = message.data[: MAX_LABEL + 1].strip()
@@ -36,7 +42,28 @@ def decode_symbol(message: String, receipt_ns: int, modality: Modality[Any]) -> 
     return label, receipt_ns
 
 
-@register_input('vector', JointState, depth=10, shared=True)
+def write_joints(draft: Draft) -> JointState:
+    """
+    Joint states with these positions, of a motion those of its last point.
+
+    Names and their order, and what else it holds, are those of the last message.
+    """
+    message = blank(JointState, draft)
+    values, _ = last_values(draft)
+    names = tuple(draft.modality.options.names)
+    if names and set(names) <= set(message.name) and len(message.name) == len(message.position):
+        positions = np.asarray(message.position)
+        positions[[message.name.index(name) for name in names]] = values
+    else:
+        positions = np.asarray(values, np.float64)
+        if len(message.name) != len(values):
+            message.name = list(names)
+            message.velocity, message.effort = [], []
+    message.position = typed_array('d', positions.tobytes())
+    return message
+
+
+@register_input('vector', JointState, depth=10, shared=True, write=write_joints)
 def decode_joint_state(
     message: JointState, receipt_ns: int, modality: Modality[Any]
 ) -> tuple[Any, int]:
@@ -62,7 +89,7 @@ def joint_positions(
     :raises InvalidInput: if names and positions do not belong together.
     """
     if not (message.name or wanted):
-        positions = _vector(message.position)
+        positions = finite_vector(message.position)
         if len(positions) != count:
             raise InvalidInput(f'{len(positions)} joint positions; expected {count}')
         return build(positions)
@@ -84,31 +111,21 @@ def require_names(names: Sequence[str], wanted: tuple[str, ...]) -> None:
         raise InvalidInput(f'no names of joints in the message; expected {", ".join(wanted[:4])}')
 
 
-@register_input('vector', Float32MultiArray)
+def _write_array(draft: Draft) -> Float32MultiArray:
+    message = blank(Float32MultiArray, draft)
+    values, _ = last_values(draft)
+    kept = message.data[: message.layout.data_offset]
+    message.data = kept + typed_array('f', np.asarray(values, np.float32).tobytes())
+    return message
+
+
+@register_input('vector', Float32MultiArray, write=_write_array)
 def decode_array(
     message: Float32MultiArray, receipt_ns: int, modality: Modality[Any]
 ) -> tuple[NDArray[Any], int]:
     """Read all numbers; their time is that of receipt."""
     start = message.layout.data_offset
-    return _vector(message.data[start:]), receipt_ns
-
-
-@register_input('vector', WrenchStamped)
-def decode_wrench(
-    message: WrenchStamped, receipt_ns: int, modality: Modality[Any]
-) -> tuple[NDArray[Any], int]:
-    """Read force then torque: 6 numbers."""
-    force, torque = message.wrench.force, message.wrench.torque
-    values = (force.x, force.y, force.z, torque.x, torque.y, torque.z)
-    return _vector(values), stamp_of(message.header, receipt_ns)
-
-
-@register_input('vector', Imu)
-def decode_imu(message: Imu, receipt_ns: int, modality: Modality[Any]) -> tuple[NDArray[Any], int]:
-    """Read angular velocity then linear acceleration: 6 numbers."""
-    turn, push = message.angular_velocity, message.linear_acceleration
-    values = (turn.x, turn.y, turn.z, push.x, push.y, push.z)
-    return _vector(values), stamp_of(message.header, receipt_ns)
+    return finite_vector(message.data[start:]), receipt_ns
 
 
 def array_message(values: NDArray[Any], labels: Sequence[str]) -> Float32MultiArray:
@@ -127,16 +144,6 @@ def array_message(values: NDArray[Any], labels: Sequence[str]) -> Float32MultiAr
     return message
 
 
-def _vector(values: Any) -> NDArray[Any]:
-    with np.errstate(over='ignore'):
-        vector = np.asarray(values, np.float32)
-    if vector.size == 0:
-        raise InvalidInput('vector is empty')
-    if not np.isfinite(vector).all():
-        raise InvalidInput('vector holds NaN or infinity')
-    return vector
-
-
 def _encode_vector(
     modality: Modality[Any], array: NDArray[Any], header: Header
 ) -> Float32MultiArray:
@@ -147,6 +154,10 @@ def _encode_plain(
     modality: Modality[Any], array: NDArray[Any], header: Header
 ) -> Float32MultiArray:
     return array_message(array, [_label(modality)])
+
+
+def _encode_std(modality: Modality[Any], std: NDArray[Any], header: Header) -> Float32MultiArray:
+    return array_message(std * modality.unit_scale, [_label(modality)])
 
 
 def _label(modality: Modality[Any]) -> str:
@@ -163,7 +174,7 @@ register_output(
         _encode_vector,
         Float32MultiArray,
         as_sensor(decode_array),
-        _encode_plain,
+        _encode_std,
         Float32MultiArray,
     ),
 )
