@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from mm_perception.data.dataset import Dataset, to_bytes
 from mm_perception.data.lerobot_files import LeRobot, open_lerobot, read_frames, read_table
-from mm_perception.data.rows import Account, Rows
+from mm_perception.data.rows import Account, Rows, Wanted
 from mm_perception.errors import ConfigError, DataError, InvalidInput
 from mm_perception.modalities import Modality, build_modality
 from mm_perception.spec import ModelSpec
@@ -164,17 +164,25 @@ class Episodes:
             )
         return found
 
-    def raw_values(self, names: Sequence[str]) -> dict[str, list[Any]]:
+    def raw_values(
+        self, names: Sequence[str], wanted: Wanted | None = None
+    ) -> dict[str, list[Any]]:
         """
         Raw values of some modalities.
 
+        :param wanted: which times of each episode; all if not given.
         :raises DataError: if a file is broken.
         """
         found: dict[str, list[Any]] = {name: [] for name in names}
-        for episode in self.numbers:
+        for number, episode in enumerate(self.numbers):
             frames = self._frames(episode)
+            time_s = frames.time_s
+            kept = None if wanted is None else wanted(number, time_s, float(time_s[-1]))
+            if kept is not None and not kept.any():
+                continue
             for name in names:
-                found[name] += [raw for _, raw in self._raws(self._features[name], frames)]
+                raws = self._raws(self._features[name], frames)
+                found[name] += [raw for k, raw in raws if kept is None or kept[k]]
         return found
 
     def read(self, spec: ModelSpec) -> tuple[Dataset, dict[str, Account]]:

@@ -107,6 +107,11 @@ class TrajectoryModality(Modality[TrajectoryOptions]):
             points = low + points * (np.asarray(self.options.high, np.float32) - low)
         return Motion(points, np.linspace(0.0, 1.0, len(points), dtype=np.float32))
 
+    @property
+    def clips(self) -> bool:
+        """At the ends of the range, where one is configured."""
+        return bool(self.options.low)
+
     def draw(self, array: Array, side: int) -> NDArray[Any]:
         """The path in the plane; in other than two dimensions a curve per coordinate."""
         points = np.asarray(array, np.float64).reshape(-1, self.options.dimensions)

@@ -18,7 +18,7 @@ from torch import nn
 
 from mm_perception.bundle import Bundle, save_bundle
 from mm_perception.data.dataset import Dataset, load_dataset, splits
-from mm_perception.data.preprocessing import decided
+from mm_perception.data.preprocessing import constant_elements, decided
 from mm_perception.engines.build import reference_engine
 from mm_perception.engines.export import with_graphs
 from mm_perception.engines.torch_classifiers import TorchClassifiers
@@ -37,7 +37,7 @@ from mm_perception.training import distributed
 from mm_perception.training.calibration import calibration_stage, held_out
 from mm_perception.training.card import model_card
 from mm_perception.training.consistency import part_data, with_health
-from mm_perception.training.defaults import completed, constant_elements, sized
+from mm_perception.training.defaults import completed, sized
 from mm_perception.training.loop import Fitted, Logging, Stage, fit, read_checkpoint
 from mm_perception.training.memory import with_memory
 from mm_perception.training.stages import (
