@@ -200,9 +200,9 @@ _PIECES = re.compile(r'(\d+)').split
 
 
 def _unreadable(path: Path, error: Exception) -> DataError:
+    mend = 'rosbag reindex' if path.suffix == '.bag' else 'ros2 bag reindex'
     return DataError(
-        f'{path}: not a readable bag ({_reason(error)}); record it again, or mend it with ros2'
-        ' bag reindex'
+        f'{path}: not a readable bag ({_reason(error)}); record it again, or mend it with {mend}'
     )
 
 

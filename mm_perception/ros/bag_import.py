@@ -15,7 +15,7 @@ from mm_perception.data.dataset import Dataset
 from mm_perception.data.rows import Account, Rows, Wanted
 from mm_perception.errors import DataError
 from mm_perception.fusion.assessment import Assessor
-from mm_perception.fusion.health import Checks, Limits
+from mm_perception.fusion.health import Checks, limits_of
 from mm_perception.fusion.streams import Reading, Stream
 from mm_perception.modalities import build_modality
 from mm_perception.ros.bag_files import Bag, Say, silent
@@ -90,7 +90,7 @@ class _Player:
     def __init__(self, spec: ModelSpec, namespace: str) -> None:
         self.kinds = {m.name: build_modality(m) for m in spec.modalities}
         self.topics = {m.name: resolve(m.topic or m.name, namespace) for m in spec.modalities}
-        self.limits = {m.name: Limits(max_age_s=m.max_age_s) for m in spec.modalities}
+        self.limits = {m.name: limits_of(m) for m in spec.modalities}
         self.accounts = {name: Account() for name in spec.names}
         self._codecs = {m.name: input_codec(m.kind, m.message) for m in spec.modalities}
         self._names: dict[str, list[str]] = {}
