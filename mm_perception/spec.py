@@ -41,6 +41,7 @@ class ModalitySpec:
     :param topic: ROS topic of the sensor, default the name.
     :param message: ROS message type, default that of the kind.
     :param max_age_s: how long a value counts as fresh.
+    :param frozen_s: how long the sensor may repeat exactly the same data; 0: as the node says.
     """
 
     name: str
@@ -56,6 +57,7 @@ class ModalitySpec:
     topic: str = ''
     message: str = ''
     max_age_s: float = 1.0
+    frozen_s: float = 0.0
 
 
 @dataclass(frozen=True)

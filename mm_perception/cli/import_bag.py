@@ -14,7 +14,7 @@ from mm_perception.errors import DataError
 EXAMPLES = """examples:
   mm-perception import-bag --config my_robot.yaml bags/monday bags/tuesday
   mm-perception import-bag --config my_robot.yaml --split test bags/friday
-  mm-perception import-bag --config my_robot.yaml --end 60 bags/the_only_one
+  mm-perception import-bag --config my_robot.yaml --split 70/15/15 bags/the_only_one
   mm-perception import-bag --config my_robot.yaml --split test --start 61 bags/the_only_one
 
 Bags are recorded with ros2 bag record -o bags/monday TOPIC ...; every topic of the configuration.
@@ -32,7 +32,12 @@ def add_parser(subparsers: Any) -> None:
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument('bags', nargs='+', type=Path, help='folders that ros2 bag record wrote')
+    parser.add_argument(
+        'bags',
+        nargs='+',
+        type=Path,
+        help='folders that ros2 bag record wrote, or files: .mcap, .db3, .bag of ROS 1',
+    )
     parser.add_argument(
         '--start', type=float, default=0.0, help="seconds after each bag's first tick (default: 0)"
     )
@@ -65,7 +70,8 @@ def run(args: argparse.Namespace) -> int:
         args,
         spec.model,
         args.out or Path(spec.dataset),
-        partial(raw_values, spec.model, bags),
+        len(args.bags),
+        lambda names, wanted: raw_values(spec.model, bags, names, wanted),
         partial(import_bags, bags=bags, say=tqdm.write),
         facts,
     )

@@ -50,7 +50,8 @@ def run(args: argparse.Namespace) -> int:
     episodes = Episodes(spec.model, args.folder, numbers, args.rate, tqdm.write)
     facts = {'source': args.folder.name, 'episodes': list(episodes.numbers)}
     out = args.out or Path(spec.dataset)
-    return import_split(args, spec.model, out, episodes.raw_values, episodes.read, facts)
+    count = len(episodes.numbers)
+    return import_split(args, spec.model, out, count, episodes.raw_values, episodes.read, facts)
 
 
 def read_numbers(text: str) -> tuple[int, ...]:

@@ -21,6 +21,10 @@ COMMANDS = {
         'mm_perception.lab.demo.command',
         'sensors fail one after the other and the model fills them in, over live topics',
     ),
+    'init': (
+        'mm_perception.cli.init',
+        'write a training configuration for your own recordings',
+    ),
     'import-bag': (
         'mm_perception.cli.import_bag',
         'build a dataset from bags of your own robot',
@@ -28,6 +32,10 @@ COMMANDS = {
     'import-lerobot': (
         'mm_perception.cli.import_lerobot',
         'build a dataset from a LeRobot dataset',
+    ),
+    'play': (
+        'mm_perception.cli.play',
+        'play bags as live sensors',
     ),
     'build-data': (
         'mm_perception.lab.build_data',

@@ -13,6 +13,7 @@ from typing import Any
 EXAMPLES = """examples:
   mm-perception train --config config/mhd.yaml
   mm-perception train --config config/mhd.yaml --resume
+  mm-perception train --config my_robot_with_imu.yaml --from models/my_robot
   mm-perception train --config my_robot.yaml --device cuda --out models/my_robot
   torchrun --nproc-per-node 2 -m mm_perception.cli.main train --config my_robot.yaml
 """
@@ -34,6 +35,12 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument('--work', type=Path, help='checkpoints, logs (default: runs/NAME)')
     parser.add_argument('--device', default='auto', choices=('auto', 'cpu', 'cuda'))
     parser.add_argument('--seed', type=int, help='instead of the one in the config')
+    parser.add_argument(
+        '--from',
+        dest='earlier',
+        metavar='BUNDLE',
+        help='keep its autoencoders of unchanged modalities; train the new ones and the top level',
+    )
     parser.add_argument('--resume', action='store_true', help='go on from the checkpoints')
     parser.add_argument(
         '--jobs',
@@ -47,6 +54,7 @@ def add_parser(subparsers: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train; returns the exit code."""
+    from mm_perception.bundle import load_bundle
     from mm_perception.config import load_training
     from mm_perception.training import distributed
     from mm_perception.training.run import Run, choose_device, train
@@ -62,10 +70,15 @@ def run(args: argparse.Namespace) -> int:
         jobs=args.jobs,
         resume=args.resume,
     )
+    earlier = None if args.earlier is None else load_bundle(args.earlier)
     with distributed.processes(job.device):
-        bundle = train(job, out, command=_command(args))
+        bundle = train(job, out, _command(args), earlier)
         if not distributed.is_main():
             return 0
+    if earlier is not None:
+        print(f'kept from {earlier.frame_id}: {", ".join(bundle.training["kept"])}')
+        for name, reason in bundle.training['not_kept'].items():
+            print(f'trained anew: {name}: {reason}')
     draw_judgement(out)
     print((out / 'README.md').read_text())
     for sentence in bundle.training.get('warnings', ()):
@@ -99,4 +112,6 @@ def _command(args: argparse.Namespace) -> str:
     words = ['mm-perception train --config', args.config.as_posix()]
     if args.seed is not None:
         words.append(f'--seed {args.seed}')
+    if args.earlier is not None:
+        words.append(f'--from {args.earlier}')
     return ' '.join(words)

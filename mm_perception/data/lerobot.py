@@ -15,7 +15,7 @@ from tqdm import tqdm
 
 from mm_perception.data.dataset import Dataset, to_bytes
 from mm_perception.data.lerobot_files import LeRobot, open_lerobot, read_frames, read_table
-from mm_perception.data.rows import Account, Rows
+from mm_perception.data.rows import Account, Rows, Wanted
 from mm_perception.errors import ConfigError, DataError, InvalidInput
 from mm_perception.modalities import Modality, build_modality
 from mm_perception.spec import ModelSpec
@@ -75,19 +75,23 @@ def _elements(
     modality: str, feature: str, about: Mapping[str, Any], wanted: Sequence[str]
 ) -> tuple[int, ...]:
     """Positions of the elements that have these names, or these numbers."""
-    names = list(_flat(about.get('names')))
+    names = element_names(about)
     size = int(np.prod(about.get('shape', ())))
-    place = {str(k): k for k in range(size)}
-    if len(names) == size:
-        place |= {name: k for k, name in enumerate(names)}
+    place = {str(k): k for k in range(size)} | {name: k for k, name in enumerate(names)}
     missing = [name for name in wanted if name not in place]
     if missing:
-        known = ', '.join(names) if len(names) == size else f'0 to {size - 1}'
+        known = ', '.join(names) or f'0 to {size - 1}'
         raise ConfigError(
             f'{modality}: {feature} has no element {missing[0]}; it has {known}; set names in'
             ' preprocessing'
         )
     return tuple(place[name] for name in wanted)
+
+
+def element_names(about: Mapping[str, Any]) -> list[str]:
+    """Names of the elements of a feature; none unless each has one."""
+    names = list(_flat(about.get('names')))
+    return names if len(names) == int(np.prod(about.get('shape', ()))) else []
 
 
 def _flat(names: Any) -> Iterator[str]:
@@ -164,17 +168,25 @@ class Episodes:
             )
         return found
 
-    def raw_values(self, names: Sequence[str]) -> dict[str, list[Any]]:
+    def raw_values(
+        self, names: Sequence[str], wanted: Wanted | None = None
+    ) -> dict[str, list[Any]]:
         """
         Raw values of some modalities.
 
+        :param wanted: which times of each episode; all if not given.
         :raises DataError: if a file is broken.
         """
         found: dict[str, list[Any]] = {name: [] for name in names}
-        for episode in self.numbers:
+        for number, episode in enumerate(self.numbers):
             frames = self._frames(episode)
+            time_s = frames.time_s
+            kept = None if wanted is None else wanted(number, time_s, float(time_s[-1]))
+            if kept is not None and not kept.any():
+                continue
             for name in names:
-                found[name] += [raw for _, raw in self._raws(self._features[name], frames)]
+                raws = self._raws(self._features[name], frames)
+                found[name] += [raw for k, raw in raws if kept is None or kept[k]]
         return found
 
     def read(self, spec: ModelSpec) -> tuple[Dataset, dict[str, Account]]:
@@ -248,7 +260,7 @@ class Episodes:
             if stored is None:
                 continue
             if feature.dtype == 'image':
-                yield k, _picture(stored)
+                yield k, read_picture(stored)
             elif feature.dtype == 'string':
                 yield k, stored
             else:
@@ -287,7 +299,7 @@ def _vector(stored: Any, elements: Sequence[int]) -> NDArray[Any]:
     return numbers[[k for k in elements if k < len(numbers)]] if elements else numbers
 
 
-def _picture(stored: Any) -> NDArray[Any]:
+def read_picture(stored: Any) -> NDArray[Any]:
     """Decode a picture that lies in a parquet file; RGB."""
     content = stored.get('bytes') or b''
     bgr = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR) if content else None

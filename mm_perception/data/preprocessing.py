@@ -9,13 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from mm_perception.data.dataset import (
-    Dataset,
-    load_preprocessing,
-    save_preprocessing,
-)
+from mm_perception.data.dataset import Dataset, load_preprocessing
 from mm_perception.errors import DataError, InvalidInput
 from mm_perception.modalities import build_modality
+from mm_perception.modalities.base import CONSTANT_STD
 from mm_perception.spec import ModelSpec
 
 Raws = Mapping[str, Sequence[Any]]
@@ -42,21 +39,15 @@ def decided(spec: ModelSpec, path: Path) -> ModelSpec:
             f'{path}: does not know the range of {", ".join(missing)}; import the split {TRAIN}'
             ' first, or set low and high in preprocessing'
         )
-    return _filled(spec, {name: known[name] for name in names})
+    return filled(spec, {name: known[name] for name in names})
 
 
-def decide(
-    spec: ModelSpec,
-    path: Path,
-    raws: Callable[[tuple[str, ...]], Raws],
-    say: Callable[[str], None],
-) -> ModelSpec:
+def decide(spec: ModelSpec, raws: Callable[[tuple[str, ...]], Raws]) -> dict[str, dict[str, Any]]:
     """
-    Let training data decide what the configuration leaves to them, and note it in the dataset.
+    Let training data decide what the configuration leaves to them.
 
-    :param path: the dataset's folder.
     :param raws: gives raw values of some modalities.
-    :param say: takes what is worth a line.
+    :returns: options of preprocessing, per modality.
     :raises DataError: if the data cannot decide.
     """
     names = undecided(spec)
@@ -67,27 +58,17 @@ def decide(
             options[name] = build_modality(spec.modality(name)).decide(found[name])
         except InvalidInput as error:
             raise DataError(f'{name}: {error}') from error
-    outdated = [split for split in save_preprocessing(path, options) if split != TRAIN]
-    if outdated:
-        say(
-            f'{path}: the training data have another range than before; import the split'
-            f' {" and ".join(outdated)} again'
-        )
-    return _filled(spec, options)
+    return options
 
 
-def constant_elements(spec: ModelSpec, dataset: Dataset) -> dict[str, list[str]]:
-    """Elements of one-dimensional modalities that are the same in every row, by name or number."""
-    found = {}
-    for modality in spec.modalities:
-        kind, values = build_modality(modality), dataset.values[modality.name]
-        if values.ndim == 2 and len(values) > 1 and not kind.classes:
-            same = np.flatnonzero(np.ptp(values, axis=0) < 1e-6)
-            found[modality.name] = [kind.labels[k] if kind.labels else str(k) for k in same]
-    return {name: elements for name, elements in found.items() if elements}
+def constant_elements(dataset: Dataset, name: str) -> list[int]:
+    """Positions of the elements of a modality that are the same in all its values."""
+    values = dataset.unique(name, np.arange(len(dataset.values[name])))
+    return np.flatnonzero(values.reshape(len(values), -1).std(axis=0) <= CONSTANT_STD).tolist()
 
 
-def _filled(spec: ModelSpec, options: Mapping[str, Mapping[str, Any]]) -> ModelSpec:
+def filled(spec: ModelSpec, options: Mapping[str, Mapping[str, Any]]) -> ModelSpec:
+    """Fill options of preprocessing in, per modality."""
     return replace(
         spec,
         modalities=tuple(

@@ -276,7 +276,7 @@ def _late_stamps(now_ns: int, lag_s: float) -> str:
     if lag_s > OLD_S:
         return (
             'an old recording, or a clock that is set wrong: play bags with --clock and set'
-            ' use_sim_time, or set the clock of its machine'
+            ' use_sim_time, or with mm-perception play --restamp, or set the clock of its machine'
         )
     return 'its messages come late: compare clocks, or raise its max_age_s'
 
@@ -295,7 +295,8 @@ def _if_stuck(
     received_ns = streams[name].received_ns
     if received_ns is None or (now_ns - received_ns) * 1e-9 > limits.max_age_s:
         return verdict
-    return _with_fault(verdict, find_stuck(name, streams, checks), checks)
+    own = replace(checks, frozen_s=limits.frozen_s) if limits.frozen_s else checks
+    return _with_fault(verdict, find_stuck(name, streams, own), checks)
 
 
 def _with_fault(verdict: Verdict, fault: Fault | None, checks: Checks) -> Verdict:

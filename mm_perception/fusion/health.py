@@ -17,6 +17,7 @@ from mm_perception.modalities.base import (
     STILL,
     Thresholds,
 )
+from mm_perception.spec import ModalitySpec
 
 FUTURE, BACKWARDS, MALFORMED, FLAPPING = 'future', 'backwards', 'malformed', 'flapping'
 UNREADABLE = 'cannot be read'  # begins the reason where ours is the fault
@@ -34,6 +35,12 @@ class Limits:
     max_age_s: float = described(
         1.0, 'Age by header time up to which a value is fresh (s).', 0.001, 86400.0
     )
+    frozen_s: float = described(
+        0.0,
+        'How long this sensor may repeat exactly the same data (s); 0: health.frozen_s.',
+        0.0,
+        _HOUR_S,
+    )
     hold: bool = False
     future_s: float = described(
         0.5,
@@ -48,6 +55,11 @@ class Limits:
         0.0,
         _HOUR_S,
     )
+
+
+def limits_of(modality: ModalitySpec) -> Limits:
+    """Thresholds of a modality as its configuration has them."""
+    return Limits(max_age_s=modality.max_age_s, frozen_s=modality.frozen_s)
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ from mm_perception.bundle import Bundle
 from mm_perception.engines.engine import Engine
 from mm_perception.errors import ConfigError
 from mm_perception.fusion.assessment import Assessment, Assessor
-from mm_perception.fusion.health import HOLD, NO_OUTPUT, PRIOR, Checks, Limits, Verdict
+from mm_perception.fusion.health import HOLD, NO_OUTPUT, PRIOR, Checks, Limits, Verdict, limits_of
 from mm_perception.fusion.losses import Entry, Losses
 from mm_perception.fusion.memory import Memory
 from mm_perception.fusion.session import Inference, InferenceSession
@@ -123,7 +123,7 @@ class Perception:
         self.modalities: dict[str, Modality[Any]] = {
             spec.name: build_modality(spec) for spec in bundle.spec.modalities
         }
-        self.limits = {m.name: Limits(max_age_s=m.max_age_s) for m in bundle.spec.modalities}
+        self.limits = {m.name: limits_of(m) for m in bundle.spec.modalities}
         self.streams = [
             {name: Stream(modality) for name, modality in self.modalities.items()}
             for _ in range(streams)

@@ -67,6 +67,8 @@ BLACK, SATURATED, CLIPPED = 'black', 'saturated', 'clipped'
 NOISY = 'noisy'
 HOLES, OUT_OF_RANGE = 'holes', 'out_of_range'
 SAMPLED_ROWS = 60
+CONSTANT_STD = 1e-4
+"""Standard deviation, of values in 0..1, up to which an element counts as constant."""
 
 
 @dataclass(frozen=True)
@@ -268,6 +270,11 @@ class Modality(ABC, Generic[Options]):
     def classes(self) -> tuple[str, ...]:
         """Labels of which the array is one, one-hot; empty where the data are no label."""
         return ()
+
+    @property
+    def clips(self) -> bool:
+        """Whether the array ends where a range in the sensor's unit does: beyond it is cut off."""
+        return False
 
     @property
     def unit_scale(self) -> Array | float:

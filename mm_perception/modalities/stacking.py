@@ -124,6 +124,11 @@ class Stacked(Modality[Any]):
         scale = self.kind.unit_scale
         return np.tile(scale, self._frames) if isinstance(scale, np.ndarray) else scale
 
+    @property
+    def clips(self) -> bool:
+        """As of the kind."""
+        return self.kind.clips
+
     def draw(self, array: Array, side: int) -> NDArray[Any]:
         """Draw the newest value."""
         return self.kind.draw(self._newest(array), side)

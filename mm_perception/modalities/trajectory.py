@@ -115,6 +115,11 @@ class TrajectoryModality(Modality[TrajectoryOptions]):
         span = np.subtract(self.options.high, self.options.low)
         return np.tile(span.astype(np.float32), self.options.points) if span.size else 1.0
 
+    @property
+    def clips(self) -> bool:
+        """At the ends of the range, where one is configured."""
+        return bool(self.options.low)
+
     def draw(self, array: Array, side: int) -> NDArray[Any]:
         """The path in the plane; in other than two dimensions a curve per coordinate."""
         points = np.asarray(array, np.float64).reshape(-1, self.options.dimensions)

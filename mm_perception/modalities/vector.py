@@ -112,6 +112,11 @@ class VectorModality(Modality[VectorOptions]):
         return beyond_range(np.asarray(raw), self._low, self._low + self._span, thresholds)
 
     @property
+    def clips(self) -> bool:
+        """At the ends of the range."""
+        return True
+
+    @property
     def unit_scale(self) -> Array:
         """The span of each element."""
         return self._span

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from mm_perception.config import from_plain
 from mm_perception.errors import ConfigError
 from mm_perception.modalities import build_modality
+from mm_perception.modalities.base import CONSTANT_STD
 from mm_perception.spec import ModalitySpec
 
 Shape = tuple[int, ...]
@@ -189,8 +190,6 @@ def build_temporal_convolution(
 LINEAR = 'linear'
 LINEAR_LOG_VARIANCE = -9.0
 """Of the ``linear`` pair's latents: a std of a hundredth of the training data's."""
-CONSTANT_STD = 1e-4
-"""Elements in 0..1 whose std is below this are constant."""
 _EDGE = 1e-5
 
 

@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rclpy.serialization import deserialize_message
-from rosbags.interfaces import Connection
-from rosbags.rosbag2 import Reader, ReaderError
-from tqdm import tqdm
 
 from mm_perception.data.dataset import Dataset
-from mm_perception.data.rows import Account, Rows
+from mm_perception.data.rows import Account, Rows, Wanted
 from mm_perception.errors import DataError
 from mm_perception.fusion.assessment import Assessor
-from mm_perception.fusion.health import Checks, Limits
+from mm_perception.fusion.health import Checks, limits_of
 from mm_perception.fusion.streams import Reading, Stream
 from mm_perception.modalities import build_modality
+from mm_perception.ros.bag_files import Bag, Say, silent
 from mm_perception.ros.codecs import InputCodec, codec_for, stamp_of
 from mm_perception.spec import ModelSpec
 
@@ -36,65 +35,34 @@ def stamp_ns_of(message: Any) -> int:
     return 0 if header is None else stamp_of(header, 0)
 
 
-def read_messages(
-    path: Path, topics: Mapping[str, str], codecs: Mapping[str, InputCodec]
-) -> Iterator[tuple[str, int, bytes]]:
+def check_topics(bag: Bag, topics: Mapping[str, str], codecs: Mapping[str, InputCodec]) -> None:
     """
-    Read what a bag holds of some modalities, with a progress bar.
+    Check that a bag has what some modalities need.
 
     :param topics: full name of the topic per modality; several may share one.
     :param codecs: of the modalities, which say what type of message is expected.
-    :returns: modality, time of receipt (ns) and content of every message, in their order.
-    :raises DataError: if the bag cannot be read, has none of the topics, or one of another type.
+    :raises DataError: if it has none of the topics, or one of another type.
     """
-    try:
-        with Reader(path) as reader:
-            chosen = _find(reader.connections, path, topics, codecs)
-            count = sum(connection.msgcount for connection in chosen)
-            bar = {'desc': path.name, 'total': count, 'unit': 'message', 'leave': False}
-            for connection, receipt_ns, data in tqdm(reader.messages(chosen), **bar):
-                for name, topic in topics.items():
-                    if topic == connection.topic:
-                        yield name, receipt_ns, bytes(data)
-    except (ReaderError, OSError) as error:
+    known = bag.topics
+    if not known:
+        raise DataError(f'{bag.path}: holds no topics; record it again')
+    if not set(topics.values()) & set(known):
         raise DataError(
-            f'{path}: not a readable bag ({error}); give the folder that ros2 bag record wrote,'
-            ' or mend it with ros2 bag reindex'
-        ) from error
-
-
-def _find(
-    connections: Sequence[Connection],
-    path: Path,
-    topics: Mapping[str, str],
-    codecs: Mapping[str, InputCodec],
-) -> list[Connection]:
-    found = [c for c in connections if c.topic in topics.values()]
-    if not found:
-        known = ', '.join(dict.fromkeys(c.topic for c in connections)) or 'none'
-        raise DataError(
-            f'{path}: has none of the topics {", ".join(topics.values())}; it has {known};'
-            ' set topic in the configuration'
+            f'{bag.path}: has none of the topics {", ".join(topics.values())}; it has'
+            f' {", ".join(known)}; set topic in the configuration'
         )
-    for connection in found:
-        for name, topic in topics.items():
-            if topic == connection.topic and connection.msgtype != codecs[name].name:
-                raise DataError(
-                    f'{path}: {topic} is {connection.msgtype}, not {codecs[name].name};'
-                    ' set message in the configuration'
-                )
-    return found
+    for name, topic in topics.items():
+        if topic in known and known[topic].message != codecs[name].name:
+            raise DataError(
+                f'{bag.path}: {topic} is {known[topic].message}, not {codecs[name].name};'
+                ' set message in the configuration'
+            )
 
 
 SAME_CLOCK_S = 10.0
 GAP_NS = 60_000_000_000
 CHECKS = Checks(agreement=False)
 WHOLE = (0.0, math.inf)
-Say = Callable[[str], None]
-
-
-def _silent(text: str) -> None:
-    pass
 
 
 @dataclass(frozen=True)
@@ -122,18 +90,23 @@ class _Player:
     def __init__(self, spec: ModelSpec, namespace: str) -> None:
         self.kinds = {m.name: build_modality(m) for m in spec.modalities}
         self.topics = {m.name: resolve(m.topic or m.name, namespace) for m in spec.modalities}
-        self.limits = {m.name: Limits(max_age_s=m.max_age_s) for m in spec.modalities}
+        self.limits = {m.name: limits_of(m) for m in spec.modalities}
         self.accounts = {name: Account() for name in spec.names}
         self._codecs = {m.name: codec_for(self.kinds[m.name]) for m in spec.modalities}
+        self._names: dict[str, list[str]] = {}
+        for name, topic in self.topics.items():
+            self._names.setdefault(topic, []).append(name)
         self._streams: dict[str, Stream] = {}
+        self._received_ns: dict[str, int] = {}
 
     def play(self, path: Path, rate_hz: float, say: Say) -> Iterator[Tick]:
         """Take every message of a bag in its order; yields the ticks in between."""
         self._streams = {name: Stream(kind) for name, kind in self.kinds.items()}  # no past
+        self._received_ns = {}
         period_ns = round(1e9 / rate_hz)
         own_ns = self._own_time_ns(path, say)
         now_ns, first_ns, tick_ns = own_ns, None, 0
-        for name, receipt_ns, message in self._read(path):
+        for topic, receipt_ns, message in self._read(path, say):
             now_ns = max(now_ns, stamp_ns_of(message)) if own_ns else receipt_ns
             if first_ns is None:
                 first_ns = tick_ns = now_ns + period_ns
@@ -143,14 +116,14 @@ class _Player:
             while tick_ns <= now_ns:
                 yield self._tick(tick_ns, first_ns)
                 tick_ns += period_ns
-            self.accounts[name].messages += 1
-            self._take(name, message, now_ns)
+            for name in self._names[topic]:
+                self._take(name, message, now_ns)
         if first_ns is not None:
             yield self._tick(tick_ns, first_ns)
 
     def _own_time_ns(self, path: Path, say: Say) -> int:
         """First stamp of a bag whose stamps are of another clock than its recorder; else 0."""
-        for _, receipt_ns, message in self._read(path):
+        for _, receipt_ns, message in self._read(path, silent):
             stamp_ns = stamp_ns_of(message)
             away_s = (receipt_ns - stamp_ns) * 1e-9
             if stamp_ns and abs(away_s) > SAME_CLOCK_S:
@@ -163,26 +136,36 @@ class _Player:
                 break
         return 0
 
-    def _read(self, path: Path) -> Iterator[tuple[str, int, Any]]:
-        """Modality, time of receipt (ns) and message, of all that can be read."""
-        for name, receipt_ns, data in read_messages(path, self.topics, self._codecs):
-            try:
-                message = deserialize_message(data, self._codecs[name].message_type)
-            except RuntimeError as error:
-                self.accounts[name].refuse(str(error))
-            else:
-                yield name, receipt_ns, message
+    def _read(self, path: Path, say: Say) -> Iterator[tuple[str, int, Any]]:
+        """Topic, time of receipt (ns) and message, of all that can be read."""
+        with Bag(path, say) as bag:
+            check_topics(bag, self.topics, self._codecs)
+            types = {t: self._codecs[names[0]].message_type for t, names in self._names.items()}
+            for topic, receipt_ns, data in bag.messages(self._names):
+                try:
+                    message = deserialize_message(data, types[topic])
+                except RuntimeError as error:
+                    for name in self._names[topic]:
+                        self.accounts[name].messages += 1
+                        self.accounts[name].refuse(str(error))
+                else:
+                    yield topic, receipt_ns, message
 
     def _take(self, name: str, message: Any, now_ns: int) -> None:
-        stream = self._streams[name]
+        stream, account = self._streams[name], self.accounts[name]
+        account.messages += 1
+        gap_s = (now_ns - self._received_ns.get(name, now_ns)) * 1e-9
+        account.gap_s = max(account.gap_s, gap_s)
+        self._received_ns[name] = now_ns
         try:
             raw, stamp_ns = self._codecs[name].decode(message, now_ns, self.kinds[name])
         except Exception as error:  # noqa: BLE001 - what cannot be read is counted
             taken = stream.refuse(error, now_ns)
         else:
             taken = stream.take(raw, stamp_ns, now_ns, self.limits[name])
+        account.jumps += taken.jump_s > 0.0
         if taken.refused:
-            self.accounts[name].refuse(taken.refused)
+            account.refuse(taken.refused)
 
     def _tick(self, now_ns: int, first_ns: int) -> Tick:
         for stream in self._streams.values():
@@ -196,7 +179,7 @@ class Bags:
     """
     Bags to read, and how.
 
-    :param paths: folders that ``ros2 bag record`` wrote.
+    :param paths: folders or files.
     :param rate_hz: ticks per second of recorded time.
     :param namespace: that relative topics were recorded in.
     :param span_s: from when to when each bag is used, in seconds since its first tick.
@@ -224,28 +207,40 @@ class Bags:
         return [p.name if names.count(p.name) == 1 else p.as_posix() for p in self.paths]
 
 
-def raw_values(spec: ModelSpec, bags: Bags, names: Sequence[str]) -> dict[str, list[Any]]:
+def raw_values(
+    spec: ModelSpec, bags: Bags, names: Sequence[str], wanted: Wanted | None = None
+) -> dict[str, list[Any]]:
     """
     Raw values of some modalities that bags show at their ticks.
 
+    :param wanted: which times of each bag; all if not given.
     :raises DataError: as :func:`import_bags`.
     """
     chosen = replace(spec, modalities=tuple(m for m in spec.modalities if m.name in names))
     player = _Player(chosen, bags.namespace)
-    found: dict[str, list[Any]] = {name: [] for name in names}
-    for _, tick in bags.ticks(player, _silent):
+    found: dict[str, list[tuple[int, float, Any]]] = {name: [] for name in names}
+    last_s: dict[int, float] = {}
+    for number, tick in bags.ticks(player, silent):
+        last_s[number] = tick.time_s
         for name, reading in tick.readings.items():
             raw = None if reading.value is None else reading.value.raw
-            if raw is not None and (not found[name] or found[name][-1] is not raw):
-                found[name].append(raw)
-    silent = {name: player.accounts[name] for name in names if not found[name]}
-    if silent:
-        raise DataError(_nothing_usable(bags.paths, silent))
-    return found
+            if raw is not None and (not found[name] or found[name][-1][2] is not raw):
+                found[name].append((number, tick.time_s, raw))
+    silent_ones = {name: player.accounts[name] for name in names if not found[name]}
+    if silent_ones:
+        raise DataError(_nothing_usable(bags.paths, silent_ones))
+    return {
+        name: [
+            raw
+            for number, time_s, raw in seen
+            if wanted is None or wanted(number, np.array([time_s]), last_s[number])[0]
+        ]
+        for name, seen in found.items()
+    }
 
 
 def import_bags(
-    spec: ModelSpec, bags: Bags, say: Say = _silent
+    spec: ModelSpec, bags: Bags, say: Say = silent
 ) -> tuple[Dataset, dict[str, Account]]:
     """
     Read bags as the node would have heard them.
@@ -270,6 +265,9 @@ def import_bags(
         for name, verdict in found.verdicts.items():
             account = player.accounts[name]
             account.reason = verdict.reason or account.reason
+            if not verdict.used:
+                fault = verdict.fault or verdict.state.value
+                account.faults[fault] = account.faults.get(fault, 0) + 1
     if not rows.shown:
         raise DataError(_nothing_usable(bags.paths, player.accounts))
     return rows.dataset(player.kinds, bags.recordings(), player.accounts), player.accounts

@@ -6,16 +6,16 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from mm_perception.data.dataset import Dataset
+from mm_perception.data.preprocessing import constant_elements
 from mm_perception.modalities import build_modality
 from mm_perception.model.build import is_separable
 from mm_perception.model.distributions import default_likelihood
 from mm_perception.model.joint_encoder import DEFAULT_JOINT_ENCODER, LEAST_VARIANCE, SKIP
-from mm_perception.model.networks import LINEAR, active_elements
+from mm_perception.model.networks import LINEAR
 from mm_perception.spec import ModalitySpec, ModelSpec, StageSpec, TrainingSpec
 
 LATENT_DIMS = {'image': 32, 'sound': 32, 'trajectory': 16, 'vector': 8, 'symbol': 8}
@@ -73,12 +73,6 @@ def _completed_modality(modality: ModalitySpec, dataset: Dataset, apart: bool) -
     else:
         size = min(LATENT_DIMS.get(kind, elements), elements)
     return replace(modality, latent_dim=size)
-
-
-def constant_elements(dataset: Dataset, name: str) -> list[int]:
-    """Positions of the elements of a vector that never change."""
-    values = dataset.unique(name, np.arange(len(dataset.values[name])))
-    return torch.nonzero(~active_elements(torch.from_numpy(values)))[:, 0].tolist()
 
 
 def sized(model: ModelSpec, latents: Mapping[str, Tensor]) -> ModelSpec:

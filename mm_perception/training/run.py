@@ -7,7 +7,7 @@ import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -18,11 +18,11 @@ from torch import nn
 
 from mm_perception.bundle import Bundle, save_bundle
 from mm_perception.data.dataset import Dataset, load_dataset, splits
-from mm_perception.data.preprocessing import decided
+from mm_perception.data.preprocessing import constant_elements, decided
 from mm_perception.engines.build import reference_engine
 from mm_perception.engines.export import with_graphs
 from mm_perception.engines.torch_classifiers import TorchClassifiers
-from mm_perception.errors import EngineUnavailable
+from mm_perception.errors import ConfigError, EngineUnavailable
 from mm_perception.evaluation.bundle_judgement import judge_bundle, save_judgement
 from mm_perception.evaluation.coherence import evaluate_bundle, versions
 from mm_perception.evaluation.errors import measure_errors
@@ -37,7 +37,8 @@ from mm_perception.training import distributed
 from mm_perception.training.calibration import calibration_stage, held_out
 from mm_perception.training.card import model_card
 from mm_perception.training.consistency import part_data, with_health
-from mm_perception.training.defaults import completed, constant_elements, sized
+from mm_perception.training.defaults import completed, sized
+from mm_perception.training.kept import Kept, find_kept
 from mm_perception.training.loop import Fitted, Logging, Stage, fit, read_checkpoint
 from mm_perception.training.memory import with_memory
 from mm_perception.training.stages import (
@@ -65,6 +66,7 @@ class Run:
     :param jobs: unimodal stages trained side by side, each in a process of its own; under
         torchrun one after the other, each by all processes.
     :param classifiers: train the classifiers that the bundle carries.
+    :param kept: autoencoders of an earlier bundle, which are not trained.
     """
 
     spec: TrainingSpec
@@ -74,6 +76,7 @@ class Run:
     resume: bool = False
     quiet: bool = False
     classifiers: bool = True
+    kept: Kept = field(default_factory=Kept)
 
     def source(self, dataset: Dataset) -> TensorSource:
         """Put a dataset on the device."""
@@ -104,7 +107,7 @@ def choose_device(name: str) -> str:
     return 'cuda' if cuda and name != 'cpu' else 'cpu'
 
 
-def train(run: Run, out: Path, command: str) -> Bundle:
+def train(run: Run, out: Path, command: str, earlier: Bundle | None = None) -> Bundle:
     """
     Train, evaluate on the test set, and write the bundle.
 
@@ -113,11 +116,14 @@ def train(run: Run, out: Path, command: str) -> Bundle:
 
     :param out: the bundle's folder.
     :param command: as typed, for the model card.
+    :param earlier: whose autoencoders are kept where their modality is unchanged.
     :raises ConfigError: if dataset and configuration do not fit.
     :raises DataError: if the configuration leaves to the dataset what it does not know.
     """
     model_spec = decided(run.spec.model, Path(run.spec.dataset))
     run = replace(run, spec=replace(run.spec, model=model_spec))
+    if earlier is not None:
+        run = _keeping(run, earlier)
     train_model = _train_apart if trains_apart(run.spec) else _train_jointly
     dataset = load_split(run.spec, 'train')
     run = replace(run, spec=completed(run.spec, dataset))
@@ -142,6 +148,14 @@ def train(run: Run, out: Path, command: str) -> Bundle:
     bundle = with_health(bundle, *part_data(run.spec, dataset), run.device)
     bundle = with_memory(bundle, run.spec, dataset, run.device)
     return _save_judged(run, bundle, out, model.fuses)
+
+
+def _keeping(run: Run, earlier: Bundle) -> Run:
+    if not trains_apart(run.spec):
+        raise ConfigError('--from is for models whose autoencoders train apart: family nexus')
+    kept = find_kept(run.spec.model, earlier)
+    model = kept.within(run.spec.model)
+    return replace(run, kept=kept, spec=replace(run.spec, model=model))
 
 
 def _save_judged(run: Run, bundle: Bundle, out: Path, fuses: bool) -> Bundle:
@@ -196,11 +210,16 @@ Trained = tuple[MultimodalModel, Posteriors, dict[str, Fitted]]
 
 
 def _train_apart(run: Run, source: TensorSource) -> Trained:
-    names = run.spec.model.names
-    fitted = side_by_side({name: partial(fit_unimodal, run, name) for name in names}, run.jobs)
+    kept = run.kept.weights
+    names = [name for name in run.spec.model.names if name not in kept]
+    lean = replace(run, kept=Kept())  # processes need no weights of the others
+    fitted = side_by_side({name: partial(fit_unimodal, lean, name) for name in names}, run.jobs)
     modules = ByName[UnimodalVAE]({m.name: UnimodalVAE(m) for m in run.spec.model.modalities})
     for name, module in modules.to(source.device).items():
-        _load_trained(run, name, module)
+        if name in kept:
+            module.load_state_dict(kept[name])
+        else:
+            _load_trained(run, name, module)
     posteriors = cache_posteriors(modules, source)
     model_spec = sized(run.spec.model, standardised_rows(posteriors, source))
     stage = top_stage(replace(run.spec, model=model_spec), posteriors, source)
@@ -338,5 +357,7 @@ def _how(
         'jobs': run.jobs,
         'processes': distributed.world_size(),
         'seed': run.spec.seed,
+        'kept': list(run.kept.modalities),
+        'not_kept': dict(run.kept.refused),
         'versions': versions(),
     }

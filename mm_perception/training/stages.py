@@ -235,16 +235,17 @@ def standardised_rows(posteriors: Posteriors, source: TensorSource) -> dict[str,
 
 def autoencoder_part(modality: ModalitySpec) -> ModalitySpec:
     """What of a modality decides how it is trained alone."""
-    return replace(
-        modality, latent_weight=None, data_weight=0.0, topic='', message='', max_age_s=1.0
-    )
+    return replace(_without_source(modality), latent_weight=None, data_weight=0.0)
+
+
+def _without_source(modality: ModalitySpec) -> ModalitySpec:
+    """A modality, wherever its data come from, and for however long they count."""
+    return replace(modality, topic='', message='', max_age_s=1.0, frozen_s=0.0)
 
 
 def _top_part(model: ModelSpec) -> ModelSpec:
     """What of a model decides how its top level is trained, once the autoencoders are."""
-    kept = (
-        replace(m, data_weight=0.0, topic='', message='', max_age_s=1.0) for m in model.modalities
-    )
+    kept = (replace(_without_source(m), data_weight=0.0) for m in model.modalities)
     return replace(model, calibrated=False, modalities=tuple(kept))
 
 

@@ -244,7 +244,7 @@ def test_range_goes_from_the_training_episodes_into_the_bundle(folder, tmp_path,
     )
     assert main([*command, '--episodes', '0']) == 0
     assert main(test) == 0
-    assert 'arm: never changes in this split: grip' in capsys.readouterr().out
+    assert 'arm: never changes in the split train: grip' in capsys.readouterr().out
     decided = load_preprocessing(out)['arm']
     assert decided['low'][1] == pytest.approx(-15) and decided['high'][1] == pytest.approx(45)
     low, high = (np.array(decided[k]) for k in ('low', 'high'))

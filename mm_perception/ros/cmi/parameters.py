@@ -138,6 +138,7 @@ def modality_specs(spec: ModalitySpec) -> tuple[ParameterSpec, ...]:
         ),
         limits[f'{prefix}.enabled'],
         replace(limits[f'{prefix}.max_age_s'], default=spec.max_age_s),
+        replace(limits[f'{prefix}.frozen_s'], default=spec.frozen_s),
         ParameterSpec(
             f'{prefix}.policy',
             'drop',
@@ -175,6 +176,7 @@ def read_settings(parameters: Parameters, names: Iterable[str]) -> NodeSettings:
         limits[name] = Limits(
             enabled=parameters[f'{own}.enabled'],
             max_age_s=float(parameters[f'{own}.max_age_s']),
+            frozen_s=float(parameters[f'{own}.frozen_s']),
             hold=parameters[f'{own}.policy'] == 'hold',
             **_of(Limits, health),
         )
