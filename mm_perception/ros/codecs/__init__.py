@@ -15,10 +15,17 @@ from mm_perception.ros.codecs.base import (
 from mm_perception.ros.codecs.image import image_message, picture_message
 from mm_perception.ros.codecs.sound import audio_message
 from mm_perception.ros.codecs.trajectory import trajectory_message
-from mm_perception.ros.codecs.vector import array_message, latent_message, latent_vector_message
+from mm_perception.ros.codecs.vector import (
+    Latent,
+    array_message,
+    latent_message,
+    latent_vector_message,
+    read_latent,
+)
 
 __all__ = [
     'InputCodec',
+    'Latent',
     'OutputCodec',
     'array_message',
     'audio_message',
@@ -31,6 +38,7 @@ __all__ = [
     'message_name',
     'output_codec',
     'picture_message',
+    'read_latent',
     'read_table',
     'stamp_of',
     'time_message',
