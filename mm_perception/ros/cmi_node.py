@@ -44,8 +44,8 @@ from mm_perception.ros.codecs.image import DECODED_APART
 from mm_perception.ros.lifecycle import (
     LateService,
     ManagedNode,
-    autostart,
     run_node,
+    start_if_wanted,
     trim_memory,
 )
 from mm_perception.ros.parameters import Parameters
@@ -371,18 +371,7 @@ class CmiNode(ManagedNode):
 
 def main(args: list[str] | None = None) -> int:
     """Run the node in a process of its own."""
-    return run_node(CmiNode, _start_if_wanted, args, lambda node: node.parameters['executor'])
-
-
-def _start_if_wanted(node: CmiNode) -> int:
-    if node.parameters['autostart']:
-        return autostart(node)
-    name = node.get_fully_qualified_name()
-    node.get_logger().info(
-        f'not configured: no output until "ros2 lifecycle set {name} configure" and "activate";'
-        ' or start with autostart:=true'
-    )
-    return 0
+    return run_node(CmiNode, start_if_wanted, args, lambda node: node.parameters['executor'])
 
 
 if __name__ == '__main__':

@@ -190,8 +190,10 @@ class Stamps:
         lacking = set()
         for name in self._names:
             last_ns, periods = self._last_ns.get(name), self._periods_ns.get(name)
-            if last_ns is None or (not periods and last_ns < self._open_ns):
+            if last_ns is None:
                 lacking.add(name)
-            elif periods and last_ns + min(periods) <= self._open_ns + apart_ns:
+            elif not periods:
+                lacking |= {name} if last_ns < self._open_ns else set()
+            elif last_ns + min(periods) <= self._open_ns + apart_ns:
                 lacking.add(name)
         return lacking - self._overdue

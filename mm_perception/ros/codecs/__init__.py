@@ -10,9 +10,14 @@ from mm_perception.ros.codecs.base import (
     output_codec,
     read_table,
     stamp_of,
+    table_message,
     time_message,
 )
-from mm_perception.ros.codecs.image import image_message, picture_message
+from mm_perception.ros.codecs.image import (
+    compressed_message,
+    image_message,
+    picture_message,
+)
 from mm_perception.ros.codecs.sound import audio_message
 from mm_perception.ros.codecs.trajectory import trajectory_message
 from mm_perception.ros.codecs.vector import (
@@ -29,6 +34,7 @@ __all__ = [
     'OutputCodec',
     'array_message',
     'audio_message',
+    'compressed_message',
     'image_message',
     'input_codec',
     'input_names',
@@ -41,6 +47,7 @@ __all__ = [
     'read_latent',
     'read_table',
     'stamp_of',
+    'table_message',
     'time_message',
     'trajectory_message',
 ]
