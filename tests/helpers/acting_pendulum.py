@@ -1,4 +1,4 @@
-"""The pendulum's bundle with random weights, and a policy that any change of its latent changes."""
+"""The pendulum's bundle with random weights, and a policy that depends on all of its latent."""
 
 from __future__ import annotations
 

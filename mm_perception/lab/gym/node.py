@@ -143,6 +143,7 @@ class GymNode(Node):
         self._throttle = Throttle()
         self._stamp_ns = START_NS
         self._begun = not get['wait_for_policy']
+        self._sent = 0
         self._done = False
         self._restart()
         period_s = CHECK_S if self._lockstep else self._step_s
@@ -228,8 +229,14 @@ class GymNode(Node):
         elif math.isinf(self._sent_s):
             self._received_s = now_s
             self._publish()
-        elif not self._lockstep or now_s - self._received_s > self.parameters['action_timeout_s']:
+        elif self._may_go_on(now_s):
             self._go_on()
+
+    def _may_go_on(self, now_s: float) -> bool:
+        """Whether a step is due; in lockstep by the clock only where no action can be expected."""
+        if not (self._lockstep and self._sent):
+            return True
+        return now_s - self._received_s > float(self.parameters['action_timeout_s'])
 
     def _observe_again(self, now_s: float) -> None:
         """Show the first observation until somebody acts on it."""
@@ -256,14 +263,12 @@ class GymNode(Node):
                 self._begun = True
                 self._restart()
             return
-        if self._lockstep:
-            if for_newest:
-                self._action, self._answered = values, True
-                self._received_s = time.monotonic()
-                self._go_on()
+        if self._lockstep and stamp_ns and not for_newest:
             return
         self._action, self._received_s = values, time.monotonic()
         self._answered |= for_newest or self.parameters['message'] != STAMPED
+        if self._lockstep and for_newest:
+            self._go_on()
 
     def _go_on(self) -> None:
         """Step with the newest action, and publish what comes of it."""
@@ -314,11 +319,13 @@ class GymNode(Node):
         faults = self._faults()
         self._tell(faults, self._stamp_ns)
         parts = self._observation
+        self._sent = 0
         # What comes back goes first: nobody waits for it yet.
         for sensor in sorted(self._sensors, key=lambda s: s.name not in self._failing):
             value = parts[sensor.name] if isinstance(parts, Mapping) else parts
             message = sensor.send(value, self._stamp_ns, faults.get(sensor.name))
             if message is not None:
+                self._sent += 1
                 self._publishers_of[sensor.name].publish(message)
         if faults != self._failing:
             self._failing = faults
