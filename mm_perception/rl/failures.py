@@ -96,7 +96,9 @@ class SensorFailures(gymnasium.Wrapper[Any, Any, Any, Any], RecordConstructorArg
         self._schedule, self._spells = tuple(schedule), spells
         self._others, self._delay = others, delay
         self._check()
-        self._blank = {n: np.clip(0, s.low, s.high).astype(s.dtype) for n, s in self._spaces.items()}
+        self._blank = {
+            n: np.clip(0, s.low, s.high).astype(s.dtype) for n, s in self._spaces.items()
+        }
         self._rng = np.random.default_rng()
         self._begin()
 

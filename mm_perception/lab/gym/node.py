@@ -293,10 +293,10 @@ class GymNode(Node):
     def _finish(self) -> None:
         """End an episode; begin the next, if there is one."""
         self._returns.append(self._return)
-        self._episode += 1
-        self._done = self._episode == self.parameters['episodes']
+        self._done = self._episode + 1 == self.parameters['episodes']
         self._tell(self._faults(), self._stamp_ns)
-        self.get_logger().info(f'episode {self._episode - 1}: return {self._return:.1f}')
+        self.get_logger().info(f'episode {self._episode}: return {self._return:.1f}')
+        self._episode += 1
         if not self._done:
             self._reset()
 
