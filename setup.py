@@ -95,6 +95,8 @@ if __name__ == '__main__':
             'console_scripts': [
                 'mm-perception = mm_perception.cli.main:main',
                 'cmi_node = mm_perception.ros.cmi_node:main',
+                'policy_node = mm_perception.ros.policy_node:main',
+                'gym_node = mm_perception.lab.gym.node:main',
                 'replay_node = mm_perception.lab.replay.node:main',
                 'microphone_node = mm_perception.ros.microphone_node:main',
                 'view_node = mm_perception.ros.view.node:main',

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -118,17 +118,17 @@ class Losses:
 
     def __init__(self, memory: Memory, engine: Engine, streams: int) -> None:
         self._memory, self._engine = memory, engine
-        self._streams = streams
-        self.forget()
+        self._histories: list[dict[str, History]] = [{} for _ in range(streams)]
+        self._losses: list[dict[str, Loss]] = [{} for _ in range(streams)]
+        self._features: list[dict[str, tuple[Array, Array]]] = [{} for _ in range(streams)]
+        self.forget(range(streams))
 
-    def forget(self) -> None:
-        """Forget all values, as after a jump in time."""
+    def forget(self, streams: Iterable[int]) -> None:
+        """Forget all values of some streams, as after a jump in time."""
         names, velocity_s = self._memory.names, self._memory.velocity_s
-        self._histories = [
-            {name: History(velocity_s) for name in names} for _ in range(self._streams)
-        ]
-        self._losses: list[dict[str, Loss]] = [{} for _ in range(self._streams)]
-        self._features: list[dict[str, tuple[Array, Array]]] = [{} for _ in range(self._streams)]
+        for k in streams:
+            self._histories[k] = {name: History(velocity_s) for name in names}
+            self._losses[k], self._features[k] = {}, {}
 
     def follow(
         self,

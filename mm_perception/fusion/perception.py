@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -238,13 +238,21 @@ class Perception:
             for k, assessment in enumerate(assessments)
         ]
 
-    def forget(self) -> None:
-        """Forget how the modalities were, and the last latents, as after a jump in time."""
-        for assessor in self._assessors:
-            assessor.forget()
+    def forget(self, streams: Iterable[int] | None = None, values: bool = False) -> None:
+        """
+        Forget how the modalities were, and the last latents, as after a jump in time.
+
+        :param streams: of which; None for all.
+        :param values: what the sensors gave too, as where another episode begins.
+        """
+        chosen = tuple(range(len(self.streams)) if streams is None else streams)
+        for k in chosen:
+            self._assessors[k].forget()
+            self._held_ns[k] = None
+            for stream in self.streams[k].values() if values else ():
+                stream.clear()
         if self._losses:
-            self._losses.forget()
-        self._held_ns = [None] * len(self.streams)
+            self._losses.forget(chosen)
 
     def adopt(self, before: Perception) -> None:
         """Go on with the streams of another bundle of the same modalities."""

@@ -22,9 +22,11 @@ EXAMPLES = """examples:
   mm-perception build-data fashion_mnist
   mm-perception build-data arm
   mm-perception build-data arm_samples --out models/arm/recordings
+  mm-perception build-data pendulum
 
 The recordings are read from --data, which holds the folders ujipenchars2, pendigits_orig and fsdd
-for mhd and samples, mnist or fashion_mnist for images. The arm is simulated: it needs MuJoCo.
+for mhd and samples, mnist or fashion_mnist for images. The arm and the pendulum are simulated: one
+needs MuJoCo, the other gymnasium.
 """
 
 
@@ -45,12 +47,12 @@ def add_parser(subparsers: Any) -> None:
     """Add the command to ``mm-perception``."""
     parser = subparsers.add_parser(
         'build-data',
-        help='build a dataset from raw recordings, or from a simulated arm',
+        help='build a dataset from raw recordings, or from a simulated robot',
         description='Build the Multimodal Handwritten Digits dataset (mhd), the sample'
         ' recordings that a bundle carries (samples), a dataset of images and their labels'
-        ' from the official files (mnist, fashion_mnist), or one of a simulated arm (arm) and'
-        ' the episodes that its bundle carries (arm_samples). The output folder appears only when'
-        ' all of it is written.',
+        ' from the official files (mnist, fashion_mnist), one of a simulated arm (arm) and'
+        ' the episodes that its bundle carries (arm_samples), or one of a pendulum behind sensors'
+        ' (pendulum). The output folder appears only when all of it is written.',
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -79,6 +81,7 @@ def _add_sizes(parser: argparse.ArgumentParser) -> None:
         'validation-size': (5000, 'validation samples of a dataset'),
         'per-label': (24, 'sample recordings per digit'),
         'episodes': (40, 'training episodes of the arm; a quarter of it for validation and test'),
+        'states': (15_000, 'training samples of the pendulum; a tenth for validation and test'),
     }
     for name, (default, what) in sizes.items():
         text = f'{what} (default: %(default)s)'
@@ -142,6 +145,12 @@ def _arm_samples(args: argparse.Namespace, out: Path) -> dict[str, Any]:
     return {'recordings': write_arm_samples(out, SAMPLES, ArmOptions(args.seed))}
 
 
+def _pendulum(args: argparse.Namespace, out: Path) -> dict[str, Any]:
+    from mm_perception.lab.policies.build import build_pendulum
+
+    return build_pendulum(out, args.states, args.seed)
+
+
 def _voices(text: str) -> int | None:
     if text == 'all':
         return None
@@ -159,4 +168,5 @@ KINDS = {
     'fashion_mnist': Kind(Path('data/fashion_mnist'), _images),
     'arm': Kind(Path('data/arm'), _arm),
     'arm_samples': Kind(Path('models/arm/recordings'), _arm_samples),
+    'pendulum': Kind(Path('data/pendulum'), _pendulum),
 }

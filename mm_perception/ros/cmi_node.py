@@ -27,6 +27,7 @@ from mm_perception.ros.cmi.parameters import (
     NODE_SPECS,
     OLD_FALLBACK,
     TRIGGER_ANY,
+    TRIGGER_STAMP,
     TRIGGER_TIMER,
     UNSET,
     modality_specs,
@@ -39,14 +40,14 @@ from mm_perception.ros.cmi.reception import (
     Reception,
 )
 from mm_perception.ros.cmi.watchdog import Alarm, Pulse, Watchdog
-from mm_perception.ros.cmi.worker import Worker
+from mm_perception.ros.cmi.worker import COMPLETE, WAIT, Stamps, Worker
 from mm_perception.ros.codecs import codec_for
 from mm_perception.ros.codecs.image import DECODED_APART
 from mm_perception.ros.lifecycle import (
     LateService,
     ManagedNode,
-    autostart,
     run_node,
+    start_if_wanted,
     trim_memory,
 )
 from mm_perception.ros.parameters import Parameters
@@ -55,6 +56,7 @@ from mm_perception.ros.qos import latched_qos
 _ENGINE_CHOICES = ('device', 'engine', 'threads', 'precision')
 STOP_S = 2.0
 REPORT_S, HEARTBEAT_S = 1.0, 0.25
+AHEAD_NS = 500_000_000
 
 
 class CmiNode(ManagedNode):
@@ -77,6 +79,7 @@ class CmiNode(ManagedNode):
         self._last_error = ''
         self._enabled = True
         self._names: tuple[str, ...] = ()
+        self._stamps: Stamps | None = None
         self._settings = read_settings(self.parameters, self._names)
         self.add_post_set_parameters_callback(self._take_parameters)
 
@@ -114,6 +117,8 @@ class CmiNode(ManagedNode):
         )
         self.parameters.warn_unknown()
         self._triggers = self._find_triggers()
+        by_stamp = self.parameters['trigger'] == TRIGGER_STAMP
+        self._stamps = Stamps(perception.names) if by_stamp else None
         self._names = perception.names
         self._settings = read_settings(self.parameters, self._names)
         if self.parameters[OLD_FALLBACK] != UNSET:
@@ -170,7 +175,8 @@ class CmiNode(ManagedNode):
         """Names of the modalities whose news start a fusion; empty for the timer alone."""
         trigger = self.parameters['trigger']
         names = self._perception.names
-        known = {TRIGGER_TIMER: frozenset[str](), TRIGGER_ANY: frozenset(names)}
+        known = {TRIGGER_TIMER: frozenset[str]()}
+        known |= dict.fromkeys((TRIGGER_ANY, TRIGGER_STAMP), frozenset(names))
         known.update({name: frozenset({name}) for name in names})
         if trigger not in known:
             raise ConfigError(f'trigger: "{trigger}" is not one of {", ".join(known)}')
@@ -243,7 +249,7 @@ class CmiNode(ManagedNode):
 
     def _on_sim_timer(self) -> None:
         worker = self._worker
-        if worker is None:
+        if worker is None or (self._stamps is not None and self._stamps.waiting):
             return
         late = time.monotonic() - worker.began_s > 0.9 / self._settings.rate_hz
         if not self._triggers or late:
@@ -252,8 +258,17 @@ class CmiNode(ManagedNode):
     def _receive(self, name: str, message: Any, info: Any = None) -> None:
         news = self._inputs.take(name, message, self._settings.limits[name], info)
         worker = self._worker
-        if news and name in self._triggers and worker is not None:
+        if not news or name not in self._triggers or worker is None:
+            return
+        if self._stamps is None:
             worker.ask()
+            return
+        stamp_ns = self._inputs.stamp_ns(name)
+        answer = self._stamps.take(name, stamp_ns) if stamp_ns is not None else ''
+        if answer == COMPLETE:
+            worker.ask()
+        elif answer == WAIT:
+            worker.expect(self._settings.stamp_wait_s)
 
     def _work(self, worker: Worker) -> None:
         """Tick once, in the worker's thread."""
@@ -270,8 +285,11 @@ class CmiNode(ManagedNode):
         if not self._enabled:
             demand = replace(demand, fallback=NO_OUTPUT)
             limits = {name: replace(limit, enabled=False) for name, limit in limits.items()}
+        newest_ns = self._stamps.close() if self._stamps is not None else 0
         readings = self._inputs.snapshot()
         now_ns = self.get_clock().now().nanoseconds
+        if 0 < newest_ns - now_ns <= AHEAD_NS:  # /clock may come after the stamps that it made
+            now_ns = newest_ns
         (fused,) = perception.tick([readings], limits, demand, now_ns, settings.checks)
         if worker.abandoned:  # another thread ticks by now
             return
@@ -325,6 +343,8 @@ class CmiNode(ManagedNode):
     def _on_reset(self, request: Trigger.Request, response: Trigger.Response) -> Any:
         self._inputs.clear()
         self._perception.forget()
+        if self._stamps is not None:
+            self._stamps.clear()
         response.success, response.message = True, 'everything received so far is forgotten'
         return response
 
@@ -364,18 +384,7 @@ def _fields(modality: Modality[Any]) -> Any:
 
 def main(args: list[str] | None = None) -> int:
     """Run the node in a process of its own."""
-    return run_node(CmiNode, _start_if_wanted, args, lambda node: node.parameters['executor'])
-
-
-def _start_if_wanted(node: CmiNode) -> int:
-    if node.parameters['autostart']:
-        return autostart(node)
-    name = node.get_fully_qualified_name()
-    node.get_logger().info(
-        f'not configured: no output until "ros2 lifecycle set {name} configure" and "activate";'
-        ' or start with autostart:=true'
-    )
-    return 0
+    return run_node(CmiNode, start_if_wanted, args, lambda node: node.parameters['executor'])
 
 
 if __name__ == '__main__':

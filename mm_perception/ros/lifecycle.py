@@ -232,6 +232,18 @@ def autostart(node: LifecycleNode) -> int:
     return 0
 
 
+def start_if_wanted(node: Any) -> int:
+    """Start a node whose parameter ``autostart`` says so; else say who has to. As autostart."""
+    if node.parameters['autostart']:
+        return autostart(node)
+    name = node.get_fully_qualified_name()
+    node.get_logger().info(
+        f'not configured: no output until "ros2 lifecycle set {name} configure" and "activate";'
+        ' or start with autostart:=true'
+    )
+    return 0
+
+
 def steady_clock() -> Clock:
     """Make a clock for timers that nobody can set; simulated time does not stop it."""
     return Clock(clock_type=ClockType.STEADY_TIME)

@@ -18,15 +18,19 @@ from mm_perception.fusion.gathering import complete
 from mm_perception.modalities import Motion, build_modality, kinds
 from mm_perception.ros.codecs import (
     audio_message,
+    compressed_message,
     image_message,
     input_codec,
     latent_message,
     latent_vector_message,
     make_header,
     output_codec,
+    read_latent,
     read_table,
+    table_message,
     trajectory_message,
 )
+from mm_perception.ros.codecs.action import ACTIONS, QUANTITIES, Action, read_action
 from mm_perception.spec import ModalitySpec
 from tests.helpers.small_bundle import LABELS
 
@@ -393,6 +397,74 @@ def test_latent_message_holds_mean_and_std():
         ('latent', 3, 3),
     ]
     np.testing.assert_array_equal(vector.data, [0, 1, 2, 1, 1, 1])
+
+
+def test_latent_message_says_what_took_part_and_how_old_it_is():
+    mean, std = np.arange(3, dtype=np.float32), np.ones(3, np.float32)
+    used, ages_s = {'image': True, 'sound': False}, {'image': 0.25, 'sound': None}
+    message = latent_message(mean, std, make_header(7, 'latent/x@1'), used, ages_s)
+    fields = [(field.name, field.offset) for field in message.fields]
+    assert fields[:2] == [('mean', 0), ('std', 4)], 'where they were before'
+    added = ['used_image', 'used_sound', 'age_image', 'age_sound']
+    assert [name for name, _ in fields[2:]] == added
+    latent = read_latent(message)
+    assert (latent.stamp_ns, latent.frame_id) == (7, 'latent/x@1')
+    assert latent.used == used
+    assert latent.ages_s == {'image': 0.25, 'sound': -1.0}
+    np.testing.assert_array_equal(latent.mean, mean)
+    np.testing.assert_array_equal(latent.std, std)
+
+
+def test_latent_that_is_none_is_refused():
+    nothing = table_message({'x': np.ones(2)}, make_header(1))
+    with pytest.raises(InvalidInput, match='expected mean and std'):
+        read_latent(nothing)
+    broken = latent_message(np.full(2, np.nan), np.ones(2), make_header(1))
+    with pytest.raises(InvalidInput, match='NaN'):
+        read_latent(broken)
+
+
+def test_stamped_array_is_read_as_a_vector():
+    values = np.arange(3, dtype=np.float32)
+    vector = build_modality(
+        ModalitySpec('range', 'vector', 1, {'low': (0.0,) * 3, 'high': (9.0,) * 3})
+    )
+    codec = input_codec('vector', 'sensor_msgs/msg/PointCloud2')
+    raw, stamp_ns = codec.decode(table_message({'value': values}, make_header(6)), 9, vector)
+    np.testing.assert_array_equal(raw, values)
+    assert stamp_ns == 6
+
+
+def test_compressed_message_is_read_as_it_was_made():
+    colours = np.random.default_rng(0).integers(0, 256, (8, 9, 3), np.uint8)
+    np.testing.assert_array_equal(decode(compressed_message(colours, 5), IMAGE)[0], colours)
+    grey = colours[..., 0]
+    np.testing.assert_array_equal(decode(compressed_message(grey, 5), IMAGE)[0], grey)
+
+
+@pytest.mark.parametrize('name', ACTIONS)
+@pytest.mark.parametrize('quantity', QUANTITIES)
+def test_action_is_read_as_it_was_sent(name, quantity):
+    codec = ACTIONS[name]
+    names = ('linear.x', 'angular.z')
+    action = Action(np.array([0.5, -2.0]), names, quantity, 1_000_000_007, 0.05)
+    message = codec.encode(action)
+    values, stamp_ns = read_action(codec, message, names)
+    np.testing.assert_array_equal(values, action.values)
+    assert stamp_ns == (action.stamp_ns if name == 'sensor_msgs/msg/JointState' else 0)
+    if name == 'sensor_msgs/msg/JointState':
+        assert list(getattr(message, quantity)) == [0.5, -2.0]
+        values, _ = read_action(codec, message, names[::-1])
+        np.testing.assert_array_equal(values, [-2.0, 0.5])
+
+
+def test_action_of_another_size_is_refused():
+    codec = ACTIONS['std_msgs/msg/Float64MultiArray']
+    message = codec.encode(Action(np.ones(3), ('a', 'b', 'c')))
+    with pytest.raises(InvalidInput, match='3 numbers; expected 2'):
+        read_action(codec, message, ('a', 'b'))
+    with pytest.raises(InvalidInput, match='NaN'):
+        read_action(codec, codec.encode(Action(np.array([np.nan]), ('a',))), ('a',))
 
 
 def test_codec_tables_say_what_is_known():

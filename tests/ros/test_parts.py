@@ -16,7 +16,7 @@ from mm_perception.ros.cmi.inputs import (
 )
 from mm_perception.ros.cmi.mosaic import CELL, HEAD, MARGIN, MosaicColumn, render_mosaic
 from mm_perception.ros.cmi.parameters import NODE_SPECS, modality_specs
-from mm_perception.ros.cmi.worker import Worker
+from mm_perception.ros.cmi.worker import COMPLETE, NOTHING, WAIT, Stamps, Worker
 from mm_perception.ros.parameters import ParameterSpec
 from mm_perception.spec import ModalitySpec
 from tests.helpers.model_specs import arm_spec
@@ -97,6 +97,85 @@ def test_worker_that_hangs_is_abandoned():
     time.sleep(0.05)
     assert not worker.stop(0.05) and worker.abandoned
     gate.set()
+
+
+def test_worker_is_due_when_it_expects_something():
+    done = []
+    worker = Worker(lambda worker: done.append(time.monotonic()), done.append, None)
+    begin_s = time.monotonic()
+    worker.expect(0.05)
+    until(lambda: done)
+    assert done[0] - begin_s >= 0.05
+    time.sleep(0.1)
+    assert worker.stop(5.0)
+    assert len(done) == 1, 'once'
+
+
+# Stamps
+
+
+def stamps_at(step_s, steps, names, stamps=None):
+    """Let a tick close every stamp that is complete; how often they were, and what was waited."""
+    stamps = stamps or Stamps(('image', 'sound', 'joints'))
+    answers = []
+    for k in steps:
+        for name in names:
+            answers.append(stamps.take(name, SECOND_NS + round(k * step_s * 1e9)))
+            if answers[-1] == COMPLETE:
+                stamps.close()
+        if stamps.waiting:
+            stamps.close()  # overdue
+    return stamps, answers
+
+
+def test_stamps_are_complete_once_per_step():
+    _, answers = stamps_at(0.05, range(10), ('image', 'sound', 'joints'))
+    assert answers == [WAIT, NOTHING, COMPLETE] * 10
+
+
+def test_stamps_wait_for_a_lost_sensor_once_and_again_when_it_is_back():
+    stamps, _ = stamps_at(0.05, range(5), ('image', 'sound', 'joints'))
+    _, answers = stamps_at(0.05, range(5, 8), ('sound', 'joints'), stamps)
+    assert answers == [WAIT, NOTHING] + [WAIT, COMPLETE] * 2
+    _, answers = stamps_at(0.05, range(8, 10), ('image', 'sound', 'joints'), stamps)
+    assert answers == [WAIT, NOTHING, COMPLETE] * 2
+
+
+def test_stamps_do_not_tick_again_for_what_comes_late():
+    stamps, _ = stamps_at(0.05, range(5), ('image', 'sound', 'joints'))
+    _, answers = stamps_at(0.05, range(5, 6), ('image', 'sound'), stamps)
+    assert answers == [WAIT, NOTHING]
+    assert stamps.take('joints', SECOND_NS + 250_000_000) == NOTHING
+    assert not stamps.waiting
+
+
+def test_stamps_expect_a_slow_sensor_only_when_it_is_due():
+    stamps, answers = Stamps(('fast', 'slow')), []
+    for k in range(12):
+        names = ('fast', 'slow') if k % 4 == 0 else ('fast',)
+        for name in names:
+            answers.append((k, name, stamps.take(name, SECOND_NS + k * 10_000_000)))
+            if answers[-1][2] == COMPLETE:
+                stamps.close()
+        if stamps.waiting:
+            stamps.close()
+    later = [(k, answer) for k, name, answer in answers if k > 4]
+    waits = [k for k, answer in later if answer == WAIT]
+    assert waits == [8], 'only where the slow one is due'
+    assert [k for k, answer in later if answer == COMPLETE] == [5, 6, 7, 8, 9, 10, 11]
+
+
+def test_stamps_take_a_pause_for_no_period():
+    stamps, _ = stamps_at(0.05, range(5), ('image', 'sound', 'joints'))
+    _, answers = stamps_at(0.05, range(100, 103), ('image', 'sound', 'joints'), stamps)
+    assert answers == [WAIT, NOTHING, COMPLETE] * 3
+
+
+def test_stamps_go_on_after_a_clock_that_starts_again():
+    stamps, _ = stamps_at(0.05, range(100, 105), ('image', 'sound', 'joints'))
+    _, answers = stamps_at(0.05, range(5), ('image', 'sound', 'joints'), stamps)
+    assert answers[-6:] == [WAIT, NOTHING, COMPLETE] * 2
+    assert answers.count(COMPLETE) >= 4
 
 
 # Parameters

@@ -8,13 +8,15 @@ import os
 from pathlib import Path
 from typing import Any
 
-from mm_perception.errors import DataError
+from mm_perception.errors import DataError, MissingDependency
 
 MISSED = 1
-ROBOTS = ('arm',)
+POLICY = 'policy'
+ROBOTS = ('arm', 'pendulum')
 EXAMPLES = """examples:
   mm-perception demo
   mm-perception demo --robot arm
+  mm-perception demo --robot pendulum --gif pendulum.gif
   mm-perception demo --bundle models/my_robot --out my_report
   mm-perception demo --recordings real --data ../shared/data
   mm-perception demo --seconds-scale 0.4 --gif demo.gif
@@ -56,6 +58,11 @@ def add_parser(subparsers: Any) -> None:
         metavar='FILE',
         help='write a moving picture of what failed and what was filled in (needs Pillow)',
     )
+    parser.add_argument(
+        '--lockstep',
+        action='store_true',
+        help='of the pendulum: step as fast as the machine goes, which gives the same each time',
+    )
     parser.add_argument('--no-report', action='store_true', help='write no report folder')
     parser.set_defaults(run=run)
 
@@ -67,7 +74,8 @@ def _add_bundle_options(parser: argparse.ArgumentParser) -> None:
         '--robot',
         dest='bundle',
         choices=ROBOTS,
-        help='a robot that ships with recorded episodes: arm, a simulated one',
+        help='a robot that ships: arm, a simulated one with recorded episodes, or pendulum, which'
+        ' a policy swings up from the latent while its sensors die',
     )
 
 
@@ -117,7 +125,8 @@ def run(args: argparse.Namespace) -> int:
         load_pillow()
         if not args.gif.parent.is_dir():
             raise DataError(f'{args.gif}: its folder does not exist; make it first')
-
+    if (bundle.path / POLICY).is_dir():
+        return _act(args, bundle)
     console = Console(highlight=False)
     options = DemoOptions(
         recordings=args.recordings,
@@ -135,6 +144,34 @@ def run(args: argparse.Namespace) -> int:
         _write_report(args.out, outcome, demo.modalities)
     if args.gif is not None:
         write_gif(args.gif, outcome.ticks, demo.modalities, outcome.judge)
+    return _finish(args, summary, console)
+
+
+def _act(args: argparse.Namespace, bundle: Any) -> int:
+    """Run the demonstration of a bundle that has a policy; returns the exit code."""
+    try:
+        import gymnasium  # noqa: F401 - what follows needs it
+    except ModuleNotFoundError as error:
+        remedy = 'pip install gymnasium (the extra [rl])'
+        raise MissingDependency(f'--robot pendulum needs gymnasium: {remedy}') from error
+    from rich.console import Console
+
+    from mm_perception.lab.demo.acting import ActingDemo, ActingOptions
+    from mm_perception.lab.demo.acting_report import write_acting_gif, write_acting_report
+
+    console = Console(highlight=False)
+    options = ActingOptions(args.lockstep, args.seconds_scale, args.device, args.seed, args.quick)
+    demo = ActingDemo(bundle, options, console)
+    summary, log = demo.run()
+    if not args.no_report:
+        write_acting_report(args.out, summary, log, demo.phases)
+    if args.gif is not None:
+        write_acting_gif(args.gif, log, demo.phases, bundle.spec.names)
+    return _finish(args, summary, console)
+
+
+def _finish(args: argparse.Namespace, summary: dict[str, Any], console: Any) -> int:
+    """Say what was reached; returns the exit code."""
     if args.json is not None:
         _write_json(args.json, summary)
     _print_targets(summary, console)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -125,23 +125,40 @@ def write_gif(file: Path, ticks: TicksOf, modalities: Modalities, judge: Judge) 
     :raises DataError: if no phase settled, or the file cannot be written.
     :raises MissingDependency: without Pillow.
     """
-    pillow = load_pillow()
     frames, durations_ms = [], []
     for phase, every in ticks.items():
         chosen = judge.moments([tick for tick in every if tick.shows(phase.missing)])
         for tick in chosen:
-            picture = _frame(phase, tick, modalities, judge)
-            frames.append(pillow.fromarray(np.ascontiguousarray(picture[:, :, ::-1])))
+            frames.append(_frame(phase, tick, modalities, judge))
             durations_ms.append(PHASE_MS // len(chosen))
-    if not frames:
+    save_gif(file, frames, durations_ms)
+
+
+def save_gif(file: Path, pictures: Sequence[np.ndarray], durations_ms: Sequence[int]) -> None:
+    """
+    Write a moving picture.
+
+    :param pictures: ``uint8[H, W, 3]`` each, BGR.
+    :param durations_ms: how long each is shown.
+    :raises DataError: if there is none, or the file cannot be written.
+    :raises MissingDependency: without Pillow.
+    """
+    pillow = load_pillow()
+    if not pictures:
         raise DataError(f'{file}: no phase settled, so there is nothing to show')
+    frames = [pillow.fromarray(np.ascontiguousarray(each[:, :, ::-1])) for each in pictures]
     # One palette for all: without it colours flicker and unchanged parts are written again.
     strip = np.concatenate([np.asarray(frame) for frame in frames])
     palette = pillow.fromarray(strip).quantize(COLOURS)
     first, *others = [frame.quantize(palette=palette, dither=0) for frame in frames]
     try:
         first.save(
-            file, save_all=True, append_images=others, duration=durations_ms, loop=0, format='GIF'
+            file,
+            save_all=True,
+            append_images=others,
+            duration=list(durations_ms),
+            loop=0,
+            format='GIF',
         )
     except OSError as error:
         raise DataError(f'{file}: cannot be written ({error.strerror})') from error

@@ -20,7 +20,9 @@ from mm_perception.resources import transport_environment
 
 NODES = {
     'cmi_node': 'mm_perception.ros.cmi_node',
+    'gym_node': 'mm_perception.lab.gym.node',
     'microphone_node': 'mm_perception.ros.microphone_node',
+    'policy_node': 'mm_perception.ros.policy_node',
     'replay_node': 'mm_perception.lab.replay.node',
     'view_node': 'mm_perception.ros.view.node',
     'echo_node': 'mm_perception.lab.benchmark.echo_node',

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from geometry_msgs.msg import WrenchStamped
-from sensor_msgs.msg import Image, JointState
+from sensor_msgs.msg import CompressedImage, Image, JointState, PointCloud2
 from std_msgs.msg import Float32MultiArray
 
 from mm_perception.errors import DataError
@@ -16,10 +16,12 @@ from mm_perception.lab.replay.playlist import Shown
 from mm_perception.lab.replay.sensors import IMAGE_FAULTS, Break, ReplayedSensor
 from mm_perception.ros.codecs import (
     array_message,
+    compressed_message,
     image_message,
     input_codec,
     make_header,
     message_name,
+    table_message,
 )
 
 Build = Callable[[np.ndarray, int, Sequence[str]], Any]  # (raw value, stamp_ns, names)
@@ -93,7 +95,14 @@ BUILDERS: Mapping[str, tuple[type, Build]] = {
     message_name(kind): (kind, build)
     for kind, build in (
         (Image, lambda values, stamp_ns, names: image_message(values, stamp_ns)),
+        (CompressedImage, lambda values, stamp_ns, names: compressed_message(values, stamp_ns)),
         (JointState, _joint_state),
+        (
+            PointCloud2,
+            lambda values, stamp_ns, names: table_message(
+                {'value': values}, make_header(stamp_ns)
+            ),
+        ),
         (WrenchStamped, _wrench),
         (Float32MultiArray, lambda values, stamp_ns, names: array_message(values, ['values'])),
     )

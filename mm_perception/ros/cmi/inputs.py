@@ -175,6 +175,12 @@ class Inputs:
         with self.lock:
             return {name: stream.snapshot() for name, stream in self.streams.items()}
 
+    def stamp_ns(self, name: str) -> int | None:
+        """Stamp of the newest value of a modality; None before the first."""
+        with self.lock:
+            value = self.streams[name].snapshot().value
+        return None if value is None else value.stamp_ns
+
     def clear(self) -> None:
         """Forget everything received."""
         with self.lock:

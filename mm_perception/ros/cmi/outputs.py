@@ -92,7 +92,10 @@ class Outputs:
         header = make_header(fused.stamp_ns, frame_id)
         result = fused.result
         if result is not None:
-            self._latent.publish(latent_message(result.mean, result.std, header))
+            used = {name: name in fused.observed for name in modalities}
+            ages_s = {name: fused.verdicts[name].age_s for name in modalities}
+            message = latent_message(result.mean, result.std, header, used, ages_s)
+            self._latent.publish(message)
             self._vector.publish(latent_vector_message(result.mean, result.std))
             for name, array in result.reconstructions.items():
                 if name not in fused.observed or settings.reconstruct_all:

@@ -22,7 +22,7 @@ HEALTH_SPECS = (
 )
 
 
-TRIGGER_TIMER, TRIGGER_ANY = 'timer', 'any'
+TRIGGER_TIMER, TRIGGER_ANY, TRIGGER_STAMP = 'timer', 'any', 'stamp'
 OLD_FALLBACK, UNSET = 'when_nothing', 'unset'
 NODE_SPECS = (
     ParameterSpec(
@@ -65,9 +65,17 @@ NODE_SPECS = (
     ParameterSpec(
         'trigger',
         TRIGGER_TIMER,
-        'What starts a fusion: timer (at rate_hz), any (every new value), or the name of a'
-        ' modality; with the latter two the timer still fires when nothing arrives.',
+        'What starts a fusion: timer (at rate_hz), any (every new value), stamp (once per stamp:'
+        ' when all that belongs to it has arrived or is overdue), or the name of a modality; with'
+        ' all but the first the timer still fires when nothing arrives.',
         structural=True,
+    ),
+    ParameterSpec(
+        'stamp.wait_s',
+        0.02,
+        'With trigger stamp, how long after the first value of a stamp the others are waited for'
+        ' (s); what was overdue is not waited for again until it comes.',
+        span=(0.0, 10.0),
     ),
     ParameterSpec(
         'stalled.reaction',
@@ -153,6 +161,7 @@ class NodeSettings:
     """All parameters that can change while the node runs, read at once."""
 
     rate_hz: float
+    stamp_wait_s: float
     sample: bool
     memory: bool
     reconstruct_all: bool
@@ -182,6 +191,7 @@ def read_settings(parameters: Parameters, names: Iterable[str]) -> NodeSettings:
         )
     return NodeSettings(
         rate_hz=float(parameters['rate_hz']),
+        stamp_wait_s=float(parameters['stamp.wait_s']),
         sample=parameters['latent.sample'],
         memory=parameters['memory'],
         reconstruct_all=parameters['publish.reconstruct'] == 'all',

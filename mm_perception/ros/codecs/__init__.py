@@ -14,21 +14,34 @@ from mm_perception.ros.codecs.base import (
     read_table,
     restamped,
     stamp_of,
+    table_message,
     time_message,
 )
 from mm_perception.ros.codecs.fields import codec_for
-from mm_perception.ros.codecs.image import image_message, picture_message
+from mm_perception.ros.codecs.image import (
+    compressed_message,
+    image_message,
+    picture_message,
+)
 from mm_perception.ros.codecs.sound import audio_message
 from mm_perception.ros.codecs.trajectory import trajectory_message
-from mm_perception.ros.codecs.vector import array_message, latent_message, latent_vector_message
+from mm_perception.ros.codecs.vector import (
+    Latent,
+    array_message,
+    latent_message,
+    latent_vector_message,
+    read_latent,
+)
 
 __all__ = [
     'Draft',
     'InputCodec',
+    'Latent',
     'OutputCodec',
     'array_message',
     'audio_message',
     'codec_for',
+    'compressed_message',
     'filled_type',
     'image_message',
     'input_codec',
@@ -39,10 +52,12 @@ __all__ = [
     'message_name',
     'output_codec',
     'picture_message',
+    'read_latent',
     'read_output',
     'read_table',
     'restamped',
     'stamp_of',
+    'table_message',
     'time_message',
     'trajectory_message',
 ]

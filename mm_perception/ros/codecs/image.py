@@ -217,6 +217,22 @@ def image_message(pixels: NDArray[Any], stamp_ns: int, frame_id: str = 'camera')
     return _image(pixels, make_header(stamp_ns, frame_id))
 
 
+def compressed_message(
+    pixels: NDArray[Any], stamp_ns: int, frame_id: str = 'camera'
+) -> CompressedImage:
+    """
+    Build a compressed image message, as a PNG.
+
+    :param pixels: ``uint8[H, W]`` grey or ``uint8[H, W, 3]`` RGB.
+    """
+    colour = pixels.ndim == 3 and pixels.shape[-1] == 3
+    _, data = cv2.imencode('.png', pixels[..., ::-1] if colour else pixels)
+    name = 'rgb8; png compressed bgr8' if colour else 'mono8; png compressed '
+    return CompressedImage(
+        header=make_header(stamp_ns, frame_id), format=name, data=as_bytes(data)
+    )
+
+
 def picture_message(picture: NDArray[Any], header: Header) -> Image:
     """
     Build an image message of something that was drawn.

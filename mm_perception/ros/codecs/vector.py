@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from array import array as typed_array
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ from mm_perception.ros.codecs.base import (
     OutputCodec,
     as_sensor,
     finite_vector,
+    read_table,
     register_input,
     register_output,
     stamp_of,
@@ -128,6 +130,15 @@ def decode_array(
     return finite_vector(message.data[start:]), receipt_ns
 
 
+@register_input('vector', PointCloud2)
+def decode_stamped_array(
+    message: PointCloud2, receipt_ns: int, modality: Modality[Any]
+) -> tuple[NDArray[Any], int]:
+    """Read an array that has a stamp: all of its FLOAT32 fields, one after the other."""
+    columns = list(read_table(message).values())
+    return finite_vector(np.concatenate(columns)), stamp_of(message.header, receipt_ns)
+
+
 def array_message(values: NDArray[Any], labels: Sequence[str]) -> Float32MultiArray:
     """
     Build an array message.
@@ -184,14 +195,77 @@ register_output(
 )
 
 
-def latent_message(mean: NDArray[Any], std: NDArray[Any], header: Header) -> PointCloud2:
+NEVER_S = -1.0
+"""Age of a modality that has never given a value, in ``latent``."""
+_USED, _AGE = 'used_', 'age_'
+
+
+@dataclass(frozen=True)
+class Latent:
+    """
+    What ``latent`` carries.
+
+    :param mean: ``float32[D]``.
+    :param std: ``float32[D]``.
+    :param used: modality to whether it took part, in the order of the bundle.
+    :param ages_s: modality to the age of its newest value; ``NEVER_S`` before the first.
+    :param stamp_ns: of the newest value that took part.
+    :param frame_id: ``latent/<bundle>@<hash>``.
+    """
+
+    mean: NDArray[Any]
+    std: NDArray[Any]
+    used: Mapping[str, bool]
+    ages_s: Mapping[str, float]
+    stamp_ns: int
+    frame_id: str
+
+
+def latent_message(
+    mean: NDArray[Any],
+    std: NDArray[Any],
+    header: Header,
+    used: Mapping[str, bool] | None = None,
+    ages_s: Mapping[str, float | None] | None = None,
+) -> PointCloud2:
     """
     Build the message of a joint posterior.
 
     :param mean: ``float32[D]``.
     :param std: ``float32[D]``.
+    :param used: modality to whether it took part; the same for all D points.
+    :param ages_s: modality to the age of its newest value; None before the first.
     """
-    return table_message({'mean': mean, 'std': std}, header)
+    columns = {'mean': mean, 'std': std}
+    for name, flag in (used or {}).items():
+        columns[f'{_USED}{name}'] = np.full(len(mean), flag, np.float32)
+    for name, age_s in (ages_s or {}).items():
+        columns[f'{_AGE}{name}'] = np.full(
+            len(mean), NEVER_S if age_s is None else age_s, np.float32
+        )
+    return table_message(columns, header)
+
+
+def read_latent(message: PointCloud2) -> Latent:
+    """
+    Read the message of a joint posterior.
+
+    :raises InvalidInput: if it is none, or holds no finite numbers.
+    """
+    table = read_table(message)
+    if not table.keys() >= {'mean', 'std'}:
+        raise InvalidInput(f'fields are {", ".join(table)[:80]}; expected mean and std')
+    if not all(np.isfinite(column).all() for column in table.values()):
+        raise InvalidInput('latent holds NaN or infinity')
+    facts = {name: float(column[0]) for name, column in table.items()}
+    return Latent(
+        table['mean'].astype(np.float32),
+        table['std'].astype(np.float32),
+        {n[len(_USED) :]: v > 0.5 for n, v in facts.items() if n.startswith(_USED)},
+        {n[len(_AGE) :]: v for n, v in facts.items() if n.startswith(_AGE)},
+        stamp_of(message.header, 0),
+        message.header.frame_id,
+    )
 
 
 def latent_vector_message(mean: NDArray[Any], std: NDArray[Any]) -> Float32MultiArray:

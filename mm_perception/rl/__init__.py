@@ -1,0 +1,1 @@
+"""Policies on the joint latent: environments, failing sensors, observations, trained policies."""
