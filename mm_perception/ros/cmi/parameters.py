@@ -22,6 +22,7 @@ HEALTH_SPECS = (
 
 
 TRIGGER_TIMER, TRIGGER_ANY = 'timer', 'any'
+SYNC_ANY, SYNC_COMPLETE = 'any', 'complete'
 OLD_FALLBACK, UNSET = 'when_nothing', 'unset'
 NODE_SPECS = (
     ParameterSpec(
@@ -67,6 +68,21 @@ NODE_SPECS = (
         'What starts a fusion: timer (at rate_hz), any (every new value), or the name of a'
         ' modality; with the latter two the timer still fires when nothing arrives.',
         structural=True,
+    ),
+    ParameterSpec(
+        'sync',
+        SYNC_ANY,
+        'What is fused: any (whatever sensors are there), or complete (nothing but values of all'
+        ' enabled modalities whose stamps lie within sync_slop_s).',
+        structural=True,
+        choices=(SYNC_ANY, SYNC_COMPLETE),
+    ),
+    ParameterSpec(
+        'sync_slop_s',
+        0.1,
+        'How far apart the stamps of a complete set may lie (s).',
+        structural=True,
+        span=(0.0, 60.0),
     ),
     ParameterSpec(
         'stalled.reaction',
@@ -133,6 +149,13 @@ def modality_specs(spec: ModalitySpec) -> tuple[ParameterSpec, ...]:
             f'{prefix}.message',
             input_codec(spec.kind, spec.message).name,
             'Type of its messages.',
+            structural=True,
+        ),
+        ParameterSpec(
+            f'{prefix}.filters',
+            (),
+            'Classes of filters of your own before the sensor is read, package.module.Class each;'
+            ' their code is run.',
             structural=True,
         ),
         limits[f'{prefix}.enabled'],
