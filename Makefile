@@ -13,7 +13,7 @@ FUZZ_BUNDLES ?= 100000
 FUZZ_GRAPHS ?= 100000
 COVERAGE ?= tests/fusion tests/engines tests/ros
 
-.PHONY: demo test test-fast bench soak fault-matrix fuzz coverage sbom gpu-check lint format clean \
+.PHONY: demo test test-fast bench soak fault-matrix fuzz coverage sbom gpu-check docs lint format clean \
 	environment train-environment test-environment
 
 demo: environment
@@ -66,6 +66,11 @@ sbom: environment
 gpu-check:
 	PYTHONPATH=. $(PYTHON) -m checks.gpu $(GPU)
 
+# The site of the documentation, in .site/html; fails at a link that leads nowhere. From Python 3.11 on.
+docs:
+	@bash requirements/install.sh docs
+	$(BIN)/python -m checks.site
+
 # ruff and mypy, ament's flake8 and pep257 (setup.cfg), and no block of 12 lines or more twice.
 lint: test-environment
 	$(BIN)/ruff check .
@@ -90,5 +95,5 @@ test-environment:
 	@bash requirements/install.sh test
 
 clean:
-	rm -rf .venv .sbom .coverage sbom.json build install log demo_report *.egg-info .mypy_cache .ruff_cache .pytest_cache
+	rm -rf .venv .sbom .site .coverage sbom.json build install log demo_report *.egg-info .mypy_cache .ruff_cache .pytest_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

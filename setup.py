@@ -74,6 +74,10 @@ EXTRAS = {
         'pytest-timeout',
         'pytest-xdist',
     ],
+    'docs': [
+        "mkdocstrings-python>=2; python_version >= '3.11'",
+        "zensical>=0.0.73; python_version >= '3.11'",
+    ],
     'lint': ['flake8', 'mypy', 'pydocstyle', 'pylint', 'ruff'],
 }
 

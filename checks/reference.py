@@ -32,7 +32,8 @@ def describe(row: ParameterSpec, default: str = '') -> str:
 
     :param default: what to write for the default; empty for the row's own.
     """
-    facts = [row.type_name, default or (f'`{row.default}`' if row.default != '' else 'empty')]
+    usual = 'empty' if row.default in ('', ()) else f'`{row.default}`'
+    facts = [row.type_name, default or usual]
     if row.span:
         facts.append(' to '.join(f'{bound:,.10g}' for bound in row.span))
     if row.read_only:

@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# Make or update the environment .venv: install.sh run|train|test; each holds those before it. What
+# Make or update the environment .venv: install.sh run|train|test; each holds those before it; or
+# docs, for the site of the documentation alone. What
 # they hold is in setup.py, in which versions in constraints.txt. Does nothing when up to date.
 # A sourced ROS 2 installation is used where there is one, the rclpy wheels of PyPI elsewhere.
 set -euo pipefail
@@ -9,8 +10,9 @@ tools=${1:-}
 case $tools in
     run) holders=(run train test) extras=demo,microphone,view ;;
     train) holders=(train test) extras=demo,microphone,view,train,lab,lerobot ;;
-    test) holders=(test) extras=demo,microphone,view,train,lab,lerobot,arm,test,lint ;;
-    *) echo "usage: requirements/install.sh run|train|test" >&2; exit 2 ;;
+    test) holders=(test) extras=demo,microphone,view,train,lab,lerobot,arm,test,lint,docs ;;
+    docs) holders=(docs test) extras=docs ;;
+    *) echo "usage: requirements/install.sh run|train|test|docs" >&2; exit 2 ;;
 esac
 wheels=${ROS_WHEELS:-jazzy}
 venv=.venv

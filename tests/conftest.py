@@ -51,6 +51,7 @@ SLOW = (
     'model/test_hmvae.py',
     'model/test_mhvae.py',
     'packaging/test_gpu_check.py',
+    'packaging/test_site.py',
     'ros/test_toy_kind.py',
     'training/test_consistency.py',
     'training/test_distributed.py',
@@ -84,6 +85,7 @@ IN_COMPANY = (
 OPTIONAL = (
     'aiohttp',
     'av',
+    'griffe',
     'gymnasium',
     'hypothesis',
     'matplotlib',
@@ -97,6 +99,7 @@ OPTIONAL = (
     'tensorboard',
     'torch',
     'tqdm',
+    'zensical',
 )
 """Libraries of the extras of setup.py: what imports one is skipped where it is not installed."""
 

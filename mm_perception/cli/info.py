@@ -1,4 +1,4 @@
-"""``mm-perception info``: a bundle's model card, the model families, the kinds of modalities."""
+"""``mm-perception info``: a bundle's model card, what this version knows, the microphones."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mm_perception.config import to_plain
-from mm_perception.errors import DataError
+from mm_perception.errors import DataError, MissingDependency
 
 if TYPE_CHECKING:
     from mm_perception.bundle import Bundle
@@ -18,6 +18,7 @@ EXAMPLES = """examples:
   mm-perception info models/my_robot --json my_robot.json
   mm-perception info --families
   mm-perception info --kinds
+  mm-perception info --devices
 """
 
 
@@ -25,9 +26,10 @@ def add_parser(subparsers: Any) -> None:
     """Add the command to ``mm-perception``."""
     parser = subparsers.add_parser(
         'info',
-        help='show a bundle, the model families, the kinds of modalities',
+        help='show a bundle, the model families, the kinds of modalities, the microphones',
         description='Show the model card of a bundle, after checking that nothing in it was'
-        ' altered; or what this version knows.',
+        ' altered; or what this version knows, or what can'
+        ' record sound here.',
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -35,6 +37,9 @@ def add_parser(subparsers: Any) -> None:
     what.add_argument('bundle', nargs='?', help='a name under models/, or a folder')
     what.add_argument('--families', action='store_true', help='model families, one a line')
     what.add_argument('--kinds', action='store_true', help='kinds of modalities, one a line')
+    what.add_argument(
+        '--devices', action='store_true', help='sound devices that microphone_node can record from'
+    )
     parser.add_argument('--json', type=Path, help='write the same to this file')
     parser.set_defaults(run=run)
 
@@ -52,6 +57,8 @@ def run(args: argparse.Namespace) -> int:
 
         content = list(kinds())
         print('\n'.join(content))
+    elif args.devices:
+        content = _devices()
     else:
         from mm_perception.bundle import load_bundle
 
@@ -64,6 +71,30 @@ def run(args: argparse.Namespace) -> int:
         except OSError as error:
             raise DataError(f'{args.json}: cannot be written ({error.strerror})') from error
     return 0
+
+
+def _devices() -> list[dict[str, Any]]:
+    """Print the sound devices, and the blocks that microphone_node reads from them."""
+    try:
+        from mm_perception.ros import microphone_node
+    except ModuleNotFoundError as error:
+        raise MissingDependency(
+            'microphone_node needs ROS 2: source its setup.bash, or make environment'
+        ) from error
+    devices = microphone_node.input_devices(microphone_node.load_sounddevice())
+    chunk_s = next(row.default for row in microphone_node.ROWS if row.name == 'chunk_s')
+    content = []
+    for each in devices:
+        block = round(float(chunk_s) * each.rate_hz)  # type: ignore[arg-type]
+        content.append({**vars(each), 'block': block})
+        mark = '*' if each.default else ' '
+        print(
+            f'{mark} {each.number:3d}  {each.name}: {each.channels} channels,'
+            f' {each.rate_hz:g} Hz, blocks of {block} samples ({chunk_s} s)'
+        )
+    if not devices:
+        print('no sound device that records')
+    return content
 
 
 def describe(bundle: Bundle) -> dict[str, Any]:

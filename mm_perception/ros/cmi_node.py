@@ -19,6 +19,7 @@ from mm_perception.errors import BundleError, ConfigError, MMPerceptionError
 from mm_perception.fusion.health import NO_OUTPUT
 from mm_perception.fusion.loading import load_perception
 from mm_perception.fusion.perception import Perception
+from mm_perception.fusion.sets import withheld
 from mm_perception.modalities import Modality
 from mm_perception.ros.cmi.diagnostics import Reporter
 from mm_perception.ros.cmi.inputs import Inputs, Throttle
@@ -93,7 +94,7 @@ class CmiNode(ManagedNode):
         self, message_type: type, topic: str, callback: Any, **options: Any
     ) -> Any:
         """
-        Subscribe to a sensor; a subclass may put filters of ``message_filters`` in front.
+        Subscribe to a sensor; a subclass may put something in front of the callback.
 
         :param callback: takes every message that the sensor's stream is to see, in any thread, and
             as a second argument what the middleware says about it, if that is known.
@@ -286,11 +287,17 @@ class CmiNode(ManagedNode):
             demand = replace(demand, fallback=NO_OUTPUT)
             limits = {name: replace(limit, enabled=False) for name, limit in limits.items()}
         newest_ns = self._stamps.close() if self._stamps is not None else 0
-        readings = self._inputs.snapshot()
+        required = {name for name, limit in limits.items() if limit.enabled}
+        readings, incomplete = self._inputs.snapshot(required)
         now_ns = self.get_clock().now().nanoseconds
         if 0 < newest_ns - now_ns <= AHEAD_NS:  # /clock may come after the stamps that it made
             now_ns = newest_ns
         (fused,) = perception.tick([readings], limits, demand, now_ns, settings.checks)
+        if self._inputs.sets is not None and required:
+            lacking = ', '.join(sorted(required - fused.observed.keys()))
+            if incomplete or lacking:
+                reason = incomplete or f'no complete set: {lacking} cannot be used'
+                fused = withheld(fused, reason)
         if worker.abandoned:  # another thread ticks by now
             return
         self._outputs.publish(fused, perception.modalities, perception.frame_id, settings)

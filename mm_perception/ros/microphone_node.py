@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import time
+from dataclasses import dataclass
 from types import ModuleType
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rclpy.node import Node
 from rclpy.qos import QoSProfile
 from sensor_msgs.msg import PointCloud2
 
 from mm_perception.errors import ConfigError, MissingDependency, MMPerceptionError
 from mm_perception.ros.codecs import audio_message
+from mm_perception.ros.codecs.base import as_bytes, make_header
 from mm_perception.ros.lifecycle import run_node, steady_clock
 from mm_perception.ros.parameters import Parameters, ParameterSpec
-from mm_perception.ros.qos import overridable
+from mm_perception.ros.qos import latched_qos, overridable
 
 FULL_SCALE = 32768.0
 MAX_DRIFT_NS = 100_000_000
@@ -32,6 +36,12 @@ ROWS = (
         'paced', False, 'Read no faster than real time, for devices that are files.', True
     ),
     ParameterSpec('frame_id', 'microphone', 'Frame of the messages.', True),
+    ParameterSpec(
+        'audio_common',
+        False,
+        'Publish audio_stamped and audio_info too, in the messages of audio_common_msgs.',
+        True,
+    ),
 )
 
 
@@ -52,10 +62,12 @@ class MicrophoneNode(Node):
         self._frame_id = self.parameters['frame_id']
         self._stream: Any = None
         self._sound = load_sounddevice()
+        messages = load_audio_common() if self.parameters['audio_common'] else None
         self._open()
         self._publisher = self.create_publisher(
             PointCloud2, 'audio', QoSProfile(depth=10), qos_overriding_options=overridable()
         )
+        self._common = self._advertise_common(messages) if messages else None
         self._clock_of_samples = SampleClock(self._rate_hz)
         self._begin_s = time.monotonic()
         self._captured = 0
@@ -93,12 +105,35 @@ class MicrophoneNode(Node):
         self.get_logger().info(f'recording from "{name}" at {self._rate_hz} Hz')
 
     def _input_devices(self) -> str:
-        names = [
-            f'{number} "{device["name"]}"'
-            for number, device in enumerate(self._sound.query_devices())
-            if device['max_input_channels'] > 0
-        ]
-        return ', '.join(names) or 'none'
+        devices = input_devices(self._sound)
+        return ', '.join(f'{each.number} "{each.name}"' for each in devices) or 'none'
+
+    def _advertise_common(self, messages: ModuleType) -> Any:
+        """Offer what audio_capture of audio_common does; returns what publishes a chunk."""
+        channels = self.parameters['channels']
+        info = self.create_publisher(messages.AudioInfo, 'audio_info', latched_qos())
+        info.publish(
+            messages.AudioInfo(
+                channels=channels,
+                sample_rate=self._rate_hz,
+                sample_format='S16LE',
+                bitrate=16 * channels * self._rate_hz,
+                coding_format='wave',
+            )
+        )
+        publisher = self.create_publisher(
+            messages.AudioDataStamped,
+            'audio_stamped',
+            QoSProfile(depth=10),
+            qos_overriding_options=overridable(),
+        )
+
+        def publish(samples: NDArray[np.int16], stamp_ns: int) -> None:
+            audio = messages.AudioData(data=as_bytes(samples.astype('<i2')))
+            header = make_header(stamp_ns, self._frame_id)
+            publisher.publish(messages.AudioDataStamped(header=header, audio=audio))
+
+        return publish
 
     def _capture(self) -> None:
         """Take one chunk, waiting for it if it is not complete yet."""
@@ -114,6 +149,8 @@ class MicrophoneNode(Node):
         self._captured += self._count
         now_ns = self.get_clock().now().nanoseconds
         stamp_ns = self._clock_of_samples.stamp_ns(self._count, now_ns, overflowed)
+        if self._common is not None:
+            self._common(samples, stamp_ns)
         values = samples.astype(np.float32) / FULL_SCALE
         self._publisher.publish(audio_message(values, self._rate_hz, stamp_ns, self._frame_id))
 
@@ -151,6 +188,60 @@ class SampleClock:
         stamp_ns = self._next_ns
         self._next_ns += length_ns
         return stamp_ns
+
+
+@dataclass(frozen=True)
+class InputDevice:
+    """
+    A sound device that can record.
+
+    :param number: by which the parameter ``device`` may name it.
+    :param default: whether an empty ``device`` means it.
+    :param rate_hz: at which it records unless asked for another.
+    """
+
+    number: int
+    name: str
+    channels: int
+    rate_hz: float
+    default: bool
+
+
+def input_devices(sound: ModuleType) -> list[InputDevice]:
+    """List the devices that can record, by what :func:`load_sounddevice` gave."""
+    usual = sound.default.device[0]
+    return [
+        InputDevice(
+            number,
+            device['name'],
+            device['max_input_channels'],
+            device['default_samplerate'],
+            number == usual,
+        )
+        for number, device in enumerate(sound.query_devices())
+        if device['max_input_channels'] > 0
+    ]
+
+
+def load_audio_common() -> ModuleType:
+    """
+    Import the messages of audio_common, as ROS 2 distributes them.
+
+    :raises MissingDependency: if they are not there, or other ones of that name are.
+    """
+    try:
+        messages = importlib.import_module('audio_common_msgs.msg')
+    except ImportError as error:
+        raise MissingDependency(
+            'audio_common needs audio_common_msgs: sudo apt-get install'
+            ' ros-$ROS_DISTRO-audio-common-msgs'
+        ) from error
+    if not hasattr(messages, 'AudioDataStamped'):
+        raise MissingDependency(
+            'audio_common: another package is called audio_common_msgs too; of that of ros-drivers'
+            ' comes AudioDataStamped'
+        )
+    return messages
 
 
 def load_sounddevice() -> ModuleType:

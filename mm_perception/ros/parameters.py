@@ -18,7 +18,7 @@ from rclpy.parameter import Parameter
 
 FOREIGN = ('qos_overrides.', 'use_sim_time', 'start_type_description_service')
 """Beginnings of the parameters that rclpy reads itself, some of them not before they are used."""
-Value = bool | int | float | str
+Value = bool | int | float | str | tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -26,7 +26,8 @@ class ParameterSpec:
     """
     One parameter.
 
-    :param default: its type is the parameter's; a float also takes whole numbers.
+    :param default: its type is the parameter's; a float also takes whole numbers, a tuple of
+        strings is a list.
     :param read_only: set at start only.
     :param structural: decides how the node is configured, so that it is fixed from then on.
     :param choices: the values that exist; empty if any will do.
@@ -46,7 +47,12 @@ class ParameterSpec:
     @property
     def type_name(self) -> str:
         """Type as documentation writes it."""
-        return type(self.default).__name__
+        return 'list of str' if isinstance(self.default, tuple) else type(self.default).__name__
+
+    @property
+    def declared(self) -> Any:
+        """The default as rclpy takes it: of an empty list it cannot tell the type."""
+        return list(self.default or ('',)) if isinstance(self.default, tuple) else self.default
 
     @property
     def constraint(self) -> str:
@@ -56,6 +62,8 @@ class ParameterSpec:
 
     def check(self, value: Any) -> str:
         """Why a value cannot be set; empty if it can."""
+        if isinstance(self.default, tuple):
+            return ''  # rclpy lets no other type through
         expected = (int, float) if isinstance(self.default, float) else type(self.default)
         if not isinstance(value, expected) or isinstance(value, bool) > isinstance(
             self.default, bool
@@ -141,7 +149,7 @@ class Parameters:
         for spec in specs:
             if spec.name not in self._specs:
                 self._specs[spec.name] = spec
-                self._node.declare_parameter(spec.name, spec.default, spec.descriptor())
+                self._node.declare_parameter(spec.name, spec.declared, spec.descriptor())
 
     def redeclare(self, prefix: str, specs: Iterable[ParameterSpec]) -> None:
         """

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
+import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
@@ -15,8 +18,8 @@ from mm_perception.lab.digits.recordings import load_recordings, real_recordings
 from mm_perception.modalities import build_modality
 from mm_perception.resources import share_directory
 from mm_perception.ros.codecs import read_table
-from mm_perception.ros.microphone_node import SampleClock, load_sounddevice
-from mm_perception.ros.qos import input_qos
+from mm_perception.ros.microphone_node import SampleClock, load_audio_common, load_sounddevice
+from mm_perception.ros.qos import input_qos, latched_qos
 
 DATA = Path(os.environ.get('MM_PERCEPTION_DATA', Path(__file__).parents[3] / 'shared' / 'data'))
 SAMPLES = share_directory() / 'models' / 'mhd' / 'recordings'
@@ -124,6 +127,47 @@ def test_microphone_reaches_the_latent(start, robot, microphone, speech, bundle)
 
     robot.until(lambda: latents and understood(), 'the spoken word', 60)
     assert np.isfinite(read_table(latents[-1])['mean']).all()
+
+
+def test_microphone_publishes_messages_of_audio_common_too(start, robot, microphone, speech):
+    messages = pytest.importorskip('audio_common_msgs.msg', reason='audio_common_msgs is absent')
+    stamped, plain, infos = [], [], []
+    robot.subscribe(messages.AudioDataStamped, 'audio_stamped', stamped.append)
+    robot.subscribe(PointCloud2, 'audio', plain.append)
+    robot.subscribe(messages.AudioInfo, 'audio_info', infos.append, latched_qos())
+    start(*microphone, 'audio_common:=true', module='microphone_node')
+
+    def same():
+        samples = {m.header.stamp.nanosec: read_table(m)['ch0'] for m in list(plain)}
+        both = [m for m in list(stamped) if np.any(samples.get(m.header.stamp.nanosec, 0))]
+        return [
+            (np.frombuffer(m.audio.data, '<i2'), samples[m.header.stamp.nanosec]) for m in both
+        ]
+
+    robot.until(lambda: infos and same(), 'sound in both forms', 30)
+    for integers, floats in same():
+        np.testing.assert_allclose(integers / 32768, floats, atol=1e-6)
+    info = infos[0]
+    assert (info.channels, info.sample_rate, info.sample_format) == (1, speech.rate_hz, 'S16LE')
+    assert (info.bitrate, info.coding_format) == (16 * speech.rate_hz, 'wave')
+
+
+@pytest.mark.parametrize(
+    ('there', 'says'), [(None, 'apt-get install'), (ModuleType('msg'), 'another package')]
+)
+def test_microphone_without_audio_common_says_what_to_install(monkeypatch, there, says):
+    monkeypatch.setitem(sys.modules, 'audio_common_msgs.msg', there)
+    with pytest.raises(MissingDependency, match=says):
+        load_audio_common()
+
+
+def test_info_lists_the_devices_that_record(microphone, tmp_path):
+    file = tmp_path / 'devices.json'
+    command = ('-m', 'mm_perception.cli.main', 'info', '--devices', '--json', str(file))
+    shown = subprocess.run([sys.executable, *command], check=True, capture_output=True, text=True)
+    device = next(each for each in json.loads(file.read_text()) if each['name'] == 'filemic')
+    assert device['channels'] > 0 and device['block'] == round(0.04 * device['rate_hz'])
+    assert f'filemic: {device["channels"]} channels' in shown.stdout
 
 
 @pytest.mark.parametrize(

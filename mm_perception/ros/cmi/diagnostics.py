@@ -234,7 +234,8 @@ class Reporter:
         elif not enabled:
             problem = f'switched off through {name}/enable: no latents'
         elif rate_hz == 0.0 and not any(verdict.used for verdict in self._verdicts.values()):
-            problem = 'no modality is usable: no latents'
+            idle = [v.reason for v in self._verdicts.values() if v.state is State.OK and v.reason]
+            problem = f'{idle[0] if idle else "no modality is usable"}: no latents'
         elif self._disagree:
             used = ', '.join(name for name, verdict in self._verdicts.items() if verdict.used)
             problem = f'{used} disagree, and none of them is outnumbered: the latent is doubtful'

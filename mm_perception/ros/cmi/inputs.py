@@ -6,15 +6,19 @@ import threading
 import time
 import traceback
 from collections import defaultdict
-from collections.abc import Callable, Hashable, Mapping
+from collections.abc import Callable, Collection, Hashable, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
 from mm_perception.errors import InvalidInput
 from mm_perception.fusion.health import MALFORMED, Limits, Verdict
 from mm_perception.fusion.perception import Perception
+from mm_perception.fusion.sets import Sets
 from mm_perception.fusion.streams import ClockWatch, Reading, Stream
+from mm_perception.ros.cmi.filters import put_in_front
+from mm_perception.ros.cmi.parameters import SYNC_COMPLETE
 from mm_perception.ros.codecs import InputCodec
 from mm_perception.ros.parameters import Parameters
 from mm_perception.ros.qos import (
@@ -116,13 +120,18 @@ class Inputs:
         self._keep = keep
         self._subscriptions: dict[str, Any] = {}
         self.streams: dict[str, Stream] = perception.streams[0]
+        complete = parameters['sync'] == SYNC_COMPLETE
+        self.sets = Sets(parameters['sync_slop_s']) if complete else None
         for name, codec in codecs.items():
             prefix = f'modalities.{name}'
             check_topic(parameters[f'{prefix}.topic'], f'{prefix}.topic')
+            callback: Callable[..., None] = partial(receive, name)
+            if filters := [each for each in parameters[f'{prefix}.filters'] if each]:
+                callback = put_in_front(filters, callback, f'{prefix}.filters')
             self._subscriptions[name] = node.subscribe_input(
                 codec.message_type,
                 parameters[f'{prefix}.topic'],
-                partial(receive, name),
+                callback,
                 qos_profile=input_qos(codec.depth),
                 qos_overriding_options=overridable(),
             )
@@ -152,6 +161,8 @@ class Inputs:
                 taken = stream.take(raw, stamp_ns, now_ns, limits)
             else:
                 taken = stream.refuse(failure, now_ns)
+            if taken.news and self.sets is not None:
+                self.sets.add(name, stream.snapshot().value)
         if taken.refused:
             self._report_refusal(name, taken.refused, taken.defect)
         else:
@@ -167,13 +178,27 @@ class Inputs:
         """Let time pass in every stream."""
         now_ns = self._now_ns()
         with self.lock:
-            for stream in self.streams.values():
-                stream.advance(now_ns)
+            for name, stream in self.streams.items():
+                if stream.advance(now_ns) and self.sets is not None:
+                    self.sets.add(name, stream.snapshot().value)
 
-    def snapshot(self) -> dict[str, Reading]:
-        """What every stream says now."""
+    def snapshot(self, names: Collection[str]) -> tuple[dict[str, Reading], str]:
+        """
+        What every stream says now, with ``sync: complete`` of the newest set of all.
+
+        :param names: modalities that a set has to have.
+        :returns: the readings, and why they are no set; empty if they are, or need not be.
+        """
         with self.lock:
-            return {name: stream.snapshot() for name, stream in self.streams.items()}
+            readings = {name: stream.snapshot() for name, stream in self.streams.items()}
+            if self.sets is None:
+                return readings, ''
+            found = self.sets.newest(names)
+            lacking = '' if found else ', '.join(self.sets.lacking(names))
+        for name, value in found.items():
+            readings[name] = replace(readings[name], value=value)
+        within = f'within {self.sets.slop_s:g} s of the newest'
+        return readings, '' if found else f'no complete set: no value {within} of {lacking}'
 
     def stamp_ns(self, name: str) -> int | None:
         """Stamp of the newest value of a modality; None before the first."""
@@ -186,6 +211,8 @@ class Inputs:
         with self.lock:
             for stream in self.streams.values():
                 stream.clear()
+            if self.sets is not None:
+                self.sets.clear()
 
     def topic(self, name: str) -> str:
         """Fully resolved topic of a modality."""

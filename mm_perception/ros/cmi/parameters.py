@@ -23,6 +23,7 @@ HEALTH_SPECS = (
 
 
 TRIGGER_TIMER, TRIGGER_ANY, TRIGGER_STAMP = 'timer', 'any', 'stamp'
+SYNC_ANY, SYNC_COMPLETE = 'any', 'complete'
 OLD_FALLBACK, UNSET = 'when_nothing', 'unset'
 NODE_SPECS = (
     ParameterSpec(
@@ -76,6 +77,21 @@ NODE_SPECS = (
         'With trigger stamp, how long after the first value of a stamp the others are waited for'
         ' (s); what was overdue is not waited for again until it comes.',
         span=(0.0, 10.0),
+    ),
+    ParameterSpec(
+        'sync',
+        SYNC_ANY,
+        'What is fused: any (whatever sensors are there), or complete (nothing but values of all'
+        ' enabled modalities whose stamps lie within sync_slop_s).',
+        structural=True,
+        choices=(SYNC_ANY, SYNC_COMPLETE),
+    ),
+    ParameterSpec(
+        'sync_slop_s',
+        0.1,
+        'How far apart the stamps of a complete set may lie (s).',
+        structural=True,
+        span=(0.0, 60.0),
     ),
     ParameterSpec(
         'stalled.reaction',
@@ -142,6 +158,13 @@ def modality_specs(spec: ModalitySpec) -> tuple[ParameterSpec, ...]:
             f'{prefix}.message',
             codec_for(build_modality(spec)).name,
             'Type of its messages.',
+            structural=True,
+        ),
+        ParameterSpec(
+            f'{prefix}.filters',
+            (),
+            'Classes of filters of your own before the sensor is read, package.module.Class each;'
+            ' their code is run.',
             structural=True,
         ),
         limits[f'{prefix}.enabled'],
