@@ -205,12 +205,12 @@ def read_settings(parameters: Parameters, names: Iterable[str]) -> NodeSettings:
     limits = {}
     for name in names:
         own = f'modalities.{name}'
-        limits[name] = Limits(
+        limits[name] = replace(
+            Limits(**_of(Limits, health)),
             enabled=parameters[f'{own}.enabled'],
             max_age_s=float(parameters[f'{own}.max_age_s']),
             frozen_s=float(parameters[f'{own}.frozen_s']),
             hold=parameters[f'{own}.policy'] == 'hold',
-            **_of(Limits, health),
         )
     return NodeSettings(
         rate_hz=float(parameters['rate_hz']),
