@@ -14,8 +14,10 @@ from mm_perception.ros.lifecycle import EXECUTORS
 from mm_perception.ros.parameters import Parameters, ParameterSpec, field_specs, listed
 from mm_perception.spec import DEVICES, ENGINES, PRECISIONS, ModalitySpec
 
+LIMITS_OF_ALL = ('future_s', 'backwards_s')
+"""Thresholds of a modality that are set for all at once."""
 HEALTH_SPECS = (
-    *field_specs(Limits, 'health', ('future_s', 'backwards_s')),
+    *field_specs(Limits, 'health', LIMITS_OF_ALL),
     *field_specs(Checks, 'health'),
     *field_specs(Thresholds, 'health'),
 )
@@ -177,7 +179,7 @@ def read_settings(parameters: Parameters, names: Iterable[str]) -> NodeSettings:
             max_age_s=float(parameters[f'{own}.max_age_s']),
             frozen_s=float(parameters[f'{own}.frozen_s']),
             hold=parameters[f'{own}.policy'] == 'hold',
-            **_of(Limits, health),
+            **{key: health[key] for key in LIMITS_OF_ALL},
         )
     return NodeSettings(
         rate_hz=float(parameters['rate_hz']),
