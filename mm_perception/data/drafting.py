@@ -165,11 +165,10 @@ def draft_vector(
         return None, tuple(remarks)
     if not labels:
         kept[:] = True  # without names none can be left out
-    low, high = usual_range(values[:, kept])
     options: dict[str, Any] = {}
     if labels:
         options[key] = [label for label, keep in zip(labels, kept, strict=True) if keep]
-    options |= {'low': _short(low), 'high': _short(high)}
+    options['low'], options['high'] = _short(*usual_range(values[:, kept]))
     return Draft(name, 'vector', options, when.max_age_s), tuple(remarks)
 
 
@@ -257,8 +256,13 @@ def draft_symbol(
     return Draft(name, 'symbol', {'labels': known}, age_s), ()
 
 
-def _short(values: NDArray[Any]) -> list[float]:
-    return [float(f'{value:.4g}') for value in values]
+def _short(low: NDArray[Any], high: NDArray[Any]) -> tuple[list[float], list[float]]:
+    """Both ends of ranges, with as many digits as a thousandth of each range needs."""
+    digits = [max(0, 3 - math.floor(math.log10(span))) for span in high - low]
+    return (
+        [round(float(x), n) for x, n in zip(low, digits, strict=True)],
+        [round(float(x), n) for x, n in zip(high, digits, strict=True)],
+    )
 
 
 def _stepped(pixels: float) -> int:
