@@ -107,11 +107,6 @@ class TrajectoryModality(Modality[TrajectoryOptions]):
             points = low + points * (np.asarray(self.options.high, np.float32) - low)
         return Motion(points, np.linspace(0.0, 1.0, len(points), dtype=np.float32))
 
-    @property
-    def clips(self) -> bool:
-        """At the ends of the range, where one is configured."""
-        return bool(self.options.low)
-
     def draw(self, array: Array, side: int) -> NDArray[Any]:
         """The path in the plane; in other than two dimensions a curve per coordinate."""
         points = np.asarray(array, np.float64).reshape(-1, self.options.dimensions)
@@ -129,6 +124,11 @@ class TrajectoryModality(Modality[TrajectoryOptions]):
             return None
         low, high = np.asarray(self.options.low), np.asarray(self.options.high)
         return beyond_range(raw.points, low, high, thresholds)
+
+    @property
+    def clips(self) -> bool:
+        """At the ends of the range, where one is configured."""
+        return bool(self.options.low)
 
     def new_window(self) -> Window:
         """A window that gathers streamed points, or takes whole motions as they are."""
