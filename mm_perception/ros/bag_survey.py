@@ -214,27 +214,23 @@ class _Fields:
         return found
 
     def draft(self, name: str, values: NDArray[Any], when: Timing) -> Drafted:
-        """Draft a vector of the fields that change."""
-        columns = []
-        for path, kind in self.paths.items():
-            columns += [path] * (4 if kind == QUATERNION else 1)
-        draft, remarks = draft_vector(name, columns, values, when, 'fields')
+        """Draft a vector of the fields that change; of a quaternion, if any of its four does."""
+        columns, at = [], 0
+        for kind in self.paths.values():
+            width = 4 if kind == QUATERNION else 1
+            columns.append(at + int(np.ptp(values[:, at : at + width], axis=0).argmax()))
+            at += width
+        draft, remarks = draft_vector(name, list(self.paths), values[:, columns], when, 'fields')
         if draft is None:
-            return (), remarks
-        fields, low, high = [], [], []
-        ends = zip(*draft.preprocessing.values(), strict=True)
-        for path, least, most in ends:
-            if self.paths[path] != QUATERNION:
-                ranges = [least], [most]
-            elif path in fields:
-                continue
-            else:
-                ranges = [-1.0] * 6, [1.0] * 6
-            fields.append(path)
-            low += ranges[0]
-            high += ranges[1]
-        options = {'fields': fields, 'low': low, 'high': high}
-        return (replace(draft, preprocessing=options),), tuple(dict.fromkeys(remarks))
+            return (), (*remarks, 'a sequence of numbers can be named in preprocessing.fields')
+        options = draft.preprocessing
+        low, high = [], []
+        for path, least, most in zip(*options.values(), strict=True):
+            whole = self.paths[path] == QUATERNION
+            low += [-1.0] * 6 if whole else [least]
+            high += [1.0] * 6 if whole else [most]
+        options = {'fields': options['fields'], 'low': low, 'high': high}
+        return (replace(draft, preprocessing=options),), remarks
 
 
 BY_NAME = frozenset(('sensor_msgs/msg/JointState', 'std_msgs/msg/Float32MultiArray'))
