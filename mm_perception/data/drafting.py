@@ -274,7 +274,7 @@ def _rounded_up(value: float) -> float:
     if value <= 0.0:
         return 0.0
     step = 10.0 ** (math.floor(math.log10(value)) - 1)
-    return float(f'{math.ceil(value / step - 1e-9) * step:.3g}')
+    return float(f'{math.ceil(value / step - 1e-3) * step:.3g}')
 
 
 def distinct(seen: Sequence[Seen]) -> list[Seen]:
@@ -299,16 +299,19 @@ def distinct(seen: Sequence[Seen]) -> list[Seen]:
     return result
 
 
-def configuration(name: str, seen: Sequence[Seen], head: Sequence[str], messages: bool) -> str:
+def configuration(
+    name: str, seen: Sequence[Seen], head: Sequence[str], messages: bool, calibrated: bool
+) -> str:
     """
     Write a configuration that ``import`` and ``train`` take as it is.
 
     :param name: of the bundle.
     :param head: first lines, which say what to do next.
     :param messages: whether ``message`` is a type of ROS.
+    :param calibrated: whether there is enough data to hold some out for the std.
     """
     lines = [*(f'# {line}'.rstrip() for line in head), f'name: {name}', f'dataset: data/{name}']
-    lines += ['model:', '  calibrated: true', '  modalities:']
+    lines += ['model:', f'  calibrated: {str(calibrated).lower()}', '  modalities:']
     for each in (s for s in seen if s.drafts):
         lines += ['', f'    # {fact(each)}', *(f'    # {remark}' for remark in each.remarks)]
         for draft in each.drafts:
