@@ -77,8 +77,11 @@ def run(args: argparse.Namespace) -> int:
             f'{", ".join(map(str, args.recordings))}: nothing in it can be used; record other'
             ' topics'
         )
+    short = length_s < SHORT_S
     head = _head(args, name, length_s, lerobot)
-    _write(args.out, configuration(name, seen, head, not lerobot))
+    _write(args.out, configuration(name, seen, head, not lerobot, not short))
+    if short:
+        print(f'{length_s:.3g} s are few for a model: no split, no calibrated std; record more')
     print(f'{args.out}: {sum(len(each.drafts) for each in seen)} modalities')
     return 0
 

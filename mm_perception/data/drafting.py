@@ -165,11 +165,10 @@ def draft_vector(
         return None, tuple(remarks)
     if not labels:
         kept[:] = True  # without names none can be left out
-    low, high = usual_range(values[:, kept])
     options: dict[str, Any] = {}
     if labels:
         options[key] = [label for label, keep in zip(labels, kept, strict=True) if keep]
-    options |= {'low': _short(low), 'high': _short(high)}
+    options['low'], options['high'] = _short(*usual_range(values[:, kept]))
     return Draft(name, 'vector', options, when.max_age_s), tuple(remarks)
 
 
@@ -257,8 +256,13 @@ def draft_symbol(
     return Draft(name, 'symbol', {'labels': known}, age_s), ()
 
 
-def _short(values: NDArray[Any]) -> list[float]:
-    return [float(f'{value:.4g}') for value in values]
+def _short(low: NDArray[Any], high: NDArray[Any]) -> tuple[list[float], list[float]]:
+    """Both ends of ranges, with as many digits as a thousandth of each range needs."""
+    digits = [max(0, 3 - math.floor(math.log10(span))) for span in high - low]
+    return (
+        [round(float(x), n) for x, n in zip(low, digits, strict=True)],
+        [round(float(x), n) for x, n in zip(high, digits, strict=True)],
+    )
 
 
 def _stepped(pixels: float) -> int:
@@ -270,7 +274,7 @@ def _rounded_up(value: float) -> float:
     if value <= 0.0:
         return 0.0
     step = 10.0 ** (math.floor(math.log10(value)) - 1)
-    return float(f'{math.ceil(value / step - 1e-9) * step:.3g}')
+    return float(f'{math.ceil(value / step - 1e-3) * step:.3g}')
 
 
 def distinct(seen: Sequence[Seen]) -> list[Seen]:
@@ -295,16 +299,19 @@ def distinct(seen: Sequence[Seen]) -> list[Seen]:
     return result
 
 
-def configuration(name: str, seen: Sequence[Seen], head: Sequence[str], messages: bool) -> str:
+def configuration(
+    name: str, seen: Sequence[Seen], head: Sequence[str], messages: bool, calibrated: bool
+) -> str:
     """
     Write a configuration that ``import`` and ``train`` take as it is.
 
     :param name: of the bundle.
     :param head: first lines, which say what to do next.
     :param messages: whether ``message`` is a type of ROS.
+    :param calibrated: whether there is enough data to hold some out for the std.
     """
     lines = [*(f'# {line}'.rstrip() for line in head), f'name: {name}', f'dataset: data/{name}']
-    lines += ['model:', '  calibrated: true', '  modalities:']
+    lines += ['model:', f'  calibrated: {str(calibrated).lower()}', '  modalities:']
     for each in (s for s in seen if s.drafts):
         lines += ['', f'    # {fact(each)}', *(f'    # {remark}' for remark in each.remarks)]
         for draft in each.drafts:

@@ -115,11 +115,6 @@ class TrajectoryModality(Modality[TrajectoryOptions]):
         span = np.subtract(self.options.high, self.options.low)
         return np.tile(span.astype(np.float32), self.options.points) if span.size else 1.0
 
-    @property
-    def clips(self) -> bool:
-        """At the ends of the range, where one is configured."""
-        return bool(self.options.low)
-
     def draw(self, array: Array, side: int) -> NDArray[Any]:
         """The path in the plane; in other than two dimensions a curve per coordinate."""
         points = np.asarray(array, np.float64).reshape(-1, self.options.dimensions)
@@ -137,6 +132,11 @@ class TrajectoryModality(Modality[TrajectoryOptions]):
             return None
         low, high = np.asarray(self.options.low), np.asarray(self.options.high)
         return beyond_range(raw.points, low, high, thresholds)
+
+    @property
+    def clips(self) -> bool:
+        """At the ends of the range, where one is configured."""
+        return bool(self.options.low)
 
     def new_window(self) -> Window:
         """A window that gathers streamed points, or takes whole motions as they are."""

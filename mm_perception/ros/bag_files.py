@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import re
 import struct
@@ -55,6 +56,15 @@ class Topic:
     name: str
     message: str
     count: int
+
+
+def installed_type(name: str) -> Any:
+    """Class of a type of messages, ``package/msg/Type``; None if it is not installed."""
+    package, _, kind = name.partition('/msg/')
+    try:
+        return getattr(importlib.import_module(f'{package}.msg'), kind, None)
+    except ImportError:
+        return None
 
 
 class Bag:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,7 +15,7 @@ from rclpy.signals import SignalHandlerOptions
 from rosgraph_msgs.msg import Clock
 
 from mm_perception.errors import DataError
-from mm_perception.ros.bag_files import Bag, Say, silent
+from mm_perception.ros.bag_files import Bag, Say, installed_type, silent
 from mm_perception.ros.bag_import import SAME_CLOCK_S, stamp_ns_of
 from mm_perception.ros.codecs import time_message
 
@@ -125,7 +124,7 @@ class _Player:
             raise DataError(f'{bag.path}: has no topic {absent[0]}; it has {known}')
         for name in wanted:
             message = bag.topics[name].message
-            kind = _message_type(message)
+            kind = installed_type(message)
             if kind is None:
                 self._say(f'{name}: left out, since {message} is not installed')
             elif name not in self._publishers and name != CLOCK:
@@ -176,12 +175,3 @@ class _Player:
                 message.header.stamp = time_message(time.time_ns())
             data = serialize_message(message)
         self._publishers[topic].publish(data)
-
-
-def _message_type(name: str) -> Any:
-    """Class of a type of messages; None if its package is not installed."""
-    package, _, kind = name.partition('/msg/')
-    try:
-        return getattr(importlib.import_module(f'{package}.msg'), kind, None)
-    except ImportError:
-        return None

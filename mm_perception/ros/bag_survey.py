@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Callable, Collection, Sequence
+from dataclasses import replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from rclpy.serialization import deserialize_message
 
 from mm_perception.data.drafting import (
@@ -28,7 +32,7 @@ from mm_perception.errors import DataError, InvalidInput
 from mm_perception.fusion.gathering import Named
 from mm_perception.modalities import Motion, Waveform, build_modality
 from mm_perception.modalities.utterances import frame_levels
-from mm_perception.ros.bag_files import Bag, Say, silent
+from mm_perception.ros.bag_files import Bag, Say, installed_type, silent
 from mm_perception.ros.bag_import import GAP_NS, SAME_CLOCK_S, stamp_ns_of
 from mm_perception.ros.codecs import input_codec, input_names
 from mm_perception.spec import ModalitySpec
@@ -37,6 +41,7 @@ KINDS = ('image', 'vector', 'symbol', 'sound', 'trajectory')
 """In the order in which they are tried: of what several can read, the first."""
 MOST_VALUES = 20_000
 MOST_FRAMES = 300
+MOST_DEPTH = 5
 JUMP_S = 0.5
 RATES_HZ = (8000, 16000)
 QUIET = 0.1
@@ -90,6 +95,9 @@ class _Watched:
     def __init__(self, topic: str, message: str, every: int) -> None:
         self._topic, self._message = topic, message
         self._kind = next((kind for kind in KINDS if message in input_names(kind)), '')
+        self._fields = _Fields(message) if self._kind in ('', 'vector') else None
+        if self._fields is not None and not self._fields.paths:
+            self._fields = None
         self._every = every if self._kind == 'image' else 1
         self._codec = input_codec(self._kind, message) if self._kind else None
         spec = ModalitySpec('sensor', self._kind, preprocessing=_open_options(self._kind))
@@ -112,7 +120,7 @@ class _Watched:
         """Take a message as it was recorded."""
         self._times_s[-1].append(receipt_ns * 1e-9)
         self._count += 1
-        if self._codec is None:
+        if self._codec is None and self._fields is None:
             return
         if self._kind == 'image':
             self._frames.follow(zlib.crc32(memoryview(data)[_STAMP.size :]))
@@ -120,9 +128,7 @@ class _Watched:
                 self._follow(_stamp_ns(data), receipt_ns)
                 return
         try:
-            message = deserialize_message(data, self._codec.message_type)
-            self._follow(stamp_ns_of(message), receipt_ns)
-            raw, _ = self._codec.decode(message, receipt_ns, self._modality)
+            raw = self._decode(data, receipt_ns)
         except (InvalidInput, RuntimeError) as error:
             reason = str(error)
             self._refused[reason] = self._refused.get(reason, 0) + 1
@@ -133,6 +139,16 @@ class _Watched:
             self._values.append(raw)
             if len(self._values) >= MOST_VALUES:
                 self._values, self._stride = self._values[::2], 2 * self._stride
+
+    def _decode(self, data: bytes, receipt_ns: int) -> Any:
+        """Raw value of a message."""
+        source: Any = self._fields or self._codec
+        message = deserialize_message(data, source.message_type)
+        self._follow(stamp_ns_of(message), receipt_ns)
+        if self._fields is not None:
+            return self._fields.read(message)
+        assert self._codec is not None
+        return self._codec.decode(message, receipt_ns, self._modality)[0]
 
     def _follow(self, stamp_ns: int, receipt_ns: int) -> None:
         if stamp_ns:
@@ -155,7 +171,7 @@ class _Watched:
             remarks.append(f'{count} cannot be read: {reason}')
         if not self._count:
             remarks.append('no messages')
-        if self._kind == '':
+        if self._kind == '' and self._fields is None:
             remarks.append(f'no kind of modality takes {self._message}')
             return Seen(self._topic, self._message, when, (), tuple(remarks))
         drafts, more = self._drafts(when)
@@ -169,8 +185,74 @@ class _Watched:
             return _one(draft_image(name, self._frames, when))
         if not self._values:
             return (), ()
+        if self._fields is not None:
+            return self._fields.draft(name, np.array(self._values), when)
         draft = _DRAFTERS[self._kind]
         return draft(name, self._values, when)
+
+
+class _Fields:
+    """
+    Single numbers of a type of messages, by path; none where the kind vector takes no paths.
+
+    :ivar paths: of numbers, and of quaternions, each of which is read as 6.
+    """
+
+    def __init__(self, message: str) -> None:
+        self.message_type = installed_type(message)
+        takes = 'fields' in build_modality(ModalitySpec('sensor', 'vector')).plain_options()
+        known = self.message_type is not None and takes and message not in BY_NAME
+        self.paths = _number_paths(self.message_type, PARTS.get(message, ())) if known else {}
+        self._read = [attrgetter(path) for path in self.paths]
+
+    def read(self, message: Any) -> list[float]:
+        """Numbers of a message; of a quaternion its four."""
+        found: list[float] = []
+        for get, kind in zip(self._read, self.paths.values(), strict=True):
+            value = get(message)
+            found += [value.x, value.y, value.z, value.w] if kind == QUATERNION else [float(value)]
+        return found
+
+    def draft(self, name: str, values: NDArray[Any], when: Timing) -> Drafted:
+        """Draft a vector of the fields that change; of a quaternion, if any of its four does."""
+        columns, at = [], 0
+        for kind in self.paths.values():
+            width = 4 if kind == QUATERNION else 1
+            columns.append(at + int(np.ptp(values[:, at : at + width], axis=0).argmax()))
+            at += width
+        draft, remarks = draft_vector(name, list(self.paths), values[:, columns], when, 'fields')
+        if draft is None:
+            return (), (*remarks, 'a sequence of numbers can be named in preprocessing.fields')
+        options = draft.preprocessing
+        low, high = [], []
+        for path, least, most in zip(*options.values(), strict=True):
+            whole = self.paths[path] == QUATERNION
+            low += [-1.0] * 6 if whole else [least]
+            high += [1.0] * 6 if whole else [most]
+        options = {'fields': options['fields'], 'low': low, 'high': high}
+        return (replace(draft, preprocessing=options),), remarks
+
+
+BY_NAME = frozenset(('sensor_msgs/msg/JointState', 'std_msgs/msg/Float32MultiArray'))
+"""Messages whose numbers are a sequence: of joints by name, or of no names."""
+PARTS = {'sensor_msgs/msg/Imu': ('angular_velocity', 'linear_acceleration')}
+"""Fields of which alone the numbers are taken."""
+QUATERNION, HEADER = 'geometry_msgs/Quaternion', 'std_msgs/Header'
+NUMBER = re.compile(r'(double|float|boolean|u?int(8|16|32|64))$')
+
+
+def _number_paths(message_type: Any, parts: Collection[str], prefix: str = '') -> dict[str, str]:
+    """Paths to single numbers and quaternions below a type of messages, and their types."""
+    found = {}
+    for name, kind in message_type.get_fields_and_field_types().items():
+        if parts and name not in parts:
+            continue
+        if NUMBER.match(kind) or kind == QUATERNION:
+            found[prefix + name] = kind
+        elif re.fullmatch(r'\w+/\w+', kind) and kind != HEADER and prefix.count('.') < MOST_DEPTH:
+            inner = installed_type(kind.replace('/', '/msg/'))
+            found |= _number_paths(inner, (), f'{prefix}{name}.') if inner else {}
+    return found
 
 
 _STAMP = struct.Struct('<4xiI')

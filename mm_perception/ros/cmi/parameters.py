@@ -15,8 +15,10 @@ from mm_perception.ros.lifecycle import EXECUTORS
 from mm_perception.ros.parameters import Parameters, ParameterSpec, field_specs, listed
 from mm_perception.spec import DEVICES, ENGINES, PRECISIONS, ModalitySpec
 
+LIMITS_OF_ALL = ('future_s', 'backwards_s')
+"""Thresholds of a modality that are set for all at once."""
 HEALTH_SPECS = (
-    *field_specs(Limits, 'health', ('future_s', 'backwards_s')),
+    *field_specs(Limits, 'health', LIMITS_OF_ALL),
     *field_specs(Checks, 'health'),
     *field_specs(Thresholds, 'health'),
 )
