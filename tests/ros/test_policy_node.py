@@ -175,21 +175,19 @@ def test_policy_node_misses_its_deadline_without_latents(fusion: Fusion) -> None
     assert {'latent_age_p99_ms', 'decision_p99_ms'} <= set(figures)
 
 
-@pytest.mark.parametrize(
-    ('kind', 'names', 'read'),
-    [
-        (Float64MultiArray, '', lambda message: message.data[0]),
-        (JointTrajectory, 'elbow', lambda message: message.points[0].effort[0]),
-        (Twist, 'angular.z', lambda message: message.angular.z),
-    ],
-)
-def test_policy_node_speaks_what_the_controller_takes(
-    pendulum: Bundle, tmp_path: Path, kind: type, names: str, read: Any
-) -> None:
+CONTROLLERS: list[tuple[type, str, Any]] = [
+    (Float64MultiArray, '', lambda message: message.data[0]),
+    (JointTrajectory, 'elbow', lambda message: message.points[0].effort[0]),
+    (Twist, 'angular.z', lambda message: message.angular.z),
+]
+
+
+def start_for(kind: type, names: str, bundle: Bundle, log: Path) -> NodeProcess:
+    """Start a node for a controller, with limits, not configured yet."""
     package, part = kind.__module__.split('.')[:2]
-    node = NodeProcess(
-        tmp_path / 'log',
-        f'policy:={pendulum.path}',
+    return NodeProcess(
+        log,
+        f'policy:={bundle.path}',
         f'message:={package}/{part}/{kind.__name__}',
         f"names:='{names}'",
         'high:="0.5"',
@@ -197,26 +195,39 @@ def test_policy_node_speaks_what_the_controller_takes(
         module='policy_node',
         namespace=SPACE + kind.__name__,
     )
-    fed = Fusion(pendulum, kind, SPACE + kind.__name__)
-    try:
-        assert fed.change_state(Transition.TRANSITION_CONFIGURE, 'policy')
+
+
+def test_policy_node_speaks_what_the_controller_takes(pendulum: Bundle, tmp_path: Path) -> None:
+    nodes = [
+        start_for(kind, names, pendulum, tmp_path / kind.__name__)
+        for kind, names, _ in CONTROLLERS
+    ]
+    for node, (kind, _, read) in zip(nodes, CONTROLLERS):
+        fed = Fusion(pendulum, kind, SPACE + kind.__name__)
+        try:
+            check_limits(fed, read)
+        finally:
+            fed.close()
+            assert node.stop() == 0
+
+
+def check_limits(fed: Fusion, read: Any) -> None:
+    """A node acts only when it is active and has a latent, and then within its limits."""
+    assert fed.change_state(Transition.TRANSITION_CONFIGURE, 'policy')
+    fed.fuse()
+    fed.run(0.1)
+    assert not fed.received['action'], 'it is not active'
+    assert fed.change_state(Transition.TRANSITION_ACTIVATE, 'policy')
+    fed.run(0.1)
+    assert not fed.received['action'], 'no latent came yet'
+    fed.until_connected()
+    for _ in range(10):
         fed.fuse()
-        fed.run(0.2)
-        assert not fed.received['action'], 'it is not active'
-        assert fed.change_state(Transition.TRANSITION_ACTIVATE, 'policy')
-        fed.run(0.2)
-        assert not fed.received['action'], 'no latent came yet'
-        fed.until_connected()
-        for _ in range(10):
-            fed.fuse()
-            fed.run(PERIOD_S)
-        sent = np.array([read(message) for message in fed.received['action']])
-        assert sent.max() <= 0.5
-        assert np.ptp(sent) > 0.0
-        assert np.abs(np.diff(sent)).max() <= 4.0 * PERIOD_S + 1e-9
-    finally:
-        fed.close()
-        assert node.stop() == 0
+        fed.run(PERIOD_S)
+    sent = np.array([read(message) for message in fed.received['action']])
+    assert sent.max() <= 0.5
+    assert np.ptp(sent) > 0.0
+    assert np.abs(np.diff(sent)).max() <= 4.0 * PERIOD_S + 1e-9
 
 
 def test_policy_node_says_what_is_wrong_and_ends(pendulum: Bundle, tmp_path: Path) -> None:
