@@ -41,6 +41,7 @@ SLOW = (
     # Training for longer than seconds, and what trains first.
     'evaluation/test_likelihood.py',
     'fusion/test_memory.py',
+    'lab/test_acting_demo.py',
     'lab/test_benchmark_command.py',
     'lab/test_build_data_command.py',
     'lab/test_demo_command.py',
@@ -62,7 +63,13 @@ SLOW = (
     'training/test_training.py',
 )
 """Files whose tests carry the marker ``slow``: ``make test-fast`` leaves them out."""
-LIVE = ('lab/test_demo_command.py', 'lab/test_gym_node.py', 'launch', 'ros')
+LIVE = (
+    'lab/test_acting_demo.py',
+    'lab/test_demo_command.py',
+    'lab/test_gym_node.py',
+    'launch',
+    'ros',
+)
 """
 Files and folders whose tests carry the marker ``live``: nodes run in real time, and the tests wait
 for them; two at a time, each worker in a domain of its own.
