@@ -80,8 +80,9 @@ class ImageModality(Modality[ImageOptions]):
 
     def to_models(self, raws: Sequence[Any] | NDArray[Any]) -> Array:
         """All at once where they have the size of the model's array: ``float32[N, C, H, W]``."""
-        fits = isinstance(raws, np.ndarray) and raws.dtype == np.uint8
-        if not fits or raws.shape[1:] != (*self.shape[1:], self.shape[0]) or self._reshapes:
+        if not isinstance(raws, np.ndarray) or raws.dtype != np.uint8 or self._cuts:
+            return super().to_models(raws)
+        if raws.shape[1:] != (*self.shape[1:], self.shape[0]):
             return super().to_models(raws)
         array = self._scale(raws, raws.dtype)
         if self.options.invert:
@@ -89,7 +90,7 @@ class ImageModality(Modality[ImageOptions]):
         return np.ascontiguousarray(array.transpose(0, 3, 1, 2))
 
     @property
-    def _reshapes(self) -> bool:
+    def _cuts(self) -> bool:
         """Whether a part of an image of the right size would be cut out."""
         return self.options.square and self.options.height != self.options.width
 

@@ -33,7 +33,7 @@ def fusing(
     """
     loaded = mm_perception.load(bundle)
     require_sensors(loaded.names, env.observation_space)
-    observe = _fusing(loaded, rate_hz, **options)
+    observe = widened(loaded, rate_hz, **options)
     found = loaded.bundle
     layout = Layout(loaded.names, found.spec.joint_latent_dim, **_parts(options))
     about = {'bundle': found.name, 'bundle_hash': found.hash, 'observation': layout}
@@ -44,7 +44,7 @@ def _parts(options: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in options.items() if key == 'parts'}
 
 
-def _fusing(loaded: Perception, rate_hz: float, **options: Any) -> Observing:
+def widened(loaded: Perception, rate_hz: float, **options: Any) -> Observing:
     """What makes observers that share the engine of one perception."""
 
     def observe(count: int) -> Observer:
@@ -92,4 +92,4 @@ def load_agent(
     options = {'parts': spec.observation.parts, 'checks': checks}
     if tuple(loaded.names) != spec.observation.modalities:
         raise ConfigError(f'{folder}: reads {", ".join(spec.observation.modalities)}')
-    return policy, Agent(_fusing(loaded, spec.rate_hz, **options), policy.act)
+    return policy, Agent(widened(loaded, spec.rate_hz, **options), policy.act)

@@ -80,8 +80,9 @@ class RawSensors(SideBySide):
         scaled = (array - low) / (high - low) * 2.0 - 1.0
         if scaled.ndim == 4:
             sides = SMALL, SMALL
-            scaled = np.stack([cv2.resize(s, sides, interpolation=cv2.INTER_AREA) for s in scaled])
-        return scaled.reshape(len(scaled), -1)
+            small = [cv2.resize(each, sides, interpolation=cv2.INTER_AREA) for each in scaled]
+            scaled = np.stack(small)
+        return np.asarray(scaled.reshape(len(scaled), -1), np.float32)
 
 
 class OwnLatents(SideBySide):

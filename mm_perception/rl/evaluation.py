@@ -133,10 +133,9 @@ class Arena:
 
     def by_zero(self) -> NDArray[np.float64]:
         """Returns of the action zero."""
-        shape = self._make(1).single_action_space.shape
-        return self.returns(
-            Agent(_Blind, lambda seen: np.zeros((len(seen), *shape), np.float32)), [Condition()]
-        )[0]
+        size = np.size(self._make(1).single_action_space.sample())
+        agent = Agent(_Blind, lambda seen: np.zeros((len(seen), size), np.float32))
+        return self.returns(agent, [Condition()])[0]
 
 
 class _Blind:

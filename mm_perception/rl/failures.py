@@ -240,7 +240,7 @@ class VectorSensorFailures(VectorWrapper):
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[dict[str, Any], dict[str, Any]]:
         """Begin episodes."""
-        observation, info = self.env.reset(seed=seed, options=options)
+        observation, info = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]
         for k, failing in enumerate(self._failing):
             one = seed[k] if isinstance(seed, list) else None if seed is None else seed + k
             failing.seed(one)
@@ -276,8 +276,9 @@ def sensors_of(space: spaces.Space[Any]) -> dict[str, spaces.Box]:
 
     :raises ConfigError: if its observation is no dictionary of arrays.
     """
-    found = dict(space.spaces) if isinstance(space, spaces.Dict) else {}
-    if not found or not all(isinstance(each, spaces.Box) for each in found.values()):
+    parts = dict(space.spaces) if isinstance(space, spaces.Dict) else {}
+    found = {name: each for name, each in parts.items() if isinstance(each, spaces.Box)}
+    if not found or len(found) < len(parts):
         raise ConfigError(
             f'the observation is {space}; an environment of sensors has a Dict of Box, one each'
         )

@@ -126,11 +126,12 @@ def draw_rows(rows: Sequence[dict[str, Any]], file: Path) -> None:
     places = np.arange(len(groups))[::-1]
     axes.barh(places, [np.mean(each) for each in groups.values()], color='#4c78a8')
     worst = [min(each) for each in groups.values()]
-    axes.scatter(worst, places, marker='|', color='black', label='worst sensor and moment', zorder=3)
+    axes.scatter(
+        worst, places, marker='|', color='black', label='worst sensor and moment', zorder=3
+    )
     axes.set_yticks(places, titles, fontsize=7)
     axes.set_xlabel('return')
     axes.legend(fontsize=7)
     file.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(file, dpi=90)
     pyplot.close(figure)
-

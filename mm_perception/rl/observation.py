@@ -73,8 +73,8 @@ class Fusion:
         nothing: str = HOLD,
         checks: Checks | None = None,
     ) -> None:
-        given = isinstance(bundle, Perception)
-        self.perception = bundle if given else mm_perception.load(bundle, streams=count)
+        loaded = mm_perception.load(bundle, streams=count) if isinstance(bundle, str) else bundle
+        self.perception: Perception = loaded
         if len(self.perception.streams) != count or nothing not in (HOLD, PRIOR) or rate_hz <= 0:
             raise ConfigError(
                 f'{len(self.perception.streams)} streams for {count} environments, nothing'
@@ -87,7 +87,7 @@ class Fusion:
         self.names = self.perception.names
         self.layout = Layout(self.names, bundle_spec.joint_latent_dim, parts)
         self.size = self.layout.size
-        self.mask = np.zeros((count, len(self.names)), bool)
+        self.mask: NDArray[Any] = np.zeros((count, len(self.names)), bool)
         self._period_ns, self._step = round(1e9 / rate_hz), 0
         self._nothing, self._checks = nothing, checks
         dims = self.perception.engine.code_dims
@@ -255,7 +255,7 @@ class VectorObservedBy(VectorWrapper):
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Array, dict[str, Any]]:
         """Begin episodes: all, or those in ``options['reset_mask']``."""
-        observation, info = self.env.reset(seed=seed, options=options)
+        observation, info = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]
         chosen = (options or {}).get('reset_mask', np.ones(self.num_envs, bool))
         self.observer.begin(np.flatnonzero(chosen).tolist())
         self._over[chosen] = False

@@ -7,7 +7,7 @@ A pendulum to be swung up that is seen by a camera, heard by microphones and fel
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, ClassVar
+from typing import Any
 
 import cv2
 import gymnasium
@@ -83,7 +83,7 @@ SENSES = {CAMERA: see, JOINTS: feel, MICROPHONES: hear}
 """What each sensor gives, from the angle (rad) and the velocity (rad/s)."""
 
 
-class SensedPendulum(PendulumEnv):  # type: ignore[misc]
+class SensedPendulum(PendulumEnv):
     """
     The pendulum of gymnasium (its physics, reward and actions) behind sensors.
 
@@ -107,20 +107,19 @@ class VectorSensedPendulum(VectorEnv[Any, Any, Any]):
     :param max_episode_steps: after which an episode is cut; the next begins a step later.
     """
 
-    metadata: ClassVar[dict[str, Any]] = {'autoreset_mode': AutoresetMode.NEXT_STEP}
-
     def __init__(self, num_envs: int = 1, max_episode_steps: int = STEPS) -> None:
+        self.metadata = {'autoreset_mode': AutoresetMode.NEXT_STEP}
         self.num_envs, self._most = num_envs, max_episode_steps
         self.single_observation_space = _sensor_spaces()
         self.single_action_space = spaces.Box(-MAX_TORQUE, MAX_TORQUE, (1,), np.float32)
         self.observation_space = batch_space(self.single_observation_space, num_envs)
         self.action_space = batch_space(self.single_action_space, num_envs)
         self._rngs = [np.random.default_rng() for _ in range(num_envs)]
-        self.states = np.zeros((num_envs, 2))
+        self.states: NDArray[np.float64] = np.zeros((num_envs, 2))
         """Angles (rad) and velocities (rad/s)."""
         self._frames = np.zeros((num_envs, SIDE, SIDE), np.uint8)
         self._steps = np.zeros(num_envs, int)
-        self._over = np.zeros(num_envs, bool)
+        self._over: NDArray[np.bool] = np.zeros(num_envs, bool)
 
     def reset(
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
@@ -186,7 +185,7 @@ def _box(low: tuple[float, ...], high: tuple[float, ...]) -> spaces.Box:
 
 gymnasium.register(
     ID,
-    entry_point=SensedPendulum,
-    vector_entry_point=VectorSensedPendulum,
+    entry_point='mm_perception.rl.pendulum:SensedPendulum',
+    vector_entry_point='mm_perception.rl.pendulum:VectorSensedPendulum',
     max_episode_steps=STEPS,
 )

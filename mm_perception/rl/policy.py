@@ -143,9 +143,7 @@ class Policy:
         options.log_severity_level = 3
         options.add_session_config_entry('session.load_model_format', 'ONNX')
         try:
-            self._session = onnxruntime.InferenceSession(
-                graph, options, ['CPUExecutionProvider']
-            )
+            self._session = onnxruntime.InferenceSession(graph, options, ['CPUExecutionProvider'])
             (taken,), (_,) = self._session.get_inputs(), self._session.get_outputs()
             self._input = taken.name
             given = self._run(np.zeros((2, spec.observation.size), np.float32))

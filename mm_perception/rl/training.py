@@ -132,8 +132,8 @@ def export(
     )
     spec = PolicySpec(actions=actions, **about)
     policy = Policy(spec, _graph(algorithm, spec.observation.size))
-    observations = np.random.default_rng(0).standard_normal((COMPARED, spec.observation.size))
-    observations = observations.astype(np.float32)
+    shape = COMPARED, spec.observation.size
+    observations = np.random.default_rng(0).standard_normal(shape, np.float32)
     expected, _ = algorithm.predict(observations, deterministic=True)
     apart = np.abs(policy.act(observations) - expected) / (space.high - space.low)
     if not apart.max() <= TOLERANCE:
