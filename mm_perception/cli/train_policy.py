@@ -35,7 +35,7 @@ def add_parser(subparsers: Any) -> None:
         '--env', default=ENVIRONMENT, metavar='ID', help='of gymnasium (default: the pendulum)'
     )
     parser.add_argument('--out', type=Path, help='folder (default: policy/ in that of the bundle)')
-    parser.add_argument('--steps', type=int, default=15_000, help='(default: %(default)s)')
+    parser.add_argument('--steps', type=int, default=10_000, help='(default: %(default)s)')
     parser.add_argument('--seed', type=int, default=0, help='(default: %(default)s)')
     parser.add_argument(
         '--rate', type=float, default=20.0, metavar='HZ', help='steps per second (default: 20)'

@@ -31,15 +31,16 @@ TOLERANCE = 1e-4
 
 @dataclass(frozen=True)
 class SacSettings:
-    """Settings of soft actor-critic; the rest is as in Stable-Baselines3."""
+    """Settings of soft actor-critic, by their names in Stable-Baselines3; the rest is as there."""
 
-    steps: int = 15_000
+    steps: int = 10_000
     hidden: tuple[int, ...] = (64, 64)
-    learning_rate: float = 1e-3
-    batch_size: int = 128
+    learning_rate: float = 3e-3
+    batch_size: int = 64
     train_freq: int = 2
     learning_starts: int = 500
     gamma: float = 0.98
+    tau: float = 0.02
     seed: int = 0
 
     def plain(self) -> dict[str, Any]:
@@ -90,6 +91,7 @@ def train_sac(
         batch_size=settings.batch_size,
         train_freq=settings.train_freq,
         gamma=settings.gamma,
+        tau=settings.tau,
         policy_kwargs={'net_arch': list(settings.hidden)},
         seed=settings.seed,
         device='cpu',

@@ -75,7 +75,9 @@ def spaces():
 
 
 def test_spells_take_their_share_of_the_time_and_leave_a_sensor():
-    env = SensorFailures(gymnasium.make(ID), Failures(spells=RandomSpells(share=0.3, mean_steps=10)))
+    env = SensorFailures(
+        gymnasium.make(ID), Failures(spells=RandomSpells(share=0.3, mean_steps=10))
+    )
     present = []
     for seed in range(25):
         present.append(list(env.reset(seed=seed)[1]['present'].values()))
@@ -93,10 +95,15 @@ def test_spells_follow_the_seed():
 
 
 def test_many_environments_fail_each_in_its_own_way():
-    plans = [Failures(), Failures((Spell(('joints',), FROZEN, 2),)), Failures((Spell(('camera',)),))]
+    plans = [
+        Failures(),
+        Failures((Spell(('joints',), FROZEN, 2),)),
+        Failures((Spell(('camera',)),)),
+    ]
     env = gymnasium.make_vec(ID, 3, vectorization_mode='vector_entry_point')
     many = VectorSensorFailures(env, plans)
     seen, info = many.reset(seed=[5, 5, 5])
+    frozen = None
     for step in range(205):
         lost = np.flatnonzero(~info['present']['camera']).tolist()
         assert lost == [2] and not seen['camera'][2].any() and info['present']['joints'].all()

@@ -129,7 +129,9 @@ def test_many_environments_are_each_as_one(folder: Path, checks):
     ones = [fused(folder, *each, checks=checks) for each in spells]
     plain = gymnasium.make_vec(ID, 2, vectorization_mode='sync')
     many = VectorFusedObservation(
-        VectorSensorFailures(plain, [Failures(each) for each in spells]), str(folder), checks=checks
+        VectorSensorFailures(plain, [Failures(each) for each in spells]),
+        str(folder),
+        checks=checks,
     )
     batch, _ = many.reset(seed=[7, 8])
     each = [one.reset(seed=7 + k)[0] for k, one in enumerate(ones)]
@@ -142,7 +144,7 @@ def test_many_environments_are_each_as_one(folder: Path, checks):
 
 def test_environments_that_reset_within_a_step_are_refused(folder: Path):
     env = SyncVectorEnv([lambda: gymnasium.make(ID)], autoreset_mode=AutoresetMode.SAME_STEP)
-    with pytest.raises(ConfigError, match='use AutoresetMode.NEXT_STEP'):
+    with pytest.raises(ConfigError, match=r'use AutoresetMode\.NEXT_STEP'):
         VectorFusedObservation(env, str(folder))
 
 

@@ -76,7 +76,9 @@ def test_policy_comes_back_from_its_folder(tmp_path: Path):
 def test_policy_refuses_the_latent_of_another_bundle():
     policy = Policy(SPEC, graph(WEIGHT))
     policy.check_bundle(SPEC.bundle_hash)
-    with pytest.raises(BundleError, match='reads the latent of robot@abcdabcd, and this one is of'):
+    with pytest.raises(
+        BundleError, match='reads the latent of robot@abcdabcd, and this one is of'
+    ):
         policy.check_bundle('0' * 64)
 
 

@@ -20,7 +20,6 @@ from torch.nn import functional
 from mm_perception.modalities.base import Array
 from mm_perception.rl.training import SacSettings
 
-POLYAK = 0.005
 LOG_STD = -20.0, 2.0
 TWO_PI = 2.0 * math.pi
 
@@ -183,7 +182,7 @@ class Ensemble:
             parameter.requires_grad_(True)
         with torch.no_grad():
             for slow, fast in zip(self._slow.parameters(), self.critics.parameters()):
-                slow.lerp_(fast, POLYAK)
+                slow.lerp_(fast, self._settings.tau)
 
     def _step(self, place: int, loss: Tensor) -> None:
         optimizer = self._optimizers[place]

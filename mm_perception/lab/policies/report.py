@@ -24,7 +24,7 @@ the same policy with all sensors.
 """
 
 
-def policies_markdown(rows: Sequence[Row], steps: int = 15_000) -> str:
+def policies_markdown(rows: Sequence[Row], steps: int = 10_000) -> str:
     """
     Write the page.
 
