@@ -14,8 +14,9 @@ import textwrap
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from mm_perception.lab.gym import node as gym_node
 from mm_perception.lab.replay import node as replay_node
-from mm_perception.ros import microphone_node
+from mm_perception.ros import microphone_node, policy_node
 from mm_perception.ros.cmi.parameters import NODE_SPECS, modality_specs
 from mm_perception.ros.parameters import ParameterSpec
 from mm_perception.ros.view import node as view_node
@@ -68,10 +69,17 @@ def of_modality() -> list[str]:
     ]
 
 
+def of_sensor() -> list[str]:
+    """Describe the parameters of any sensor of an environment."""
+    return [describe(row, OF_THE_BUNDLE) for row in gym_node.sensor_rows('<s>', 'topic', 'type')]
+
+
 def sections() -> dict[str, list[str]]:
     """What stands between each pair of marks: items of a list, by the name in the mark."""
     return {
         'cmi': [*map(describe, NODE_SPECS), *of_modality()],
+        'policy': [*map(describe, policy_node.ROWS)],
+        'gym': [*map(describe, gym_node.ROWS), *of_sensor()],
         'replay': [*map(describe, replay_node.ROWS)],
         'microphone': [*map(describe, microphone_node.ROWS)],
         'view': [*map(describe, view_node.ROWS)],

@@ -28,6 +28,7 @@ SLOW = (
     'ros/test_memory_node.py',
     'ros/test_microphone_node.py',
     'ros/test_pictures.py',
+    'ros/test_policy_node.py',
     'ros/test_replay_node.py',
     'ros/test_shared_memory.py',
     'ros/test_slow_engine.py',
@@ -40,10 +41,12 @@ SLOW = (
     # Training for longer than seconds, and what trains first.
     'evaluation/test_likelihood.py',
     'fusion/test_memory.py',
+    'lab/test_acting_demo.py',
     'lab/test_benchmark_command.py',
     'lab/test_build_data_command.py',
     'lab/test_demo_command.py',
     'lab/test_everything.py',
+    'lab/test_gym_node.py',
     'lab/test_mhd.py',
     'lab/test_observer.py',
     'lab/test_robots.py',
@@ -62,7 +65,13 @@ SLOW = (
     'training/test_training.py',
 )
 """Files whose tests carry the marker ``slow``: ``make test-fast`` leaves them out."""
-LIVE = ('lab/test_demo_command.py', 'launch', 'ros')
+LIVE = (
+    'lab/test_acting_demo.py',
+    'lab/test_demo_command.py',
+    'lab/test_gym_node.py',
+    'launch',
+    'ros',
+)
 """
 Files and folders whose tests carry the marker ``live``: nodes run in real time, and the tests wait
 for them; two at a time, each worker in a domain of its own.

@@ -21,10 +21,12 @@ EXAMPLES = """examples:
   mm-perception evaluate --table hierarchy --markdown hierarchy.md
   mm-perception evaluate models/my_robot --dataset data/my_robot --pictures pictures
   mm-perception evaluate --table robots --variants g1 --seeds 1
+  mm-perception evaluate --table policies --variants latent own
   mm-perception evaluate --table likelihood --scale full --device cuda
 
 tables, with minutes on two CPU cores:
-  hierarchy 9, fpd 6, standard 11, likelihood 30, mhd 46, ablation 12, speakers 8, robots 60
+  hierarchy 9, fpd 6, standard 11, likelihood 30, mhd 46, ablation 12, speakers 8, robots 60,
+  policies 40
 A table trains its models under --out and goes on where it was interrupted. --scale full takes the
 papers' budgets and is meant for a GPU.
 """

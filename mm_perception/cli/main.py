@@ -57,6 +57,14 @@ COMMANDS = {
         'mm_perception.cli.evaluate',
         'measure a bundle on a test set',
     ),
+    'train-policy': (
+        'mm_perception.cli.train_policy',
+        'train a policy on the latent of a bundle',
+    ),
+    'evaluate-policy': (
+        'mm_perception.cli.evaluate_policy',
+        'measure what a policy returns while sensors fail',
+    ),
     'benchmark': (
         'mm_perception.lab.benchmark.command',
         'measure latency, throughput, loss, memory and training speed',
@@ -75,6 +83,9 @@ REMEDIES = {
     'aiohttp': 'run pip install ".[view]" in the repository',
     'sounddevice': 'run pip install ".[microphone]" in the repository',
     'mujoco': 'run pip install ".[arm]" in the repository',
+    **dict.fromkeys(
+        ('gymnasium', 'stable_baselines3'), 'run pip install ".[train,rl]" in the repository'
+    ),
     **dict.fromkeys(('psutil', 'rich'), 'run pip install ".[demo]" in the repository'),
     **dict.fromkeys(('av', 'pyarrow'), 'run pip install ".[train,lerobot]" in the repository'),
     **dict.fromkeys(

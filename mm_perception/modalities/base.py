@@ -253,6 +253,16 @@ class Modality(ABC, Generic[Options]):
         :raises InvalidInput: if the value cannot be used; says why.
         """
 
+    def to_models(self, raws: Sequence[Any] | NDArray[Any]) -> Array:
+        """
+        Turn many raw values into model arrays, as :meth:`to_model` does each.
+
+        :param raws: at least one.
+        :returns: ``float32[N, *shape]``.
+        :raises InvalidInput: if one of them cannot be used.
+        """
+        return np.stack([self.to_model(raw) for raw in raws])
+
     @abstractmethod
     def from_model(self, array: Array) -> Any:
         """

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -126,6 +127,23 @@ class ImageModality(Modality[ImageOptions]):
         patch = patch if patch.ndim == frame.ndim else patch[:, :, None]
         painted[rows, columns] = np.rint(patch) if frame.dtype.kind in 'iu' else patch
         return painted
+
+    def to_models(self, raws: Sequence[Any] | NDArray[Any]) -> Array:
+        """All at once where they have the size of the model's array: ``float32[N, C, H, W]``."""
+        if not isinstance(raws, np.ndarray) or raws.dtype != np.uint8 or self._cuts:
+            return super().to_models(raws)
+        if raws.shape[1:] != (*self.shape[1:], self.shape[0]):
+            return super().to_models(raws)
+        array = self._scale(raws, raws.dtype)
+        if self.options.invert:
+            array = 1.0 - array
+        return np.ascontiguousarray(array.transpose(0, 3, 1, 2))
+
+    @property
+    def _cuts(self) -> bool:
+        """Whether a part of an image of the right size would be cut out."""
+        uneven = self.options.square and self.options.height != self.options.width
+        return uneven or bool(self.options.roi)
 
     def from_model(self, array: Array) -> NDArray[Any]:
         """``uint8[H, W]`` or ``uint8[H, W, 3]`` with the sensor's polarity."""

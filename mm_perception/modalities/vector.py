@@ -107,6 +107,13 @@ class VectorModality(Modality[VectorOptions]):
             raise InvalidInput(f'vector has {values.size} elements; expected {self.shape[0]}')
         return np.clip((values - self._low) / self._span, 0.0, 1.0)
 
+    def to_models(self, raws: Sequence[Any] | NDArray[Any]) -> Array:
+        """Scaled and clipped, all at once where they are one array: ``float32[N, n]``."""
+        if not isinstance(raws, np.ndarray) or raws.shape[1:] != self.shape:
+            return super().to_models(raws)
+        values = require_finite(raws, 'vector')
+        return np.clip((values - self._low) / self._span, 0.0, 1.0)
+
     def find_fault(self, raw: Array, array: Array, thresholds: Thresholds) -> Fault | None:
         """Find elements far outside of their range."""
         return beyond_range(np.asarray(raw), self._low, self._low + self._span, thresholds)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, Protocol
 
 import gymnasium
@@ -17,7 +18,6 @@ import mm_perception
 from mm_perception.errors import ConfigError, InvalidInput
 from mm_perception.fusion.health import HOLD, PRIOR, Checks
 from mm_perception.fusion.perception import Demand, Perception
-from mm_perception.fusion.session import InferenceSession
 from mm_perception.modalities.base import Array
 from mm_perception.rl.failures import PRESENT, sensors_of
 from mm_perception.rl.policy import DEFAULT_PARTS, Layout
@@ -26,6 +26,7 @@ KINDS = ('image', 'vector')
 QUICK_CHECKS = Checks(frozen_s=0.1, inconsistent_s=0.1, steady_s=0.5)
 """For controllers of 20 Hz: what a robot's node waits for, a pendulum has fallen by then."""
 _START_NS = 10**18
+_NONE = np.zeros(0, np.float32)
 Values = Mapping[str, Sequence[Any] | NDArray[Any]]
 
 
@@ -72,8 +73,8 @@ class Fusion:
         nothing: str = HOLD,
         checks: Checks | None = None,
     ) -> None:
-        given = isinstance(bundle, Perception)
-        self.perception = bundle if given else mm_perception.load(bundle, streams=count)
+        loaded = mm_perception.load(bundle, streams=count) if isinstance(bundle, str) else bundle
+        self.perception: Perception = loaded
         if len(self.perception.streams) != count or nothing not in (HOLD, PRIOR) or rate_hz <= 0:
             raise ConfigError(
                 f'{len(self.perception.streams)} streams for {count} environments, nothing'
@@ -86,11 +87,11 @@ class Fusion:
         self.names = self.perception.names
         self.layout = Layout(self.names, bundle_spec.joint_latent_dim, parts)
         self.size = self.layout.size
-        self.mask = np.zeros((count, len(self.names)), bool)
+        self.mask: NDArray[Any] = np.zeros((count, len(self.names)), bool)
         self._period_ns, self._step = round(1e9 / rate_hz), 0
         self._nothing, self._checks = nothing, checks
-        engine = self.perception.engine
-        self._session = InferenceSession(engine, bundle_spec, streams=count)
+        dims = self.perception.engine.code_dims
+        self._codes = {name: np.zeros((count, size), np.float32) for name, size in dims.items()}
         self._stamps_ns = np.zeros(self.mask.shape, np.int64)
         limits = [self.perception.limits[name].max_age_s for name in self.names]
         self._max_age_ns = np.array(limits) * 1e9
@@ -117,21 +118,36 @@ class Fusion:
         self, values: Values, present: Mapping[str, NDArray[Any]], now_ns: int
     ) -> NDArray[Any]:
         for column, name in enumerate(self.names):
-            modality, given = self.perception.modalities[name], values[name]
-            for k in np.flatnonzero(present[name]).tolist():
-                try:
-                    array = modality.to_model(given[k])
-                except InvalidInput:
-                    continue
-                self._session.update(name, array, k)
-                self._stamps_ns[k, column] = now_ns
+            rows = np.flatnonzero(present[name])
+            arrays, rows = self._arrays(name, values[name], rows)
+            if len(rows):
+                self._codes[name][rows] = self.perception.engine.encode(name, arrays)
+                self._stamps_ns[rows, column] = now_ns
         ages_ns = now_ns - self._stamps_ns
         self.mask = ages_ns <= self._max_age_ns
+        observed = self.mask.any(1)
         if self._nothing == PRIOR:
-            self._mean, self._std = np.zeros_like(self._mean), np.ones_like(self._std)
-        fused = self._session.infer(self.mask, (), otherwise=(self._mean, self._std))
-        self._mean, self._std = fused.mean.copy(), fused.std.copy()
+            self._mean[~observed], self._std[~observed] = 0.0, 1.0
+        if observed.any():
+            codes = {name: code[observed] for name, code in self._codes.items()}
+            fused = self.perception.engine.fuse(codes, self.mask[observed])
+            self._mean[observed], self._std[observed] = fused
         return ages_ns
+
+    def _arrays(
+        self, name: str, given: Sequence[Any] | NDArray[Any], rows: NDArray[Any]
+    ) -> tuple[Array, NDArray[Any]]:
+        """Model arrays of what was given in some rows, and in which of them it can be used."""
+        modality = self.perception.modalities[name]
+        chosen = given[rows] if isinstance(given, np.ndarray) else [given[k] for k in rows]
+        try:
+            return modality.to_models(chosen) if len(rows) else _NONE, rows
+        except InvalidInput:
+            found: dict[int, Array] = {}
+            for k in rows.tolist():
+                with suppress(InvalidInput):
+                    found[k] = modality.to_model(given[k])
+            return np.stack([*found.values()]) if found else _NONE, np.array([*found], int)
 
     def _check(
         self, values: Values, present: Mapping[str, NDArray[Any]], now_ns: int
@@ -209,7 +225,7 @@ class FusedObservation(ObservedBy, RecordConstructorArgs):
     ) -> None:
         RecordConstructorArgs.__init__(self, bundle=bundle, rate_hz=rate_hz, **options)
         fusion = Fusion(bundle, rate_hz, **options)
-        _require(fusion.names, env.observation_space)
+        require_sensors(fusion.names, env.observation_space)
         ObservedBy.__init__(self, env, fusion)
 
 
@@ -239,7 +255,7 @@ class VectorObservedBy(VectorWrapper):
         self, *, seed: int | list[int | None] | None = None, options: dict[str, Any] | None = None
     ) -> tuple[Array, dict[str, Any]]:
         """Begin episodes: all, or those in ``options['reset_mask']``."""
-        observation, info = self.env.reset(seed=seed, options=options)
+        observation, info = self.env.reset(seed=seed, options=options)  # type: ignore[arg-type]
         chosen = (options or {}).get('reset_mask', np.ones(self.num_envs, bool))
         self.observer.begin(np.flatnonzero(chosen).tolist())
         self._over[chosen] = False
@@ -279,7 +295,7 @@ class VectorFusedObservation(VectorObservedBy):
         **options: Any,
     ) -> None:
         fusion = Fusion(bundle, rate_hz, env.num_envs, **options)
-        _require(fusion.names, env.single_observation_space)
+        require_sensors(fusion.names, env.single_observation_space)
         super().__init__(env, fusion)
 
 
@@ -287,11 +303,16 @@ def _unbounded(size: int) -> spaces.Box:
     return spaces.Box(-np.inf, np.inf, (size,), np.float32)
 
 
-def _require(names: Sequence[str], space: spaces.Space[Any]) -> None:
+def require_sensors(names: Sequence[str], space: spaces.Space[Any]) -> None:
+    """
+    See whether an environment has what is read of it.
+
+    :raises ConfigError: if a sensor is not there.
+    """
     sensors = sensors_of(space)
     lacking = [name for name in names if name not in sensors]
     if lacking:
         raise ConfigError(
-            f'the environment has no sensor "{lacking[0]}", which the bundle reads; it has:'
+            f'the environment has no sensor "{lacking[0]}", which is to be read; it has:'
             f' {", ".join(sensors)}'
         )

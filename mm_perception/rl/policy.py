@@ -91,8 +91,7 @@ class Actions:
 
     def __post_init__(self) -> None:
         pairs = list(zip(self.low, self.high))
-        count = len(self.names)
-        fits = 0 < count == len(self.low) == len(self.high)
+        fits = 0 < len(self.names) == len(self.low) == len(self.high)
         if not fits or not all(math.isfinite(b - a) and a < b for a, b in pairs):
             raise ConfigError('actions: names, low and high need one pair low < high per name')
 

@@ -300,7 +300,7 @@ class PolicyNode(ManagedNode):
         self._actions += 1
         self._safe_actions += bool(reason)
         action = Action(values, self._names, self.parameters['quantity'], stamp_ns, self._period_s)
-        self._publisher.publish(self._codec.encode(action))
+        self._tell(self._publisher, self._codec.encode(action))
         if stamp_ns:
             self._times.add({'latent_age': (now_ns - stamp_ns) * 1e-6})
         if reason and self._throttle.ready(reason.split(' ')[0]):
@@ -312,7 +312,15 @@ class PolicyNode(ManagedNode):
             facts['used'] = ','.join(name for name, used in latent.used.items() if used)
         facts['action'] = ','.join(f'{value:.6g}' for value in values)
         entry = make_status(f'{self.get_name()}: action', self._level, reason or 'ok', facts)
-        self._status.publish(DiagnosticArray(header=make_header(stamp_ns), status=[entry]))
+        self._tell(self._status, DiagnosticArray(header=make_header(stamp_ns), status=[entry]))
+
+    def _tell(self, publisher: Any, message: Any) -> None:
+        """Publish; after the shutdown, which any thread may see first, nothing more."""
+        try:
+            publisher.publish(message)
+        except RuntimeError:
+            if self.context.ok():
+                raise
 
     def _watch(self) -> None:
         """Send the safe action if no latent came in time."""
@@ -351,7 +359,7 @@ class PolicyNode(ManagedNode):
         }
         entry = make_status(f'{self.get_name()}: actions', level, reason or 'ok', values)
         header = make_header(self.get_clock().now().nanoseconds)
-        self._diagnostics.publish(DiagnosticArray(header=header, status=[entry]))
+        self._tell(self._diagnostics, DiagnosticArray(header=header, status=[entry]))
 
 
 def main(args: list[str] | None = None) -> int:

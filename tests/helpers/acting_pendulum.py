@@ -46,7 +46,10 @@ def pendulum_spec() -> ModelSpec:
 
 def save_pendulum(folder: Path) -> Bundle:
     """Write the bundle, with a policy in ``policy/`` whose torque is linear in the latent."""
-    bundle = save_bundle(make_bundle('pendulum', spec=pendulum_spec()), folder, '# pendulum\n')
+    untrained = make_bundle('pendulum', spec=pendulum_spec())
+    bias = untrained.weights['top.joint.posterior.bias']
+    bias[len(bias) // 2 :] -= 2.0  # log variances: surer than the prior, as what was trained is
+    bundle = save_bundle(untrained, folder, '# pendulum\n')
     save_policy(bundle, folder / 'policy')
     return bundle
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -32,12 +33,20 @@ if not (EXECUTABLES / 'cmi_node').exists():
 _FOLDER = tempfile.TemporaryDirectory()
 
 
-def describe(**arguments: str) -> LaunchDescription:
-    """Launch the node on a small bundle, by the file that users launch."""
+def save_small(path: Path) -> None:
+    """Write a bundle with the modalities of MHD."""
+    save_bundle(make_bundle(), path, '# small\n')
+
+
+def describe(
+    file: str = 'cmi', save: Callable[[Path], object] = save_small, **arguments: str
+) -> LaunchDescription:
+    """Launch nodes on a small bundle, by the file that users launch."""
     isolate()
-    bundle = save_bundle(make_bundle(), Path(_FOLDER.name) / 'small', '# small\n')
-    given = {'bundle': str(bundle.path), **arguments}
-    source = PythonLaunchDescriptionSource(str(ROOT / 'launch' / 'cmi.launch.py'))
+    bundle = Path(_FOLDER.name) / file
+    save(bundle)
+    given = {'bundle': str(bundle), **arguments}
+    source = PythonLaunchDescriptionSource(str(ROOT / 'launch' / f'{file}.launch.py'))
     return LaunchDescription(
         [
             IncludeLaunchDescription(source, launch_arguments=list(given.items())),

@@ -201,7 +201,7 @@ def test_gym_in_lockstep_gives_what_the_same_episodes_give_offline(
     save_pendulum(folder)
     shared = f'bundle:={folder}', 'use_sim_time:=true', 'autostart:=true'
     processes('cmi_node', *shared, 'trigger:=stamp', 'stamp.wait_s:=1.0')
-    policy = f'policy:={folder}', *shared[1:], f'message:={STAMPED["joints"]}', 'max_std:=9.0'
+    policy = f'policy:={folder}', *shared[1:], f'message:={STAMPED["joints"]}'
     processes('policy_node', *policy)
     processes(
         'gym_node',

@@ -75,7 +75,7 @@ def test_launch_ends_without_its_parameter_file(capfd: pytest.CaptureFixture[str
     assert 'params_file: no file "/absent/own.yaml"' in capfd.readouterr().err
 
 
-@pytest.mark.parametrize('name', ['cmi', 'demo'])
+@pytest.mark.parametrize('name', ['cmi', 'demo', 'pendulum'])
 def test_launch_file_describes_every_argument(name: str):
     pytest.importorskip('launch_ros', reason='launch_ros comes with a ROS 2 installation only')
     from launch.launch_description_sources import PythonLaunchDescriptionSource

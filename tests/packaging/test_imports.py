@@ -27,7 +27,8 @@ LEVELS = [
 LEVEL = {part: level for level, parts in enumerate(LEVELS) for part in parts}
 ROS_PACKAGES = {
     'rclpy', 'sensor_msgs', 'std_msgs', 'geometry_msgs', 'trajectory_msgs', 'diagnostic_msgs',
-    'std_srvs', 'lifecycle_msgs', 'builtin_interfaces', 'rcl_interfaces', 'message_filters',
+    'std_srvs', 'rosgraph_msgs', 'lifecycle_msgs', 'builtin_interfaces', 'rcl_interfaces',
+    'message_filters',
 }  # fmt: skip
 WITHOUT_TORCH = [
     'mm_perception.spec',
@@ -42,6 +43,9 @@ WITHOUT_TORCH = [
     'mm_perception.ros.cmi_node',
     'mm_perception.rl.policy',
     'mm_perception.lab.replay.node',
+    'mm_perception.lab.gym.node',
+    'mm_perception.lab.demo.acting',
+    'mm_perception.ros.policy_node',
     'mm_perception.ros.microphone_node',
     'mm_perception.lab.demo.run',
     'mm_perception.lab.demo.report',

@@ -75,7 +75,10 @@ def test_node_publishes_the_latent_in_every_promised_form(live: Robot, bundle: B
     vector = live.watch('latent/vector', Float32MultiArray)
     latent = live.fresh('latent')
     table = read_table(latent)
-    assert set(table) == {'mean', 'std'}
+    facts = {f'{kind}_{name}' for kind in ('used', 'age') for name in ALL}
+    assert set(table) == {'mean', 'std', *facts}
+    assert all((table[f'used_{name}'] == 1.0).all() for name in ALL)
+    assert all(0.0 <= table[f'age_{name}'][0] < 2 * MAX_AGE_S for name in ALL)
     assert latent.width == bundle.spec.joint_latent_dim
     assert latent.header.frame_id == bundle.frame_id
     assert np.isfinite(table['mean']).all()
@@ -461,7 +464,7 @@ def test_node_refuses_what_cannot_work_in_one_line(start, tmp_path: Path, bundle
     good = f'bundle:={bundle.path}'
     cases = [
         ([f'bundle:={tmp_path}/absent'], 'no bundle'),
-        ([good, 'trigger:=smell'], 'trigger: "smell" is not one of timer, any, image'),
+        ([good, 'trigger:=smell'], 'trigger: "smell" is not one of timer, any, stamp, image'),
         ([good, 'rate_hz:=0.0'], 'rate_hz'),
         ([good, 'device:=abacus'], 'one of auto, cpu, cuda'),
         ([good, 'modalities.image.message:=std_msgs/msg/String'], 'known for image'),

@@ -1,4 +1,4 @@
-"""The SROS 2 policy that ships names what the node has: nothing is missing, nothing too much."""
+"""The SROS 2 policy that ships names what each node has: nothing is missing, nothing too much."""
 
 from __future__ import annotations
 
@@ -14,13 +14,12 @@ from tests.ros.conftest import SECOND
 
 POLICY = Path(__file__).parents[2] / 'config' / 'sros2' / 'policy.xml'
 ONLY_WITH_SIM_TIME = {'/clock'}
-NOT_IN_EVERY_DISTRIBUTION = {f'{SECOND}/cmi/get_type_description'}
 
 
-def allowed(kind: str, permission: str) -> set[str]:
+def allowed(node: str, kind: str, permission: str) -> set[str]:
     """Full names that the policy allows, for a node in the tests' namespace."""
-    profile = ElementTree.parse(POLICY).find('enclaves/enclave/profiles/profile')
-    assert profile is not None
+    profiles = ElementTree.parse(POLICY).findall('enclaves/enclave/profiles/profile')
+    (profile,) = [each for each in profiles if each.get('node') == node]
     names = []
     for group in profile.iter(kind):
         if group.get(permission) == 'ALLOW':
@@ -36,23 +35,34 @@ def full_name(name: str, node: str) -> str:
     return name if name.startswith('/') else f'{SECOND}/{name}'
 
 
-def test_sros_policy_names_exactly_what_the_node_has(
-    bundle: Bundle, start: Callable[..., NodeProcess], robot: Robot
+def test_sros_policy_names_exactly_what_the_nodes_have(
+    bundle: Bundle, start: Callable[..., NodeProcess], robot: Robot, tmp_path: Path
 ) -> None:
+    from tests.helpers.acting_pendulum import save_policy
+
+    save_policy(bundle, tmp_path / 'policy')
     start(f'bundle:={bundle.path}', 'autostart:=true')
+    start(f'policy:={tmp_path}', 'autostart:=true', module='policy_node')
+    for node in ('cmi', 'policy'):
+        compare(node, robot)
+
+
+def compare(node: str, robot: Robot) -> None:
+    """Compare what a node has on the graph with what it is allowed."""
+    not_in_every_distribution = {f'{SECOND}/{node}/get_type_description'}
 
     def names(kind: str) -> set[str]:
         known = robot.node.get_node_names_and_namespaces()
-        if ('cmi', SECOND) not in known:
+        if (node, SECOND) not in known:
             return set()
-        found = getattr(robot.node, f'get_{kind}_names_and_types_by_node')('cmi', SECOND)
+        found = getattr(robot.node, f'get_{kind}_names_and_types_by_node')(node, SECOND)
         return {name for name, _ in found}
 
     expected = {
-        'publisher': allowed('topics', 'publish'),
-        'subscriber': allowed('topics', 'subscribe') - ONLY_WITH_SIM_TIME,
-        'service': allowed('services', 'reply') - NOT_IN_EVERY_DISTRIBUTION,
-        'client': allowed('services', 'request'),
+        'publisher': allowed(node, 'topics', 'publish'),
+        'subscriber': allowed(node, 'topics', 'subscribe') - ONLY_WITH_SIM_TIME,
+        'service': allowed(node, 'services', 'reply') - not_in_every_distribution,
+        'client': allowed(node, 'services', 'request'),
     }
 
     def complete() -> bool:
@@ -64,7 +74,7 @@ def test_sros_policy_names_exactly_what_the_node_has(
         for kind, wanted in expected.items():
             assert wanted <= names(kind), kind
     for kind, wanted in expected.items():
-        assert names(kind) - NOT_IN_EVERY_DISTRIBUTION == wanted, kind
+        assert names(kind) - not_in_every_distribution == wanted, kind
 
 
 @pytest.mark.parametrize('tag', ['enclave', 'profile'])

@@ -212,7 +212,7 @@ def test_everything_received_and_not_used_has_a_line(
     assert status['sound']['state'] in ('waiting', 'stale'), 'the first noise may pass for a word'
     assert status['image']['state'] == 'stale'
     assert status['symbol']['state'] == 'ok', 'the label is trimmed'
-    assert set(read_table(robot.fresh('latent'))) == {'mean', 'std'}
+    assert {'mean', 'std'} <= set(read_table(robot.fresh('latent')))
 
 
 def test_two_cameras_on_one_topic_are_said(robot: Robot, node: NodeProcess, others: Others):

@@ -352,7 +352,7 @@ class ActingDemo:
             'rate_hz': RATE_HZ,
             'steps': self._options.steps,
             'lost_at_step': round(LOST_S * RATE_HZ),
-            'latency_ms': age_ms,
+            'latency_ms': None if self._options.lockstep else age_ms,
             'late_steps': log.begun[-1]['late'],
             'deadline_misses': int(log.figures.get('deadline_misses', 0)),
             'targets': targets,

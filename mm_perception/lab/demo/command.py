@@ -194,8 +194,9 @@ def _write_report(folder: Path, outcome: Any, modalities: Any) -> None:
 
 
 def _print_targets(summary: dict[str, Any], console: Any) -> None:
-    latency = summary['latency_ms'] or {}
-    console.print(f'latency p50 {latency.get("p50")} ms, p99 {latency.get("p99")} ms')
+    latency = summary['latency_ms']
+    if latency:
+        console.print(f'latency p50 {latency["p50"]} ms, p99 {latency["p99"]} ms')
     for target in summary['targets']:
         value = 'not measured' if target['value'] is None else f'{target["value"]:.3g}'
         verdict = '[green]met[/]' if target['met'] else '[red]missed[/]'

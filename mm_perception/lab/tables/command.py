@@ -8,7 +8,8 @@ from pathlib import Path
 from typing import Any
 
 ROBOTS = 'robots'
-"""A table of its own sort: recordings of robots, not of a paper."""
+POLICIES = 'policies'
+"""Tables of their own sort: recordings of robots, and policies; not of a paper."""
 
 
 def add_table_options(group: Any) -> None:
@@ -41,6 +42,10 @@ def run_table_command(args: argparse.Namespace) -> dict[str, Any]:
         from mm_perception.lab.tables.robots import run_robots
 
         return run_robots(args)
+    if args.table == POLICIES:
+        from mm_perception.lab.policies.table import run_policies
+
+        return run_policies(args)
     from mm_perception.lab.tables.pictures import draw_pictures
     from mm_perception.lab.tables.report import json_content, markdown
     from mm_perception.lab.tables.runner import run_table

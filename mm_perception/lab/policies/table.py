@@ -1,0 +1,176 @@
+"""``mm-perception evaluate --table policies``: returns over seeds, beside what others read."""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+import yaml
+
+import mm_perception
+from mm_perception.bundle import MANIFEST
+from mm_perception.data.dataset import BUILD_FILE
+from mm_perception.errors import ConfigError, DataError
+from mm_perception.evaluation.coherence import versions
+from mm_perception.fusion.perception import Perception
+from mm_perception.lab.policies.ensemble import Ensemble
+from mm_perception.lab.policies.report import policies_markdown
+from mm_perception.lab.policies.variants import OURS, VARIANTS, Together, Variant, padded
+from mm_perception.lab.tables.command import POLICIES as NAME
+from mm_perception.resources import share_directory
+from mm_perception.rl.agents import Observing, widened
+from mm_perception.rl.evaluation import Agent, Arena, Condition, Others, lies, losses, row
+from mm_perception.rl.failures import Failures, RandomSpells, VectorSensorFailures, sensors_of
+from mm_perception.rl.observation import QUICK_CHECKS, VectorObservedBy
+from mm_perception.rl.pendulum import ID, RATE_HZ
+from mm_perception.rl.training import SacSettings, make_vector
+
+SEEDS, EPISODES = 3, 10
+LIE_MOMENTS = (5, 40)
+DROPOUT, NO_DROPOUT = 'dropout', 'all sensors'
+TRAININGS = {DROPOUT: Failures(spells=RandomSpells()), NO_DROPOUT: Failures()}
+"""How the sensors fail while a policy is trained."""
+SETTINGS = SacSettings()
+
+
+def run_policies(args: argparse.Namespace) -> dict[str, Any]:
+    """
+    Train and judge what is not there yet, and write the table.
+
+    :param args: of ``mm-perception evaluate``.
+    :returns: what ``--json`` holds.
+    """
+    began = time.monotonic()
+    if args.scale != 'default' or args.epochs:
+        raise ConfigError('table policies has no --scale or --epochs; use --seeds and --variants')
+    unknown = [name for name in args.variants if name not in VARIANTS]
+    if unknown:
+        raise ConfigError(f'table policies has no {unknown[0]}; it has: {", ".join(VARIANTS)}')
+    torch.set_num_threads(1)
+    folder = args.out / NAME
+    folder.mkdir(parents=True, exist_ok=True)
+    dataset = (args.dataset or Path('data')) / 'pendulum'
+    if not (dataset / BUILD_FILE).is_file():
+        _command(['build-data', 'pendulum', '--out', dataset.as_posix()])
+    chosen = args.variants or tuple(VARIANTS)
+    results = [_result(args, name, folder, dataset) for name in chosen]
+    rows = [each for result in results for each in result['rows']]
+    text = policies_markdown(rows)
+    file = args.markdown or folder / 'table.md'
+    file.write_text(text)
+    print(text)
+    print(f'wrote {file}')
+    return {
+        'rows': rows,
+        'training_seconds': {r['variant']: r['training_seconds'] for r in results},
+        'settings': {**SETTINGS.plain(), 'episodes': EPISODES},
+        'versions': versions(),
+        'seconds': round(time.monotonic() - began, 1),
+    }
+
+
+def _result(args: argparse.Namespace, name: str, folder: Path, dataset: Path) -> dict[str, Any]:
+    """Result of a variant, from its file if it was measured already."""
+    variant, seeds = VARIANTS[name], args.seeds or SEEDS
+    config = share_directory() / 'config' / 'pendulum.yaml'
+    content = config.read_bytes() + (dataset / BUILD_FILE).read_bytes()
+    key = hashlib.sha256(content + repr((SETTINGS, EPISODES, seeds)).encode()).hexdigest()
+    file = folder / f'{name}.json'
+    if file.is_file():
+        known: dict[str, Any] = json.loads(file.read_text())
+        if known['key'] != key:
+            raise ConfigError(f'{file}: of other settings; remove it')
+        return known
+    bundles = [_bundle(variant.family, seed, folder, dataset) for seed in range(seeds)]
+    found = {'variant': name, 'key': key, **_measure(name, variant, bundles)}
+    file.write_text(json.dumps(found) + '\n')
+    return found
+
+
+def _bundle(family: str, seed: int, folder: Path, dataset: Path) -> Perception:
+    """Train a bundle, unless that was done, and load it."""
+    out = folder / f'{family}-{seed}'
+    if not (out / MANIFEST).is_file():
+        config = folder / f'{family}.yaml'
+        plain = yaml.safe_load((share_directory() / 'config' / 'pendulum.yaml').read_text())
+        plain['model']['family'] = family
+        config.write_text(yaml.safe_dump(plain))
+        words = ['train', '--config', config, '--dataset', dataset, '--out', out, '--jobs', 1]
+        words += ['--work', folder / f'{out.name}.work', '--seed', seed, '--resume']
+        _command([str(word) for word in words])
+    return mm_perception.load(str(out))
+
+
+def _command(words: Sequence[str]) -> None:
+    """Run a command of ``mm-perception`` as a user would."""
+    print(f'mm-perception {" ".join(words)}', flush=True)
+    program = [sys.executable, '-m', 'mm_perception.cli.main', *words]
+    if subprocess.run(program, stdout=subprocess.DEVNULL, check=False).returncode:
+        raise DataError(f'mm-perception {" ".join(words)}: failed; see above')
+
+
+def _environments(count: int) -> Any:
+    return make_vector(ID, count)
+
+
+def _measure(name: str, variant: Variant, bundles: Sequence[Perception]) -> dict[str, Any]:
+    """Train the policies of all seeds side by side, with dropout and without, and judge them."""
+    began = time.monotonic()
+    env = _environments(1)
+    sensors = sensors_of(env.single_observation_space)
+    observing = [variant.observe(bundle, sensors) for bundle in bundles]
+    trainings = TRAININGS if len(variant.sensors) > 1 else {NO_DROPOUT: Failures()}
+    plans = [(seed, training) for training in trainings for seed in range(len(bundles))]
+    together = Together([(observing[seed](1), 1) for seed, _ in plans])
+    space = env.single_action_space
+    ensemble = Ensemble(len(plans), together.size, space.low, space.high, SETTINGS)
+    failing = VectorSensorFailures(_environments(len(plans)), [trainings[t] for _, t in plans])
+    ensemble.learn(VectorObservedBy(failing, together))
+    seconds = round(time.monotonic() - began, 1)
+    rows = []
+    for k, (seed, training) in enumerate(plans):
+        act = _padding(ensemble.policy(k), together.size)
+        about = {'policy': f'{name}, {training}', 'observation': name, 'training': training}
+        judged = _judge(variant, Agent(observing[seed], act), bundles[seed], name)
+        rows += [{**about, 'seed': seed, **each} for each in judged]
+    return {'training_seconds': seconds, 'rows': rows}
+
+
+def _padding(act: Any, size: int) -> Any:
+    return lambda seen: act(padded(seen, size))
+
+
+def _judge(variant: Variant, agent: Agent, bundle: Perception, name: str) -> list[dict[str, Any]]:
+    """Rows of one policy: sensors lost, sensors that lie; ours with the health checks too."""
+    arena = Arena(_environments, EPISODES)
+    least = float(arena.by_chance().mean()), float(arena.by_zero().mean())
+    conditions = losses(variant.sensors) if variant.sensors else [Condition()]
+    conditions = conditions if len(variant.sensors) > 1 else [Condition()]
+    lying = lies(variant.sensors, LIE_MOMENTS) if len(variant.sensors) > 1 else []
+    others: Others | None = arena.elsewhere(agent) if lying else None
+    found = arena.returns(agent, [*conditions, *lying], others)
+    whole = float(found[0].mean()), *least
+    rows = [
+        {'checks': False, **row(c, each, *whole)} for c, each in zip([*conditions, *lying], found)
+    ]
+    if name == OURS:
+        checking = Agent(_checked(bundle), agent.act)
+        found = arena.returns(checking, [Condition(), *lying], others)
+        whole = float(found[0].mean()), *least
+        rows += [
+            {'checks': True, **row(c, each, *whole)}
+            for c, each in zip([Condition(), *lying], found)
+        ]
+    return rows
+
+
+def _checked(bundle: Perception) -> Observing:
+    return widened(bundle, RATE_HZ, checks=QUICK_CHECKS)
