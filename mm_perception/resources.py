@@ -143,6 +143,8 @@ def _link_file(old: str | Path, new: str | Path) -> None:
 
 SHARED_MEMORY = 'shm'
 NONE = 'none'
+REPAIR, OFF = 'MM_PERCEPTION_REPAIR_SHM', '0'
+"""Environment variable: whether a node puts right what killed processes left in shared memory."""
 # Fast DDS 2 (up to Jazzy) reads only the old name; with Fast DDS 3 (from Kilted on) ROS 2 still
 # reads it, but warns.
 OLD_VARIABLE, VARIABLE = 'FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'
