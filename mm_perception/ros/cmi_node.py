@@ -117,7 +117,9 @@ class CmiNode(ManagedNode):
         self._settings = read_settings(self.parameters, self._names)
         if self.parameters[OLD_FALLBACK] != UNSET:
             self.get_logger().warning(f'{OLD_FALLBACK} is the old name of fallback: set that')
-        self._outputs = Outputs(self, perception.modalities, undo)
+        self._outputs = Outputs(
+            self, perception.modalities, undo, self.parameters['publish.tensor']
+        )
         rest_s = TRIGGERED_REST_S if self._triggers else REST_S
         failed = partial(self.log_defect, 'reception')
         self._reception = Reception(lambda: Receiver(self.context, rest_s, failed))

@@ -24,6 +24,7 @@ from mm_perception.ros.codecs import (
     output_codec,
     picture_message,
 )
+from mm_perception.ros.codecs.vector import latent_tensor_message, tensor_type
 from mm_perception.ros.qos import check_topic, explain_consumers, output_qos, overridable
 
 
@@ -45,16 +46,22 @@ class Outputs:
     :param node: the node; its lifecycle decides whether anything is sent.
     :param modalities: of the bundle.
     :param undo: takes what destroys them.
+    :param tensor: whether the latent is published as a message of tensor_msgs too.
     """
 
     def __init__(
-        self, node: LifecycleNode, modalities: Mapping[str, Modality[Any]], undo: ExitStack
+        self,
+        node: LifecycleNode,
+        modalities: Mapping[str, Modality[Any]],
+        undo: ExitStack,
+        tensor: bool = False,
     ) -> None:
         self._node = node
         self._undo = undo
         self._publishers: list[Any] = []
         self._latent = self.advertise(PointCloud2, 'latent')
         self._vector = self.advertise(Float32MultiArray, 'latent/vector')
+        self._tensor = self.advertise(tensor_type(), 'latent/tensor') if tensor else None
         self._mosaic = self.advertise(Image, '~/mosaic')
         self._channels = {name: self._channel(m) for name, m in modalities.items()}
 
@@ -87,6 +94,8 @@ class Outputs:
         if result is not None:
             self._latent.publish(latent_message(result.mean, result.std, header))
             self._vector.publish(latent_vector_message(result.mean, result.std))
+            if self._tensor is not None:
+                self._tensor.publish(latent_tensor_message(result.mean, result.std))
             for name, array in result.reconstructions.items():
                 if name not in fused.observed or settings.reconstruct_all:
                     self._publish_generated(name, modalities[name], array, fused, header)
