@@ -17,6 +17,8 @@ from launch_ros.actions import LifecycleNode, Node
 
 from mm_perception.errors import UNUSABLE
 from mm_perception.resources import (
+    OFF,
+    REPAIR,
     is_installed,
     parameter_file,
     share_directory,
@@ -52,6 +54,12 @@ ARGUMENTS = (
         'Fast DDS profile: shm (large shared memory, for camera images), none, or an XML file.',
         None,
     ),
+    (
+        'repair_shared_memory',
+        'true',
+        'Put right at the start what killed processes left in the shared memory of Fast DDS.',
+        _YES_NO,
+    ),
     ('view', 'false', 'Serve a page at http://127.0.0.1:8080 that shows the node.', _YES_NO),
     ('rviz', 'false', 'Open RViz with config/cmi.rviz.', _YES_NO),
     ('foxglove', 'false', 'Serve Foxglove; its layout is config/foxglove.json.', _YES_NO),
@@ -71,6 +79,8 @@ def generate_launch_description() -> LaunchDescription:
 def _nodes(context: LaunchContext) -> list[LaunchDescriptionEntity]:
     chosen = {name: LaunchConfiguration(name).perform(context) for name, _, _, _ in ARGUMENTS}
     environment = transport_environment(chosen['transport_profile'])
+    if chosen['repair_shared_memory'] == 'false':
+        environment[REPAIR] = OFF
     variables = [SetEnvironmentVariable(name, value) for name, value in environment.items()]
     node = _node(chosen)
     stop = RegisterEventHandler(OnProcessExit(target_action=node, on_exit=_give_up))

@@ -9,7 +9,7 @@ import stat
 import sys
 from pathlib import Path
 
-from mm_perception.errors import ConfigError, DataError
+from mm_perception.errors import ConfigError, DataError, printable
 
 PACKAGE = 'mm_perception'
 
@@ -40,6 +40,23 @@ def is_installed(package: str) -> bool:
     """Whether ROS finds a package of that name."""
     marker = Path('share/ament_index/resource_index/packages') / package
     return any((prefix / marker).is_file() for prefix in prefixes())
+
+
+def explain_middleware() -> str:
+    """Say in one line that the middleware that the environment asks for is absent; or empty."""
+    wanted = os.environ.get('RMW_IMPLEMENTATION', '')
+    folders = [prefix / 'lib' for prefix in prefixes()]
+    folders += map(Path, filter(None, os.environ.get('LD_LIBRARY_PATH', '').split(os.pathsep)))
+    files = [file for folder in folders for file in folder.glob('librmw_*_cpp.so')]
+    names = {file.name.removeprefix('lib').removesuffix('.so') for file in files}
+    found = sorted(name for name in names if '__' not in name and '_shared_' not in name)
+    if not wanted or not found or wanted in found:
+        return ''
+    package = printable(wanted[:80]).replace('_', '-')
+    return (
+        f'RMW_IMPLEMENTATION={printable(wanted[:80])} is not installed (there is:'
+        f' {", ".join(found)}); unset it, or sudo apt-get install ros-$ROS_DISTRO-{package}'
+    )
 
 
 def parameter_file(given: str = '') -> Path:
@@ -126,6 +143,8 @@ def _link_file(old: str | Path, new: str | Path) -> None:
 
 SHARED_MEMORY = 'shm'
 NONE = 'none'
+REPAIR, OFF = 'MM_PERCEPTION_REPAIR_SHM', '0'
+"""Environment variable: whether a node puts right what killed processes left in shared memory."""
 # Fast DDS 2 (up to Jazzy) reads only the old name; with Fast DDS 3 (from Kilted on) ROS 2 still
 # reads it, but warns.
 OLD_VARIABLE, VARIABLE = 'FASTRTPS_DEFAULT_PROFILES_FILE', 'FASTDDS_DEFAULT_PROFILES_FILE'

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mm_perception.config import to_plain
-from mm_perception.errors import DataError, MissingDependency
+from mm_perception.errors import DataError
 
 if TYPE_CHECKING:
     from mm_perception.bundle import Bundle
@@ -75,12 +75,8 @@ def run(args: argparse.Namespace) -> int:
 
 def _devices() -> list[dict[str, Any]]:
     """Print the sound devices, and the blocks that microphone_node reads from them."""
-    try:
-        from mm_perception.ros import microphone_node
-    except ModuleNotFoundError as error:
-        raise MissingDependency(
-            'microphone_node needs ROS 2: source its setup.bash, or make environment'
-        ) from error
+    from mm_perception.ros import microphone_node
+
     devices = microphone_node.input_devices(microphone_node.load_sounddevice())
     chunk_s = next(row.default for row in microphone_node.ROWS if row.name == 'chunk_s')
     content = []

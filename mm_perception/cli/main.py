@@ -14,7 +14,7 @@ import sys
 from collections.abc import Sequence
 
 import mm_perception
-from mm_perception.errors import MMPerceptionError, printable
+from mm_perception.errors import UNUSABLE, MMPerceptionError, printable
 
 COMMANDS = {
     'demo': (
@@ -75,7 +75,7 @@ COMMANDS = {
     ),
     'info': (
         'mm_perception.cli.info',
-        'show a bundle, the model families, the kinds of modalities',
+        'show a bundle, the model families, the kinds of modalities, the microphones',
     ),
 }
 """Command -> the module that runs it, and its line in the help."""
@@ -123,6 +123,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MMPerceptionError as error:
         print(f'mm-perception: error: {error}', file=sys.stderr)
         return FAILED
+    except SystemExit as end:  # that the middleware is absent has been said
+        if end.code == UNUSABLE:
+            return FAILED
+        raise
     except BrokenPipeError:  # who read the output has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return FAILED

@@ -128,7 +128,8 @@ class CmiNode(ManagedNode):
             name: codec_for(modality, self.parameters[f'modalities.{name}.message'])
             for name, modality in perception.modalities.items()
         }
-        self._outputs = Outputs(self, perception.modalities, codecs, undo)
+        tensor = self.parameters['publish.tensor']
+        self._outputs = Outputs(self, perception.modalities, codecs, undo, tensor)
         rest_s = TRIGGERED_REST_S if self._triggers else REST_S
         failed = partial(self.log_defect, 'reception')
         self._reception = Reception(lambda: Receiver(self.context, rest_s, failed))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import sys
 import time
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from sensor_msgs.msg import PointCloud2
 
 from mm_perception.errors import ConfigError, MissingDependency, MMPerceptionError
 from mm_perception.ros.codecs import audio_message
-from mm_perception.ros.codecs.base import as_bytes, make_header
+from mm_perception.ros.codecs.base import as_bytes, load_messages, make_header
 from mm_perception.ros.lifecycle import run_node, steady_clock
 from mm_perception.ros.parameters import Parameters, ParameterSpec
 from mm_perception.ros.qos import latched_qos, overridable
@@ -62,7 +61,9 @@ class MicrophoneNode(Node):
         self._frame_id = self.parameters['frame_id']
         self._stream: Any = None
         self._sound = load_sounddevice()
-        messages = load_audio_common() if self.parameters['audio_common'] else None
+        messages = None
+        if self.parameters['audio_common']:
+            messages = load_messages('audio_common_msgs', 'AudioDataStamped', 'audio_common')
         self._open()
         self._publisher = self.create_publisher(
             PointCloud2, 'audio', QoSProfile(depth=10), qos_overriding_options=overridable()
@@ -221,27 +222,6 @@ def input_devices(sound: ModuleType) -> list[InputDevice]:
         for number, device in enumerate(sound.query_devices())
         if device['max_input_channels'] > 0
     ]
-
-
-def load_audio_common() -> ModuleType:
-    """
-    Import the messages of audio_common, as ROS 2 distributes them.
-
-    :raises MissingDependency: if they are not there, or other ones of that name are.
-    """
-    try:
-        messages = importlib.import_module('audio_common_msgs.msg')
-    except ImportError as error:
-        raise MissingDependency(
-            'audio_common needs audio_common_msgs: sudo apt-get install'
-            ' ros-$ROS_DISTRO-audio-common-msgs'
-        ) from error
-    if not hasattr(messages, 'AudioDataStamped'):
-        raise MissingDependency(
-            'audio_common: another package is called audio_common_msgs too; of that of ros-drivers'
-            ' comes AudioDataStamped'
-        )
-    return messages
 
 
 def load_sounddevice() -> ModuleType:

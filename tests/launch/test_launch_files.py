@@ -26,6 +26,7 @@ EXPECTED = {
     'use_respawn',
     'log_level',
     'transport_profile',
+    'repair_shared_memory',
     'rviz',
     'view',
     'foxglove',

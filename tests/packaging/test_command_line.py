@@ -9,6 +9,7 @@ import pytest
 
 from mm_perception import __version__
 from mm_perception.cli import main as frame
+from mm_perception.errors import UNUSABLE
 from mm_perception.modalities import kinds
 
 WITHOUT = 'import sys; sys.modules[{!r}] = None; from mm_perception.cli.main import main; '
@@ -49,6 +50,22 @@ def test_unknown_command_lists_what_exists(capsys):
         frame.main(['demonstrate'])
     assert ended.value.code == 2
     assert 'demo' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ('module', 'code'),
+    [
+        (('mm_perception.ros.cmi_node',), UNUSABLE),
+        (('mm_perception.cli.main', 'info', '--devices'), frame.FAILED),
+    ],
+)
+def test_middleware_that_is_absent_is_named_in_one_line(module, code):
+    environment = {**os.environ, 'RMW_IMPLEMENTATION': 'rmw_nothing'}
+    command = (sys.executable, '-m', *module)
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+    assert done.returncode == code
+    assert done.stderr.startswith('error: RMW_IMPLEMENTATION=rmw_nothing is not installed')
+    assert 'rmw_fastrtps_cpp' in done.stderr and len(done.stderr.splitlines()) == 1
 
 
 def test_user_error_is_one_line(capsys):

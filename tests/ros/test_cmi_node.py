@@ -469,6 +469,7 @@ def test_node_refuses_what_cannot_work_in_one_line(start, tmp_path: Path, bundle
         ([good, 'device:=abacus'], 'one of auto, cpu, cuda'),
         ([good, 'modalities.image.message:=std_msgs/msg/String'], 'known for image'),
         ([good, 'modalities.image.topic:=front camera'], '"front camera" is no topic name'),
+        ([good, 'modalities.image.filters:=[absent.Filter]'], 'absent.Filter cannot be made'),
     ]
     processes = [start(*parameters, 'autostart:=true') for parameters, _ in cases]
     for process, (_, reason) in zip(processes, cases, strict=True):

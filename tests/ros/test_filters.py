@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,13 +10,14 @@ from typing import Any
 import numpy as np
 import pytest
 import rclpy
-from std_msgs.msg import String
+from std_msgs.msg import Float32MultiArray, String
 
 from mm_perception.bundle import Bundle
-from mm_perception.errors import ConfigError, InvalidInput
+from mm_perception.errors import ConfigError, InvalidInput, MissingDependency
 from mm_perception.ros.cmi.filters import put_in_front
 from mm_perception.ros.cmi_node import CmiNode
 from mm_perception.ros.codecs import image_message
+from mm_perception.ros.codecs.vector import tensor_type
 from tests.helpers.robot import SENSORS, Robot
 
 ROOT = Path(__file__).parents[2]
@@ -150,6 +152,22 @@ def test_node_reads_what_a_subclass_puts_in_front(run: Any, robot: Robot) -> Non
     robot.until_used({'symbol'})
 
 
+def test_node_publishes_the_latent_as_a_tensor_where_there_is_the_message(
+    run: Any, robot: Robot
+) -> None:
+    messages = pytest.importorskip('tensor_msgs.msg', reason='tensor_msgs comes with Lyrical')
+    run(CmiNode, **{'publish.tensor': True})
+    robot.word = '3'
+    robot.live = {'symbol'}
+    robot.watch('latent/tensor', messages.ExperimentalTensor)
+    robot.watch('latent/vector', Float32MultiArray)
+    tensor = robot.fresh('latent/tensor')
+    assert (tensor.dtype_code, tensor.dtype_bits, tensor.dtype_lanes) == (2, 32, 1)
+    assert list(tensor.shape) == [2, 8] and not tensor.strides and tensor.byte_offset == 0
+    values = np.frombuffer(tensor.data, '<f4')
+    np.testing.assert_array_equal(values, robot.fresh('latent/vector').data)
+
+
 def test_node_that_wants_complete_sets_fuses_nothing_else(run: Any, robot: Robot) -> None:
     node = run(CmiNode, sync='complete', sync_slop_s=0.3)
     robot.word = '3'
@@ -169,3 +187,11 @@ def test_node_that_wants_complete_sets_fuses_nothing_else(run: Any, robot: Robot
     assert not robot.received['latent']
     node.set_parameters([rclpy.parameter.Parameter('modalities.symbol.enabled', value=False)])
     robot.until_used(set(SENSORS) - {'symbol'})
+
+
+def test_latent_as_a_tensor_without_tensor_msgs_says_what_to_install(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setitem(sys.modules, 'tensor_msgs.msg', None)
+    with pytest.raises(MissingDependency, match=r'needs tensor_msgs: .*-tensor-msgs$'):
+        tensor_type()

@@ -18,7 +18,8 @@ from mm_perception.lab.digits.recordings import load_recordings, real_recordings
 from mm_perception.modalities import build_modality
 from mm_perception.resources import share_directory
 from mm_perception.ros.codecs import read_table
-from mm_perception.ros.microphone_node import SampleClock, load_audio_common, load_sounddevice
+from mm_perception.ros.codecs.base import load_messages
+from mm_perception.ros.microphone_node import SampleClock, load_sounddevice
 from mm_perception.ros.qos import input_qos, latched_qos
 
 DATA = Path(os.environ.get('MM_PERCEPTION_DATA', Path(__file__).parents[3] / 'shared' / 'data'))
@@ -153,12 +154,12 @@ def test_microphone_publishes_messages_of_audio_common_too(start, robot, microph
 
 
 @pytest.mark.parametrize(
-    ('there', 'says'), [(None, 'apt-get install'), (ModuleType('msg'), 'another package')]
+    ('there', 'says'), [(None, 'needs audio_common_msgs'), (ModuleType('msg'), 'another package')]
 )
 def test_microphone_without_audio_common_says_what_to_install(monkeypatch, there, says):
     monkeypatch.setitem(sys.modules, 'audio_common_msgs.msg', there)
     with pytest.raises(MissingDependency, match=says):
-        load_audio_common()
+        load_messages('audio_common_msgs', 'AudioDataStamped', 'audio_common')
 
 
 def test_info_lists_the_devices_that_record(microphone, tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import struct
 import subprocess
@@ -14,10 +15,11 @@ from pathlib import Path
 import pytest
 
 from mm_perception.bundle import Bundle
+from mm_perception.resources import OFF, REPAIR
 from mm_perception.ros.shared_memory import SEGMENTS, clean_up
 from tests.helpers.robot import NodeProcess, Robot
 
-# Where Fast DDS 2.14 has these in a port: SharedMemGlobal.hpp, struct PortNode.
+# Where Fast DDS 2.14 and 3.2 have these in a port: SharedMemGlobal.hpp, struct PortNode.
 PORT_ID, FLAGS, LISTENER = 276, 300, 20888
 WAIT_S = 15.0
 IN_USE = 1  # and neither waiting nor processing
@@ -51,10 +53,10 @@ def owned_by(process: subprocess.Popen[str]) -> set[Path]:
 
 def ports(owned: set[Path]) -> set[Path]:
     """Those that are ports of this version's layout."""
-    found = {path for path in owned if path.name.startswith('fastrtps_port')}
+    found = {path for path in owned if re.match('(fastrtps|fastdds)_port', path.name)}
     for path in found:
         number = struct.unpack_from('<I', path.read_bytes(), PORT_ID)[0]
-        assert path.name == f'fastrtps_port{number}', 'another layout than Fast DDS 2.14'
+        assert path.name.endswith(f'_port{number}'), 'another layout than those tested'
     return found
 
 
@@ -128,7 +130,13 @@ def test_clean_up_is_neither_held_up_nor_misled_by_what_others_put_there(
     assert victim.read_bytes() == known_port(1)
     (shared / 'fastrtps_port4').write_bytes(known_port(4))
     monkeypatch.setattr('mm_perception.ros.shared_memory.prefixes', lambda: [tmp_path])
-    assert clean_up(shared) == 0, 'another version of Fast DDS'
+    (tmp_path / 'lib').mkdir()
+    for library in ('libfastdds.so.3.9.0', 'libfastdds.so', 'libfastcdr.so.2.14.0'):
+        (tmp_path / 'lib' / library).touch()
+        assert clean_up(shared) == 0, 'another version of Fast DDS'
+    monkeypatch.undo()
+    monkeypatch.setenv(REPAIR, OFF)
+    assert clean_up(shared) == 0, 'switched off'
     monkeypatch.undo()
     monkeypatch.setattr('os.getuid', lambda: 12345)
     assert clean_up(shared) == 0, "another user's"

@@ -26,6 +26,7 @@ from mm_perception.ros.codecs import (
     output_codec,
     picture_message,
 )
+from mm_perception.ros.codecs.vector import latent_tensor_message, tensor_type
 from mm_perception.ros.qos import check_topic, explain_consumers, output_qos, overridable
 
 
@@ -47,6 +48,7 @@ class Outputs:
     :param modalities: of the bundle.
     :param codecs: of their sensors.
     :param undo: takes what destroys them.
+    :param tensor: whether the latent is published as a message of tensor_msgs too.
     """
 
     def __init__(
@@ -55,12 +57,14 @@ class Outputs:
         modalities: Mapping[str, Modality[Any]],
         codecs: Mapping[str, InputCodec],
         undo: ExitStack,
+        tensor: bool = False,
     ) -> None:
         self._node = node
         self._undo = undo
         self._publishers: list[Any] = []
         self._latent = self.advertise(PointCloud2, 'latent')
         self._vector = self.advertise(Float32MultiArray, 'latent/vector')
+        self._tensor = self.advertise(tensor_type(), 'latent/tensor') if tensor else None
         self._mosaic = self.advertise(Image, '~/mosaic')
         self._channels = {name: self._channel(m) for name, m in modalities.items()}
         self.filled = Filled(node, modalities, codecs, self.advertise)
@@ -97,6 +101,8 @@ class Outputs:
             message = latent_message(result.mean, result.std, header, used, ages_s)
             self._latent.publish(message)
             self._vector.publish(latent_vector_message(result.mean, result.std))
+            if self._tensor is not None:
+                self._tensor.publish(latent_tensor_message(result.mean, result.std))
             for name, array in result.reconstructions.items():
                 if name not in fused.observed or settings.reconstruct_all:
                     self._publish_generated(name, modalities[name], array, fused, header)

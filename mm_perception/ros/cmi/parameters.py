@@ -126,6 +126,12 @@ NODE_SPECS = (
         span=(2, 256),
     ),
     ParameterSpec(
+        'publish.tensor',
+        False,
+        'Publish the latent as a tensor of tensor_msgs too, which ROS 2 has from Lyrical on.',
+        structural=True,
+    ),
+    ParameterSpec(
         'memory',
         True,
         'Whether a lost modality is filled in from its last good value too, where the bundle has'

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import importlib
 from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,7 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import PointCloud2, PointField
 from std_msgs.msg import Header
 
-from mm_perception.errors import ConfigError, InvalidInput
+from mm_perception.errors import ConfigError, InvalidInput, MissingDependency
 from mm_perception.fusion.gathering import complete
 from mm_perception.modalities import Modality
 
@@ -187,6 +189,26 @@ def read_output(modality: Modality[Any], codec: InputCodec, message: Any) -> NDA
     if isinstance(message, output.message_type):
         return output.decode(modality, message)
     return as_sensor(codec.decode)(modality, message)
+
+
+def load_messages(package: str, message: str, parameter: str) -> ModuleType:
+    """
+    Import messages that not every ROS 2 has.
+
+    :param message: one that the module must have.
+    :param parameter: that asks for them.
+    :raises MissingDependency: if they are not there, or other ones of that name are.
+    """
+    apt = f'sudo apt-get install ros-$ROS_DISTRO-{package.replace("_", "-")}'
+    try:
+        messages = importlib.import_module(f'{package}.msg')
+    except ImportError as error:
+        raise MissingDependency(f'{parameter} needs {package}: {apt}') from error
+    if not hasattr(messages, message):
+        raise MissingDependency(
+            f'{parameter}: another package is called {package} too: it has no {message}; {apt}'
+        )
+    return messages
 
 
 def message_name(message_type: type) -> str:

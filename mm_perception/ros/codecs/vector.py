@@ -18,8 +18,10 @@ from mm_perception.modalities import Modality
 from mm_perception.ros.codecs.base import (
     Draft,
     OutputCodec,
+    as_bytes,
     as_sensor,
     finite_vector,
+    load_messages,
     read_table,
     register_input,
     register_output,
@@ -271,3 +273,27 @@ def read_latent(message: PointCloud2) -> Latent:
 def latent_vector_message(mean: NDArray[Any], std: NDArray[Any]) -> Float32MultiArray:
     """Build the same as a bare array, ``float32[2, D]``: means, then standard deviations."""
     return array_message(np.stack((mean, std)), ['statistic', 'latent'])
+
+
+def tensor_type() -> type:
+    """
+    Message type of a tensor as DLPack lays it out, in ROS 2 from Lyrical on.
+
+    :raises MissingDependency: if it is not there.
+    """
+    messages = load_messages('tensor_msgs', 'ExperimentalTensor', 'publish.tensor')
+    kind: type = messages.ExperimentalTensor
+    return kind
+
+
+def latent_tensor_message(mean: NDArray[Any], std: NDArray[Any]) -> Any:
+    """Build the same as a tensor, ``float32[2, D]``, row by row."""
+    values = np.stack((mean, std)).astype('<f4')
+    floating, bits, lanes = 2, 32, 1  # DLPack's DLDataType
+    return tensor_type()(
+        dtype_code=floating,
+        dtype_bits=bits,
+        dtype_lanes=lanes,
+        shape=list(values.shape),
+        data=as_bytes(values),
+    )
