@@ -282,6 +282,15 @@ class Modality(ABC, Generic[Options]):
         return ()
 
     @property
+    def single(self) -> Modality[Any]:
+        """What makes the value of one message: itself, but of a stack the kind of each."""
+        return self
+
+    def newest(self, array: Array) -> Array:
+        """What of an array, or of its std, :attr:`single` would have made: all but of a stack."""
+        return array
+
+    @property
     def clips(self) -> bool:
         """Whether the array ends where a range in the sensor's unit does: beyond it is cut off."""
         return False

@@ -111,7 +111,16 @@ class Stacked(Modality[Any]):
 
     def from_model(self, array: Array) -> Any:
         """Raw value of the newest."""
-        return self.kind.from_model(self._newest(array))
+        return self.kind.from_model(self.newest(array))
+
+    @property
+    def single(self) -> Modality[Any]:
+        """The kind of each value."""
+        return self.kind
+
+    def newest(self, array: Array) -> Array:
+        """The last values of the first axis."""
+        return array[-self.kind.shape[0] :]
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -131,7 +140,7 @@ class Stacked(Modality[Any]):
 
     def draw(self, array: Array, side: int) -> NDArray[Any]:
         """Draw the newest value."""
-        return self.kind.draw(self._newest(array), side)
+        return self.kind.draw(self.newest(array), side)
 
     @property
     def undecided(self) -> tuple[str, ...]:
@@ -152,10 +161,7 @@ class Stacked(Modality[Any]):
 
     def find_fault(self, raw: Stack, array: Array, thresholds: Thresholds) -> Fault | None:
         """Judge the newest value."""
-        return self.kind.find_fault(raw.raws[-1], self._newest(array), thresholds)
-
-    def _newest(self, array: Array) -> Array:
-        return array[-self.kind.shape[0] :]
+        return self.kind.find_fault(raw.raws[-1], self.newest(array), thresholds)
 
 
 def build_modality(spec: ModalitySpec) -> Modality[Any]:

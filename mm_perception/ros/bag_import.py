@@ -158,7 +158,7 @@ class _Player:
         account.gap_s = max(account.gap_s, gap_s)
         self._received_ns[name] = now_ns
         try:
-            raw, stamp_ns = self._codecs[name].decode(message, now_ns, self.kinds[name])
+            raw, stamp_ns = self._codecs[name].decode(message, now_ns, self.kinds[name].single)
         except Exception as error:  # noqa: BLE001 - what cannot be read is counted
             taken = stream.refuse(error, now_ns)
         else:

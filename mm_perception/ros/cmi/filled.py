@@ -150,10 +150,15 @@ class Filled:
                 continue
             if not sensor.own:
                 header = make_header(fused.stamp_ns, frame_id)
-                sensor.publisher.publish(sensor.array.encode(modality, array, header))
+                sensor.publisher.publish(
+                    sensor.array.encode(modality.single, modality.newest(array), header)
+                )
                 continue
             header = make_header(stamp_ns, frame_id)
-            draft = Draft(modality, array, header, sensor.good, fused.std.get(name))
+            std = fused.std.get(name)
+            std = None if std is None else modality.newest(std)
+            newest = modality.newest(array)
+            draft = Draft(modality.single, newest, header, sensor.good, std)
             self._send(name, sensor, draft, stamp_ns)
 
     def _go_on(self, sensor: _Sensor, held: bool, now_ns: int) -> None:

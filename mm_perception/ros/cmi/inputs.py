@@ -153,7 +153,7 @@ class Inputs:
         try:
             if isinstance(message, InvalidInput):
                 raise message
-            raw, stamp_ns = self._codecs[name].decode(message, receipt_ns, stream.modality)
+            raw, stamp_ns = self._codecs[name].decode(message, receipt_ns, stream.modality.single)
         except Exception as error:  # noqa: BLE001 - a message must not stop the node
             failure = error
         with self.lock:

@@ -105,7 +105,7 @@ class Outputs:
                 self._tensor.publish(latent_tensor_message(result.mean, result.std))
             for name, array in result.reconstructions.items():
                 if name not in fused.observed or settings.reconstruct_all:
-                    self._publish_generated(name, modalities[name], array, fused, header)
+                    self._publish_generated(modalities[name], array, fused, header)
         now_ns = self._node.get_clock().now().nanoseconds
         self.filled.publish(fused, modalities, frame_id, now_ns)
         if _wanted(self._mosaic):
@@ -120,16 +120,18 @@ class Outputs:
         return not _wanted(*self._publishers)
 
     def _publish_generated(
-        self, name: str, modality: Modality[Any], array: Any, fused: Fused, header: Header
+        self, modality: Modality[Any], array: Any, fused: Fused, header: Header
     ) -> None:
+        name, each, newest = modality.spec.name, modality.single, modality.newest(array)
         channel = self._channels[name]
         codec = channel.codec
         if _wanted(channel.reconstruction):
-            channel.reconstruction.publish(codec.encode(modality, array, header))
+            channel.reconstruction.publish(codec.encode(each, newest, header))
         if name in fused.std and _wanted(channel.std):
-            channel.std.publish(codec.encode_std(modality, fused.std[name], header))
+            std = modality.newest(fused.std[name])
+            channel.std.publish(codec.encode_std(each, std, header))
         if codec.encode_native and channel.native and _wanted(channel.native):
-            channel.native.publish(codec.encode_native(modality, array, header))
+            channel.native.publish(codec.encode_native(each, newest, header))
 
     def _channel(self, modality: Modality[Any]) -> _Channel:
         spec = modality.spec

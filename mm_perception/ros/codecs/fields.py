@@ -70,6 +70,7 @@ def codec_for(modality: Modality[Any], message: str = '') -> InputCodec:
     :param message: its type; empty for that of the modality.
     :raises ConfigError: if that kind cannot come in that message, or a field does not exist.
     """
+    modality = modality.single
     name = old_name(message or modality.spec.message)
     try:
         codec = _find(modality, name)
