@@ -356,3 +356,19 @@ def test_bag_without_its_metadata_and_of_old_type_names_is_read():
     for path in (folder, folder / 'sample.db3'):
         dataset, accounts = import_bags(ModelSpec((camera,)), Bags([path]))
         assert accounts['camera'].messages == 1 and len(dataset) >= 1
+
+
+def test_bag_gives_stacks_of_frames(healthy):
+    path, _ = healthy
+    image = SPEC.modality('image')
+    stacked = replace(image, preprocessing={**image.preprocessing, 'frames': 3})
+    one, three = (
+        import_bags(ModelSpec(modalities=(spec,)), Bags([path]))[0] for spec in (image, stacked)
+    )
+    assert build_modality(stacked).shape == (3, 28, 28)
+    late = len(three) - np.arange(20, 5, -1)
+    newest = three.rows('image', late)[:, 2:]
+    offset = len(one) - len(three)
+    np.testing.assert_array_equal(newest, one.rows('image', late + offset))
+    before = three.rows('image', late)[:, 1:2]
+    np.testing.assert_array_equal(before, one.rows('image', late + offset - 1))

@@ -15,9 +15,11 @@ from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from mm_perception.errors import ConfigError, InvalidInput
 from mm_perception.fusion.gathering import complete
-from mm_perception.modalities import Motion, build_modality, kinds
+from mm_perception.modalities import Motion, Stack, build_modality, kinds
 from mm_perception.ros.codecs import (
+    Draft,
     audio_message,
+    codec_for,
     compressed_message,
     image_message,
     input_codec,
@@ -566,3 +568,16 @@ def test_trajectory_codec_survives_anything(rows, seconds, names):
 def test_symbol_and_vector_codecs_survive_anything(text, numbers):
     survives(String(data=text), SYMBOL)
     survives(Float32MultiArray(data=numbers), FORCE)
+
+
+def test_a_stack_is_one_message_at_a_time():
+    """A vector of two values a moment apart is read and written as joint states of one."""
+    modality = build_modality(
+        ModalitySpec('arm', 'vector', 2, {'low': (0.0,) * 3, 'high': (1.0,) * 3, 'frames': 2})
+    )
+    codec = codec_for(modality)
+    message = codec.message_type(position=[0.1, 0.2, 0.3])
+    raw, _ = codec.decode(message, RECEIPT_NS, modality.single)
+    array = modality.to_model(Stack((np.zeros(3, np.float32), complete(raw))))
+    draft = Draft(modality.single, modality.newest(array), make_header(1), message, None)
+    assert codec.write(draft).position.tolist() == pytest.approx([0.1, 0.2, 0.3])
