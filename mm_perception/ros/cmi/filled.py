@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from rclpy.lifecycle import LifecycleNode
 
 from mm_perception.errors import InvalidInput
-from mm_perception.fusion.health import HOLD, State
+from mm_perception.fusion.health import HOLD
 from mm_perception.fusion.perception import Fused
 from mm_perception.modalities import Modality
 from mm_perception.ros.codecs import (
@@ -28,13 +29,22 @@ from mm_perception.ros.codecs import (
 Advertise = Callable[[type, str], Any]
 
 
+PATIENCE = 2.0
+"""Periods of a sensor after which its next message is late."""
+EARLY = 0.75
+"""Periods of a sensor after which its next message may be made up: ticks have a beat of theirs."""
+UNKNOWN_S = 1.0
+SMOOTHING, MOST = 0.2, 4.0
+
+
 @dataclass
 class _Sensor:
     """
     One modality's sensor and the topic that stands in for it.
 
     ``newest`` is its last message that could be read, ``good`` its last one that was used, which
-    what is generated takes after. ``passing`` is whether messages go on as they come.
+    what is made up takes after. ``passing`` is whether messages go on as they come. ``made_ns`` is
+    the stamp of what was made up last, 0 if the sensor has spoken since.
     """
 
     codec: InputCodec
@@ -46,6 +56,9 @@ class _Sensor:
     sent: Any = None
     passing: bool = False
     made_ns: int = 0
+    period_s: float | None = None
+    heard_s: float = 0.0
+    sent_s: float = 0.0
     complained: bool = False
 
     @property
@@ -58,21 +71,36 @@ class _Sensor:
         """Whether anybody has subscribed."""
         return bool(self.publisher.get_subscription_count() > 0)
 
+    def hear(self, message: Any) -> None:
+        """Take a message, and how long after the last one it came."""
+        now_s = time.monotonic()
+        if self.newest is not None:
+            pause_s = now_s - self.heard_s
+            usual_s = pause_s if self.period_s is None else self.period_s
+            self.period_s = usual_s + SMOOTHING * (min(pause_s, MOST * usual_s) - usual_s)
+        self.newest, self.heard_s = message, now_s
+
+    def due(self, periods: float) -> bool:
+        """Whether something has to be made up, so many periods after what was sent last."""
+        period_s = UNKNOWN_S if self.period_s is None else self.period_s
+        return time.monotonic() - self.sent_s >= periods * period_s
+
     def hand_on(self) -> None:
-        """Send the newest message as it is, unless its stamp lies before what was generated."""
+        """Send the newest message as it is, unless its stamp lies before what was made up."""
         message = self.newest
-        header = getattr(message, 'header', None)
         if message is None or message is self.sent:
             return
-        if (
-            self.made_ns
-            and header is not None
-            and stamp_of(header, self.made_ns + 1) <= self.made_ns
-        ):
+        header = getattr(message, 'header', None)
+        if header is not None and 0 < stamp_of(header, 0) <= self.made_ns:
             return
-        self.sent, self.made_ns = message, 0
+        self.sent, self.made_ns, self.sent_s = message, 0, time.monotonic()
         if self.wanted:
             self.publisher.publish(message)
+
+    def make_up(self, message: Any, stamp_ns: int) -> None:
+        """Send a message that the sensor has not sent."""
+        self.publisher.publish(message)
+        self.made_ns, self.sent_s = stamp_ns, time.monotonic()
 
 
 class Filled:
@@ -119,7 +147,7 @@ class Filled:
         if not sensor.own:
             return
         with sensor.lock:
-            sensor.newest = message
+            sensor.hear(message)
             if sensor.passing:
                 sensor.hand_on()
 
@@ -131,7 +159,7 @@ class Filled:
         now_ns: int,
     ) -> None:
         """
-        Send what a tick gave for the sensors that are not used.
+        Send what a tick gave for the sensors that are not used, at their own rate if it can.
 
         :param frame_id: of what is generated for a sensor that never sent anything.
         :param now_ns: stamp of what is generated, but for a latent that is held.
@@ -143,29 +171,30 @@ class Filled:
             observed = fused.observed.get(name)
             array = generated.get(name) if observed is None else observed
             if sensor.own and observed is not None:
-                self._go_on(sensor, fused.verdicts[name].state is State.STALE, now_ns)
+                self._go_on(sensor, now_ns)
                 continue
-            sensor.passing = False
+            lost, sensor.passing = sensor.passing, False
             if array is None or not sensor.wanted:
                 continue
             if not sensor.own:
                 header = make_header(fused.stamp_ns, frame_id)
                 sensor.publisher.publish(sensor.array.encode(modality, array, header))
                 continue
+            if not (lost or sensor.good is None or sensor.due(EARLY)):
+                continue
             header = make_header(stamp_ns, frame_id)
             draft = Draft(modality, array, header, sensor.good, fused.std.get(name))
             self._send(name, sensor, draft, stamp_ns)
 
-    def _go_on(self, sensor: _Sensor, held: bool, now_ns: int) -> None:
-        """Let messages pass from now on; one that is used beyond its age is sent again."""
+    def _go_on(self, sensor: _Sensor, now_ns: int) -> None:
+        """Let messages pass from now on; while the next one is late, the last is sent again."""
         with sensor.lock:
             sensor.good = sensor.newest
             if not sensor.passing:
                 sensor.passing = True
                 sensor.hand_on()
-            elif held and sensor.wanted and sensor.good is not None:
-                sensor.publisher.publish(restamped(sensor.good, time_message(now_ns)))
-                sensor.made_ns = now_ns
+            elif sensor.wanted and sensor.due(EARLY if sensor.made_ns else PATIENCE):
+                sensor.make_up(restamped(sensor.good, time_message(now_ns)), now_ns)
 
     def _send(self, name: str, sensor: _Sensor, draft: Draft, stamp_ns: int) -> None:
         """Send what the sensor would have sent."""
@@ -178,5 +207,4 @@ class Filled:
             sensor.complained = True
             return
         with sensor.lock:
-            sensor.publisher.publish(message)
-            sensor.made_ns = stamp_ns
+            sensor.make_up(message, stamp_ns)
