@@ -13,7 +13,7 @@ from sensor_msgs.msg import CompressedImage, Image
 from mm_perception.errors import InvalidInput
 from mm_perception.modalities import build_modality
 from mm_perception.ros.codecs import input_codec
-from mm_perception.ros.codecs.encodings import LAYOUTS
+from mm_perception.ros.codecs.image import LAYOUTS
 from mm_perception.spec import ModalitySpec
 
 WIDTH, HEIGHT = 64, 48
