@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from operator import attrgetter
+from pathlib import Path
 from typing import Any
 
 from mm_perception.errors import ConfigError, InvalidInput
@@ -30,15 +32,15 @@ def import_message(name: str) -> type:
     parts = name.split('/')
     if len(parts) == 2:
         parts.insert(1, 'msg')
-    if len(parts) != 3 or not all(part.isidentifier() for part in parts):
+    if len(parts) != 3 or parts[1] != 'msg' or not all(part.isidentifier() for part in parts):
         raise ConfigError(f'"{name}" is no message type; write package/msg/Type')
-    package, sub_package, kind = parts
-    try:
-        module = importlib.import_module(f'{package}.{sub_package}')
-    except ImportError as error:
-        raise ConfigError(
-            f'{name}: {package} cannot be imported ({error}); install it, or source its workspace'
-        ) from error
+    package, _, kind = parts
+    # A bundle names the type: nothing but packages of messages is imported for it.
+    found_at = importlib.util.find_spec(package)
+    folders = (found_at.submodule_search_locations if found_at else None) or ()
+    if not any((Path(folder) / 'msg' / '__init__.py').is_file() for folder in folders):
+        raise ConfigError(f'{name}: no package {package} with messages; install or source it')
+    module = importlib.import_module(f'{package}.msg')
     found: Any = getattr(module, kind, None)
     if not hasattr(found, 'get_fields_and_field_types'):
         types = [n for n in dir(module) if hasattr(getattr(module, n), 'SLOT_TYPES')]
