@@ -189,7 +189,7 @@ CASES = {
     'sonar': Case(
         'vector',
         Range,
-        lambda m, u: put(m, max_range=9.0, range=2.0 + u),
+        lambda m, u: put(m, min_range=0.1, max_range=9.0, range=2.0 + u),
         lambda m: m.range - 2.0,
     ),
     'gps': Case(

@@ -160,7 +160,7 @@ def _single(place: Place) -> Path:
 
     def read(message: Any) -> Numbers:
         numbers = (value(message),)
-        return _within(numbers, holder(message)) if limited else numbers
+        return _within(numbers, holder(message), limited) if limited else numbers
 
     def write(message: Any, values: NDArray[Any]) -> None:
         setattr(holder(message), name, convert(values[0]))
@@ -185,7 +185,7 @@ def _elements(place: Place, array: re.Match[str]) -> Path:
                 f'{place.text}: {name} has {len(value(message))} elements;'
                 f' {count} of them are wanted'
             )
-        return _within(found, holder(message)) if limited else found
+        return _within(found, holder(message), limited) if limited else found
 
     def write(message: Any, values: NDArray[Any]) -> None:
         before = np.asarray(value(message), float)
@@ -270,17 +270,20 @@ def _angles(path: Path, turn: float) -> Path:
     )
 
 
-def _limits(place: Place) -> bool:
-    """Whether what is out of sight is told by infinity, beside fields that say how far it sees."""
-    named = place.steps[-1][0] in ('range', 'ranges')
-    return named and {'range_min', 'range_max'} <= set(fields_of(place.owners[-1]))
+def _limits(place: Place) -> tuple[str, str] | None:
+    """Fields beside ranges that say how near and how far these see; None of other numbers."""
+    if place.steps[-1][0] not in ('range', 'ranges'):
+        return None
+    beside = fields_of(place.owners[-1])
+    pairs = ('range_min', 'range_max'), ('min_range', 'max_range')
+    return next((pair for pair in pairs if pair[0] in beside), None)
 
 
-def _within(values: Numbers, holder: Any) -> NDArray[Any]:
+def _within(values: Numbers, holder: Any, limits: tuple[str, str]) -> NDArray[Any]:
     """Ranges in which nothing seen (infinity or NaN, REP 117) is the farthest."""
     ranges = np.array(values, np.float64)
     ranges[np.isnan(ranges)] = np.inf
-    return np.clip(ranges, holder.range_min, holder.range_max)
+    return np.clip(ranges, getattr(holder, limits[0]), getattr(holder, limits[1]))
 
 
 def _to_field(kind: str) -> Callable[[float], Any]:
