@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mm_perception.config import to_plain
-from mm_perception.errors import DataError
+from mm_perception.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from mm_perception.bundle import Bundle
@@ -65,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
         bundle = load_bundle(args.bundle)
         content = describe(bundle)
         print(_card(bundle))
+        _print_topics(content['topics'])
     if args.json is not None:
         try:
             args.json.write_text(json.dumps(content, indent=1) + '\n')
@@ -106,7 +107,61 @@ def describe(bundle: Bundle) -> dict[str, Any]:
         'statistics': to_plain(bundle.statistics),
         'metrics': to_plain(bundle.metrics),
         'training': to_plain(bundle.training),
+        'topics': topics(bundle),
     }
+
+
+def topics(bundle: Bundle) -> list[dict[str, str]]:
+    """
+    Topics of the node ``cmi`` with a bundle: name, direction, type, size and unit of each.
+
+    :returns: nothing where no ROS messages are installed; of a sensor whose type is not, why.
+    """
+    try:
+        from mm_perception.ros.codecs import codec_for, filled_type, message_name, output_codec
+    except ImportError:
+        return []
+    from mm_perception.modalities import build_modality
+
+    latent = f'{bundle.spec.joint_latent_dim} means and std'
+    rows = [
+        ('latent', 'out', 'sensor_msgs/msg/PointCloud2', latent, 'of the prior'),
+        ('latent/vector', 'out', 'std_msgs/msg/Float32MultiArray', latent, 'of the prior'),
+    ]
+    for spec in bundle.spec.modalities:
+        modality = build_modality(spec)
+        output, topic = output_codec(spec.kind), spec.topic or spec.name
+        size = ' x '.join(map(str, modality.shape))
+        size += f' ({", ".join(modality.labels)})' if modality.labels else ''
+        unit = MODEL if isinstance(modality.unit_scale, float) else SENSOR
+        try:
+            codec = codec_for(modality)
+        except ConfigError as error:
+            rows.append((topic, 'in', spec.message, str(error), ''))
+            continue
+        pixels = LEVELS if spec.kind == 'image' else unit
+        filled = message_name(filled_type(spec.kind, codec))
+        base, own = f'reconstruction/{spec.name}', filled == codec.name
+        rows += [
+            (topic, 'in', codec.name, size, SENSOR),
+            (f'filled/{spec.name}', 'out', filled, *((AS_SENT, SENSOR) if own else (size, unit))),
+            (base, 'out', message_name(output.message_type), size, pixels),
+            (f'{base}/std', 'out', message_name(output.std_type), size, unit),
+        ]
+    keys = 'topic', 'direction', 'type', 'size', 'unit'
+    return [dict(zip(keys, row, strict=True)) for row in rows]
+
+
+SENSOR, MODEL, LEVELS = 'of the sensor', '0 to 1 of the model', 'levels of 255'
+AS_SENT = 'as the sensor sent last'
+
+
+def _print_topics(rows: list[dict[str, str]]) -> None:
+    if not rows:
+        print('topics are listed where the messages of ROS 2 can be imported')
+    for row in rows:
+        unit = f'; unit {row["unit"]}' if row['unit'] else ''
+        print(f'{row["direction"]:3} {row["topic"]}: {row["type"]}: {row["size"]}{unit}')
 
 
 def _card(bundle: Bundle) -> str:

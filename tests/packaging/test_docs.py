@@ -133,7 +133,10 @@ def test_every_option_of_preprocessing_is_documented() -> None:
     expected = set()
     for kind in kinds():
         for option in fields(OPTIONS[kind]):
-            default = 'needed' if option.default is MISSING else json.dumps(option.default)
+            made = (
+                option.default if option.default_factory is MISSING else option.default_factory()
+            )
+            default = 'needed' if made is MISSING else json.dumps(made)
             expected.add((kind, option.name, default.strip('"')))
     assert documented == expected
 

@@ -40,7 +40,7 @@ ROSDEP_KEYS = {
 ROS_KEYS = {
     'ament_index_python', 'builtin_interfaces', 'diagnostic_msgs', 'geometry_msgs', 'launch',
     'launch_ros', 'launch_testing', 'launch_testing_ros', 'lifecycle_msgs', 'message_filters',
-    'rcl_interfaces', 'rclpy', 'rosgraph_msgs', 'sensor_msgs', 'std_msgs', 'std_srvs',
+    'rcl_interfaces', 'nav_msgs', 'rclpy', 'rosgraph_msgs', 'sensor_msgs', 'std_msgs', 'std_srvs',
     'trajectory_msgs',
 }  # fmt: skip
 

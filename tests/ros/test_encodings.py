@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from sensor_msgs.msg import CompressedImage, Image
 
-from mm_perception.errors import InvalidInput
+from mm_perception.errors import ConfigError, InvalidInput
 from mm_perception.modalities import build_modality
-from mm_perception.ros.codecs import input_codec
-from mm_perception.ros.codecs.encodings import LAYOUTS
+from mm_perception.ros.codecs import Draft, input_codec, make_header
+from mm_perception.ros.codecs.image import LAYOUTS
 from mm_perception.spec import ModalitySpec
 
 WIDTH, HEIGHT = 64, 48
@@ -210,3 +210,65 @@ def test_compressed_depth_that_cannot_be_read_says_why():
     ):
         with pytest.raises(InvalidInput, match=reason):
             read(bad, DEPTH)
+
+
+@pytest.mark.parametrize('encoding', ENCODED)
+@pytest.mark.parametrize('padding', [0, 32])
+def test_encoding_is_written_as_it_is_read(encoding: str, padding: int):
+    """A picture of the model becomes an image in the form of another one."""
+    shape = message(encoding, ENCODED[encoding](scene()), padding)
+    across, down = np.meshgrid(np.linspace(0.3, 0.6, 4), np.linspace(0.3, 0.6, 4))
+    array = np.stack((across, down, np.full_like(down, 0.5))).astype(np.float32)
+    write = input_codec('image').write
+    assert write is not None
+    made = write(Draft(COLOUR, array, make_header(3), shape))
+    for name in ('height', 'width', 'encoding', 'step', 'is_bigendian'):
+        assert getattr(made, name) == getattr(shape, name), name
+    assert len(made.data) == len(shape.data)
+    found = read(made)
+    if encoding in ('mono8', '8UC1', 'mono16', '16UC1', '32FC1'):
+        array = np.repeat(np.tensordot([0.299, 0.587, 0.114], array, 1)[None], 3, 0)
+    np.testing.assert_allclose(found, array, atol=0.04)
+
+
+def test_compressed_image_is_written_in_the_form_of_the_last_one():
+    codec = input_codec('image', 'sensor_msgs/msg/CompressedImage')
+    assert codec.write is not None
+    array = np.full((3, 4, 4), 0.25, np.float32) * np.array([1.0, 2.0, 3.0])[:, None, None]
+    for form, ending in (('bgr8; jpeg compressed bgr8', '.jpg'), ('png', '.png')):
+        data = cv2.imencode(ending, scene())[1].tobytes()
+        made = codec.write(
+            Draft(COLOUR, array, make_header(3), CompressedImage(format=form, data=data))
+        )
+        assert made.format == form
+        assert cv2.imdecode(np.frombuffer(made.data, np.uint8), -1).shape == scene().shape
+        np.testing.assert_allclose(read(made), array, atol=0.03)
+
+
+def test_compressed_depth_is_written_in_the_form_of_the_last_one():
+    codec = input_codec('image', 'sensor_msgs/msg/CompressedImage')
+    assert codec.write is not None
+    array = np.full((1, 6, 8), 0.5, np.float32)
+    picture = cv2.imencode('.png', np.full((48, 64), 900, np.uint16))[1].tobytes()
+    for form, kind in (
+        ('16UC1; compressedDepth png', DEPTH),
+        ('32FC1; compressedDepth png', METRES),
+    ):
+        last = CompressedImage(format=form, data=struct.pack('<iff', 0, 3000.0, 100.0) + picture)
+        made = codec.write(Draft(kind, array, make_header(3), last))
+        np.testing.assert_allclose(read(made, kind), array, atol=0.01)
+
+
+def test_roi_is_what_the_model_sees_and_what_is_painted():
+    options = {'channels': 3, 'height': 4, 'width': 4, 'square': False, 'roi': (16, 12, 32, 24)}
+    kind = build_modality(ModalitySpec('part', 'image', 4, options))
+    rgb = scene()
+    np.testing.assert_array_equal(kind.to_model(rgb), COLOUR.to_model(rgb[12:36, 16:48]))
+    painted = kind.paint(rgb, np.zeros((3, 4, 4), np.float32))
+    assert not painted[12:36, 16:48].any()
+    painted[12:36, 16:48] = rgb[12:36, 16:48]
+    np.testing.assert_array_equal(painted, rgb)
+    with pytest.raises(InvalidInput, match='image is 40x30; roi reaches to 48x36'):
+        kind.to_model(rgb[:30, :40])
+    with pytest.raises(ConfigError, match=r'roi is \[1, 2\]; give x, y, width, height'):
+        build_modality(ModalitySpec('part', 'image', 4, {'roi': (1, 2)}))

@@ -94,18 +94,21 @@ def test_route_of_a_camera_message(node: CmiNode, monkeypatch: pytest.MonkeyPatc
     done = threading.Event()
     # What the node says about itself is no part of the route.
     monkeypatch.setattr(Reporter, 'add', lambda *args: done.set())
-    pixels = np.random.default_rng(0).integers(0, 256, (480, 640, 3), np.uint8)
+    pixels = np.full((480, 640, 3), 250, np.uint8)
+    pixels[100:400, 300:330] = 20  # so that it is not rejected as black
     assert node._worker is not None
     node._worker.stop(5.0)
     worker = Worker(print, print, None)
     node._receive('symbol', String(data='3'))  # a second sensor to agree with
+    node._receive('image', image_message(pixels, time.time_ns()))
     node._tick(worker)
     with traced() as calls:
-        node._receive('image', image_message(pixels, time.time_ns()))
+        node._receive('image', image_message(pixels ^ 1, time.time_ns()))
         node._tick(worker)
     worker.stop(5.0)
     assert done.is_set()
-    assert {file for call in calls for file in call if file} == set(ROUTE)
+    files = {file for call in calls for file in call if file}
+    assert files - {'spec.py'} == set(ROUTE), 'specs are plain data'
     assert len(ROUTE) <= 14
     order = {file: place for place, file in enumerate(ROUTE)}
     upwards = {(a, b) for a, b in calls if a in order and b in order and order[a] > order[b]}

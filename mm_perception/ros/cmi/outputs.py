@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import threading
+import time
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -12,19 +14,25 @@ from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import Float32MultiArray, Header
 
+from mm_perception.errors import InvalidInput
+from mm_perception.fusion.health import HOLD
 from mm_perception.fusion.perception import Demand, Fused
 from mm_perception.modalities import Modality
-from mm_perception.ros.cmi.filled import Filled
 from mm_perception.ros.cmi.mosaic import MosaicColumn, render_mosaic
 from mm_perception.ros.cmi.parameters import NodeSettings
 from mm_perception.ros.codecs import (
+    Draft,
     InputCodec,
     OutputCodec,
+    filled_type,
     latent_message,
     latent_vector_message,
     make_header,
     output_codec,
     picture_message,
+    restamped,
+    stamp_of,
+    time_message,
 )
 from mm_perception.ros.codecs.vector import latent_tensor_message, tensor_type
 from mm_perception.ros.qos import check_topic, explain_consumers, output_qos, overridable
@@ -158,6 +166,192 @@ class Outputs:
         self._undo.callback(self._node.destroy_lifecycle_publisher, publisher)
         self._publishers.append(publisher)
         return publisher
+
+
+PATIENCE = 2.0
+"""Periods of a sensor after which its next message is late."""
+EARLY = 0.75
+"""Periods of a sensor after which its next message may be made up: ticks have a beat of theirs."""
+UNKNOWN_S = 1.0
+SMOOTHING, MOST = 0.2, 4.0
+
+
+@dataclass
+class _Sensor:
+    """
+    One modality's sensor and the topic that stands in for it.
+
+    ``newest`` is its last message that could be read, ``good`` its last one that was used, which
+    what is made up takes after. ``passing`` is whether messages go on as they come. ``made_ns`` is
+    the stamp of what was made up last, 0 if the sensor has spoken since.
+    """
+
+    codec: InputCodec
+    array: OutputCodec
+    publisher: Any
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    newest: Any = None
+    good: Any = None
+    sent: Any = None
+    passing: bool = False
+    made_ns: int = 0
+    period_s: float | None = None
+    heard_s: float = 0.0
+    sent_s: float = 0.0
+    complained: bool = False
+
+    @property
+    def own(self) -> bool:
+        """Whether the topic has the type of the sensor."""
+        return self.codec.write is not None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether anybody has subscribed."""
+        return bool(self.publisher.get_subscription_count() > 0)
+
+    def hear(self, message: Any) -> None:
+        """Take a message, and how long after the last one it came."""
+        now_s = time.monotonic()
+        if self.newest is not None:
+            pause_s = now_s - self.heard_s
+            usual_s = pause_s if self.period_s is None else self.period_s
+            self.period_s = usual_s + SMOOTHING * (min(pause_s, MOST * usual_s) - usual_s)
+        self.newest, self.heard_s = message, now_s
+
+    def due(self, periods: float) -> bool:
+        """Whether something has to be made up, so many periods after what was sent last."""
+        period_s = UNKNOWN_S if self.period_s is None else self.period_s
+        return time.monotonic() - self.sent_s >= periods * period_s
+
+    def hand_on(self) -> None:
+        """Send the newest message as it is, unless its stamp lies before what was made up."""
+        message = self.newest
+        if message is None or message is self.sent:
+            return
+        header = getattr(message, 'header', None)
+        if header is not None and 0 < stamp_of(header, 0) <= self.made_ns:
+            return
+        self.sent, self.made_ns, self.sent_s = message, 0, time.monotonic()
+        if self.wanted:
+            self.publisher.publish(message)
+
+    def make_up(self, message: Any, stamp_ns: int) -> None:
+        """Send a message that the sensor has not sent."""
+        self.publisher.publish(message)
+        self.made_ns, self.sent_s = stamp_ns, time.monotonic()
+
+
+class Filled:
+    """
+    The sensors' stand-ins; sensors deliver in one thread, ticks come in another.
+
+    :param node: whose log says what cannot be in the type of its sensor.
+    :param codecs: of the sensors.
+    :param advertise: makes a publisher of a type and a topic.
+    """
+
+    def __init__(
+        self,
+        node: LifecycleNode,
+        modalities: Mapping[str, Modality[Any]],
+        codecs: Mapping[str, InputCodec],
+        advertise: Callable[[type, str], Any],
+    ) -> None:
+        self._node = node
+        self._sensors: dict[str, _Sensor] = {}
+        for name, modality in modalities.items():
+            codec, array = codecs[name], output_codec(modality.spec.kind)
+            kind = filled_type(modality.spec.kind, codec)
+            self._sensors[name] = _Sensor(codec, array, advertise(kind, f'filled/{name}'))
+            if codec.write is None:
+                node.get_logger().info(
+                    f'filled/{name} is an array as in reconstruction/{name}: no {codec.name} can'
+                    ' be made of what the model gives'
+                )
+
+    @property
+    def wanted(self) -> frozenset[str]:
+        """Names of the modalities that somebody has subscribed to."""
+        return frozenset(name for name, sensor in self._sensors.items() if sensor.wanted)
+
+    @property
+    def wanted_std(self) -> frozenset[str]:
+        """Those of them whose messages tell variances."""
+        return frozenset(n for n in self.wanted if self._sensors[n].codec.takes_std)
+
+    def take(self, name: str, message: Any) -> None:
+        """Take a message of a sensor that could be read; hand it on if its sensor is used."""
+        sensor = self._sensors[name]
+        if not sensor.own:
+            return
+        with sensor.lock:
+            sensor.hear(message)
+            if sensor.passing:
+                sensor.hand_on()
+
+    def publish(
+        self,
+        fused: Fused,
+        modalities: Mapping[str, Modality[Any]],
+        frame_id: str,
+        now_ns: int,
+    ) -> None:
+        """
+        Send what a tick gave for the sensors that are not used, at their own rate if it can.
+
+        :param frame_id: of what is generated for a sensor that never sent anything.
+        :param now_ns: stamp of what is generated, but for a latent that is held.
+        """
+        generated = fused.result.reconstructions if fused.result else {}
+        stamp_ns = fused.stamp_ns if fused.source == HOLD else now_ns
+        for name, sensor in self._sensors.items():
+            modality = modalities[name]
+            observed = fused.observed.get(name)
+            array = generated.get(name) if observed is None else observed
+            if sensor.own and observed is not None:
+                self._go_on(sensor, now_ns)
+                continue
+            lost, sensor.passing = sensor.passing, False
+            if array is None or not sensor.wanted:
+                continue
+            if not sensor.own:
+                header = make_header(fused.stamp_ns, frame_id)
+                sensor.publisher.publish(
+                    sensor.array.encode(modality.single, modality.newest(array), header)
+                )
+                continue
+            if not (lost or sensor.good is None or sensor.due(EARLY)):
+                continue
+            header = make_header(stamp_ns, frame_id)
+            std = fused.std.get(name)
+            std = None if std is None else modality.newest(std)
+            newest = modality.newest(array)
+            draft = Draft(modality.single, newest, header, sensor.good, std)
+            self._send(name, sensor, draft, stamp_ns)
+
+    def _go_on(self, sensor: _Sensor, now_ns: int) -> None:
+        """Let messages pass from now on; while the next one is late, the last is sent again."""
+        with sensor.lock:
+            sensor.good = sensor.newest
+            if not sensor.passing:
+                sensor.passing = True
+                sensor.hand_on()
+            elif sensor.wanted and sensor.due(EARLY if sensor.made_ns else PATIENCE):
+                sensor.make_up(restamped(sensor.good, time_message(now_ns)), now_ns)
+
+    def _send(self, name: str, sensor: _Sensor, draft: Draft, stamp_ns: int) -> None:
+        """Send what the sensor would have sent."""
+        assert sensor.codec.write is not None
+        try:
+            message = sensor.codec.write(draft)
+        except InvalidInput as error:
+            if not sensor.complained:
+                self._node.get_logger().warning(f'filled/{name}: cannot be made: {error}')
+            sensor.complained = True
+            return
+        with sensor.lock:
+            sensor.make_up(message, stamp_ns)
 
 
 def _wanted(*publishers: Any) -> bool:

@@ -6,7 +6,7 @@ import copy
 import importlib
 from array import array
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
 
@@ -110,15 +110,24 @@ def register_input(
     depth: int = 1,
     shared: bool = False,
     streamed: bool = False,
-    write: Write | None = None,
 ) -> Callable[[Decode], Decode]:
     """Make a decoder known for a kind and a message type; the first of a kind is its default."""
     name = message_name(message_type)
 
     def keep(decode: Decode) -> Decode:
-        codec = InputCodec(name, message_type, decode, depth, shared, streamed, write)
-        _INPUTS[kind, name] = codec
+        _INPUTS[kind, name] = InputCodec(name, message_type, decode, depth, shared, streamed)
         return decode
+
+    return keep
+
+
+def register_write(kind: str, message_type: type) -> Callable[[Write], Write]:
+    """Make known how a message that is an input is made of what the model gives."""
+    key = kind, message_name(message_type)
+
+    def keep(write: Write) -> Write:
+        _INPUTS[key] = replace(_INPUTS[key], write=write)
+        return write
 
     return keep
 

@@ -25,15 +25,8 @@ from mm_perception.ros.codecs.base import (
     restamped,
     stamp_of,
 )
-from mm_perception.ros.codecs.paths import (
-    Path,
-    compile_path,
-    fields_of,
-    find_place,
-    import_message,
-    is_number,
-    joined,
-)
+from mm_perception.ros.codecs.paths import Path, compile_path, joined
+from mm_perception.ros.codecs.places import fields_of, find_place, import_message, is_number
 
 USUAL: dict[str, dict[str, tuple[str, ...]]] = {
     'vector': {

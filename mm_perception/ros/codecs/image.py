@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from typing import Any
 
 import cv2
@@ -14,7 +15,6 @@ from std_msgs.msg import Header
 from mm_perception.errors import InvalidInput
 from mm_perception.modalities import Modality
 from mm_perception.ros.codecs.base import (
-    Draft,
     OutputCodec,
     as_bytes,
     as_sensor,
@@ -23,19 +23,91 @@ from mm_perception.ros.codecs.base import (
     register_output,
     stamp_of,
 )
-from mm_perception.ros.codecs.encodings import (
-    DEPTH,
-    as_native,
-    encode_pixels,
-    layout_of,
-    view_pixels,
-)
 from mm_perception.ros.picture_process import decode_apart, essential_picture
 
 DECODED_APART = (CompressedImage,)
 """Messages that another process reads, in a thread of their own: others do not wait for it."""
 MAX_PIXELS = 40_000_000
 MAX_PIXELS_PER_BYTE = 10_000  # more than PNG and JPEG can compress
+
+
+@dataclass(frozen=True)
+class Layout:
+    """
+    How one encoding lies in memory.
+
+    :param dtype: of one element, without its byte order.
+    :param channels: elements per pixel of a row.
+    :param to_rgb: OpenCV's conversion to RGB; None: grey or RGB as it is.
+    :param chroma_rows: a second plane of colour follows, of half as many rows.
+    :param even: width and height (or, of packed pixels, width) come in pairs.
+    """
+
+    dtype: str
+    channels: int = 1
+    to_rgb: int | None = None
+    chroma_rows: bool = False
+    even: bool = False
+
+
+# The order of channels without a name is that of OpenCV, as for cv_bridge.
+LAYOUTS = {
+    'mono8': Layout('u1'),
+    '8UC1': Layout('u1'),
+    'rgb8': Layout('u1', 3),
+    'bgr8': Layout('u1', 3, cv2.COLOR_BGR2RGB),
+    '8UC3': Layout('u1', 3, cv2.COLOR_BGR2RGB),
+    'rgba8': Layout('u1', 4, cv2.COLOR_RGBA2RGB),
+    'bgra8': Layout('u1', 4, cv2.COLOR_BGRA2RGB),
+    '8UC4': Layout('u1', 4, cv2.COLOR_BGRA2RGB),
+    'mono16': Layout('u2'),
+    '16UC1': Layout('u2'),
+    'rgb16': Layout('u2', 3),
+    'bgr16': Layout('u2', 3, cv2.COLOR_BGR2RGB),
+    'rgba16': Layout('u2', 4, cv2.COLOR_RGBA2RGB),
+    'bgra16': Layout('u2', 4, cv2.COLOR_BGRA2RGB),
+    '16UC3': Layout('u2', 3, cv2.COLOR_BGR2RGB),
+    '16UC4': Layout('u2', 4, cv2.COLOR_BGRA2RGB),
+    '32FC1': Layout('f4'),
+    '32FC3': Layout('f4', 3, cv2.COLOR_BGR2RGB),
+    'yuv422': Layout('u1', 2, cv2.COLOR_YUV2RGB_UYVY, even=True),
+    'uyvy': Layout('u1', 2, cv2.COLOR_YUV2RGB_UYVY, even=True),
+    'yuv422_yuy2': Layout('u1', 2, cv2.COLOR_YUV2RGB_YUY2, even=True),
+    'yuyv': Layout('u1', 2, cv2.COLOR_YUV2RGB_YUY2, even=True),
+    'nv12': Layout('u1', 1, cv2.COLOR_YUV2RGB_NV12, chroma_rows=True, even=True),
+    'nv21': Layout('u1', 1, cv2.COLOR_YUV2RGB_NV21, chroma_rows=True, even=True),
+    **{
+        f'bayer_{order.lower()}{8 * size}': Layout(
+            f'u{size}', 1, getattr(cv2, f'COLOR_Bayer{order}2RGB'), even=True
+        )
+        for order in ('RGGB', 'BGGR', 'GBRG', 'GRBG')
+        for size in (1, 2)
+    },
+}
+DEPTH = '16UC1'
+"""Depth in whole units (REP 118): 0 is no return."""
+
+
+def layout_of(encoding: str) -> Layout:
+    """
+    Find the layout of an encoding.
+
+    :raises InvalidInput: if it is not in the table.
+    """
+    layout = LAYOUTS.get(encoding)
+    if layout is None:
+        raise InvalidInput(f'encoding {encoding[:32]!r} is not one of {", ".join(LAYOUTS)}')
+    return layout
+
+
+def check_even(encoding: str, layout: Layout, width: int, rows: int) -> None:
+    """
+    Check that pixels which share colour come in pairs.
+
+    :raises InvalidInput: if one is left over.
+    """
+    if layout.even and (width % 2 or (layout.channels == 1 and rows % 2)):
+        raise InvalidInput(f'{encoding} image of {width}x{rows}: pixels come in pairs')
 
 
 def mark_no_return(image: NDArray[Any]) -> NDArray[Any]:
@@ -59,26 +131,7 @@ _AS_RGB = {
 _ENCODINGS = {('u1', 1): 'mono8', ('u1', 3): 'rgb8', ('u2', 1): '16UC1', ('f4', 1): '32FC1'}
 
 
-def _write_image(draft: Draft) -> Image:
-    """An image of the size, encoding and step of the last one; around the crop it stays."""
-    like, modality = draft.like, draft.modality
-    if like is None:
-        return _encode_image(modality, draft.array, draft.header)
-    frame, _ = decode_image(like, 1, modality)
-    pixels = modality.paint(frame, draft.array)
-    rows = encode_pixels(pixels, like.encoding, like.step, bool(like.is_bigendian))
-    return Image(
-        header=draft.stamped(),
-        height=like.height,
-        width=like.width,
-        encoding=like.encoding,
-        is_bigendian=like.is_bigendian,
-        step=rows.shape[1],
-        data=as_bytes(rows),
-    )
-
-
-@register_input('image', Image, write=_write_image)
+@register_input('image', Image)
 def decode_image(message: Image, receipt_ns: int, modality: Modality[Any]) -> tuple[Any, int]:
     """
     View the pixels, copied only if the layout asks for it: ``[H, W]`` or RGB ``[H, W, 3]``.
@@ -87,45 +140,47 @@ def decode_image(message: Image, receipt_ns: int, modality: Modality[Any]) -> tu
     modality tells its unit by ``full_scale``.
     """
     layout = layout_of(message.encoding)
-    image = view_pixels(message, layout)
+    image = _view(message, layout)
     if layout.to_rgb is not None:
-        image = cv2.cvtColor(as_native(image), layout.to_rgb)
+        image = cv2.cvtColor(_native(image), layout.to_rgb)
     if message.encoding == DEPTH:
-        return _depth(as_native(image), modality), stamp_of(message.header, receipt_ns)
-    return as_native(image), stamp_of(message.header, receipt_ns)
+        return _depth(_native(image), modality), stamp_of(message.header, receipt_ns)
+    return _native(image), stamp_of(message.header, receipt_ns)
+
+
+def _view(message: Image, layout: Layout) -> NDArray[Any]:
+    """Rows as they lie in the message: ``[rows, W]`` or ``[rows, W, channels]``."""
+    height, width, step = message.height, message.width, message.step
+    if height == 0 or width == 0:
+        raise InvalidInput(f'image is empty ({width}x{height})')
+    dtype = np.dtype(('>' if message.is_bigendian else '<') + layout.dtype)
+    row = width * layout.channels * dtype.itemsize
+    if step < row:
+        raise InvalidInput(f'step {step} is less than a row of {row} bytes ({message.encoding})')
+    rows = height * 3 // 2 if layout.chroma_rows else height
+    check_even(message.encoding, layout, width, height)
+    if len(message.data) != step * rows:
+        raise InvalidInput(
+            f'data has {len(message.data)} bytes; step {step} x {rows} rows = {step * rows}'
+        )
+    strides = (step, layout.channels * dtype.itemsize, dtype.itemsize)
+    shape = (rows, width, layout.channels)
+    pixels: NDArray[Any] = np.ndarray(shape, dtype, memoryview(message.data), 0, strides)
+    return pixels[:, :, 0] if layout.channels == 1 else pixels
+
+
+def _native(image: NDArray[Any]) -> NDArray[Any]:
+    """Numbers as this machine has them."""
+    if image.dtype.isnative and image.flags.aligned:
+        return image
+    return image.astype(image.dtype.newbyteorder('='))
 
 
 def _depth(image: NDArray[Any], modality: Modality[Any]) -> NDArray[Any]:
     return mark_no_return(image) if modality.options.full_scale != 1.0 else image
 
 
-def _write_compressed(draft: Draft) -> CompressedImage:
-    """
-    A JPEG or PNG as the last one was, of its size; around the crop it is grey.
-
-    The last picture is not decoded again, so that the ticks wait for no other process.
-    """
-    like, modality = draft.like, draft.modality
-    if like is None:
-        pixels, form = modality.from_model(draft.array), 'rgb8; jpeg compressed bgr8'
-    else:
-        form = like.format
-        head = DEPTH_HEAD.size if COMPRESSED_DEPTH in form else 0
-        _, size = essential_picture(np.frombuffer(like.data, np.uint8)[head:])
-        width, height = size or (modality.options.width, modality.options.height)
-        if head:
-            frame = np.full((height, width), np.nan, np.float32)
-            return _compress_depth(like, draft, modality.paint(frame, draft.array))
-        grey = 'mono' in form and modality.options.channels == 1
-        frame = np.full((height, width) if grey else (height, width, 3), 128, np.uint8)
-        pixels = modality.paint(frame, draft.array)
-    if pixels.ndim == 3 and 'compressed rgb' not in form:
-        pixels = pixels[:, :, ::-1]
-    _, data = cv2.imencode('.png' if 'png' in form else '.jpg', pixels)
-    return CompressedImage(header=draft.stamped(), format=form, data=as_bytes(data))
-
-
-@register_input('image', CompressedImage, write=_write_compressed)
+@register_input('image', CompressedImage)
 def decode_compressed(
     message: CompressedImage, receipt_ns: int, modality: Modality[Any]
 ) -> tuple[Any, int]:
@@ -193,20 +248,6 @@ def _decompress_depth(message: CompressedImage, modality: Modality[Any]) -> NDAr
     return np.where((pixels > 0) & (depth > 0), depth, np.float32(np.nan))
 
 
-def _compress_depth(like: CompressedImage, draft: Draft, depth: NDArray[Any]) -> CompressedImage:
-    """The way back from :func:`_decompress_depth`, with the head of the last message."""
-    head = bytes(like.data[: DEPTH_HEAD.size])
-    _, a, b = DEPTH_HEAD.unpack(head)
-    with np.errstate(all='ignore'):
-        values = (
-            np.float32(a) / depth + np.float32(b) if like.format.startswith('32FC1') else depth
-        )
-    whole = np.clip(np.rint(np.nan_to_num(values, nan=0.0, posinf=0.0)), 0, 65535)
-    _, picture = cv2.imencode('.png', whole.astype(np.uint16))
-    data = as_bytes(np.concatenate((np.frombuffer(head, np.uint8), picture.reshape(-1))))
-    return CompressedImage(header=draft.stamped(), format=like.format, data=data)
-
-
 def image_message(pixels: NDArray[Any], stamp_ns: int, frame_id: str = 'camera') -> Image:
     """
     Build an image message.
@@ -250,7 +291,7 @@ def encode_float_image(modality: Modality[Any], array: NDArray[Any], header: Hea
     return _image(np.concatenate(list(planes), axis=1), header)
 
 
-def _encode_image(modality: Modality[Any], array: NDArray[Any], header: Header) -> Image:
+def encode_image(modality: Modality[Any], array: NDArray[Any], header: Header) -> Image:
     return _image(modality.from_model(array), header)
 
 
@@ -269,5 +310,5 @@ def _image(pixels: NDArray[Any], header: Header) -> Image:
 
 register_output(
     'image',
-    OutputCodec(_encode_image, Image, as_sensor(decode_image), encode_float_image, Image),
+    OutputCodec(encode_image, Image, as_sensor(decode_image), encode_float_image, Image),
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -14,6 +13,19 @@ import numpy as np
 from numpy.typing import NDArray
 
 from mm_perception.errors import ConfigError, InvalidInput
+from mm_perception.ros.codecs.places import (
+    ARRAY,
+    HEADER,
+    QUATERNION,
+    WHOLE,
+    Place,
+    fields_of,
+    find_place,
+    follow,
+    import_message,
+    is_number,
+    names_beside,
+)
 from mm_perception.ros.codecs.rotations import (
     angles_near,
     cosines_and_sines,
@@ -24,16 +36,8 @@ from mm_perception.ros.codecs.rotations import (
 )
 
 Numbers = Sequence[float] | NDArray[Any]
-Index = int | slice | str | None
-SEGMENT = re.compile(r'([A-Za-z]\w*)(?:\[([^\[\]]*)\])?(?:\.|$)')
-SLICE = re.compile(r'(\d*):(\d*)(?::([1-9]\d*))?$')
-ARRAY = re.compile(r'(?:sequence<([^,>]+)(?:, *\d+)?>|(.+)\[(\d+)\])$')
-QUATERNION, HEADER = 'geometry_msgs/Quaternion', 'std_msgs/Header'
-REALS, WHOLE = ('double', 'float'), re.compile(r'u?int(8|16|32|64)$')
-NAME_FIELDS = ('name', 'names', 'joint_names')
 TURNS = {'angle': 2 * math.pi, 'angle_deg': 360.0}
 FUNCTIONS = (*TURNS, 'yaw')
-SHOWN, MAX_DEPTH, MAX_ELEMENTS = 16, 6, 100_000
 
 
 @dataclass(frozen=True)
@@ -60,36 +64,6 @@ class Path:
     variances: tuple[tuple[Callable[[Any], Any], str, int | None] | None, ...] = (None,)
     name: str = ''
     names_of: Callable[[Any], Sequence[str]] | None = None
-
-
-def import_message(name: str) -> type:
-    """
-    Find an installed message type: ``nav_msgs/msg/Odometry``, or as of old ``nav_msgs/Odometry``.
-
-    :raises ConfigError: if there is none of that name; says what there is.
-    """
-    parts = name.split('/')
-    if len(parts) == 2:
-        parts.insert(1, 'msg')
-    if len(parts) != 3 or not all(part.isidentifier() for part in parts):
-        raise ConfigError(f'"{name}" is no message type; write package/msg/Type')
-    package, sub_package, kind = parts
-    try:
-        module = importlib.import_module(f'{package}.{sub_package}')
-    except ImportError as error:
-        raise ConfigError(
-            f'{name}: {package} cannot be imported ({error}); install it, or source its workspace'
-        ) from error
-    found: Any = getattr(module, kind, None)
-    if not hasattr(found, 'get_fields_and_field_types'):
-        types = [n for n in dir(module) if hasattr(getattr(module, n), 'SLOT_TYPES')]
-        raise ConfigError(f'{name}: {package} has no message {kind}; it has {", ".join(types)}')
-    return found
-
-
-def fields_of(message_type: Any) -> dict[str, str]:
-    """Names and types of the fields of a message type."""
-    return dict(message_type.get_fields_and_field_types())
 
 
 def compile_path(text: str, message_type: type) -> Path:
@@ -153,159 +127,6 @@ def known_rest(paths: Sequence[Path], total: int) -> int:
     return total - sum(path.count or 0 for path in paths)
 
 
-def number_paths(message_type: type, prefix: str = '', depth: int = 0) -> list[str]:
-    """Paths to all numbers of a message type; ``[...]`` marks a sequence."""
-    found: list[str] = []
-    for name, kind in fields_of(message_type).items():
-        path, array = f'{prefix}{name}', ARRAY.match(kind)
-        inner = (array[1] or array[2]) if array else kind
-        if is_number(inner) or kind == QUATERNION:
-            found.append(f'{path}[...]' if array else path)
-        elif '/' in inner and inner != HEADER and depth < MAX_DEPTH:
-            more = f'{path}[0].' if array else f'{path}.'
-            found += number_paths(import_message(inner), more, depth + 1)
-    return found
-
-
-def is_number(kind: str) -> bool:
-    """Whether a type of a field is one of numbers."""
-    return kind in REALS or kind == 'boolean' or bool(WHOLE.match(kind))
-
-
-@dataclass(frozen=True)
-class Place:
-    """
-    A field somewhere below a message.
-
-    :param text: the path, for errors.
-    :param top: type of the message.
-    :param steps: name of each field on the way, and what is picked of it.
-    :param owners: type of the message that holds each.
-    :param kind: type of the last field; of a message that was picked from several, its type.
-    """
-
-    text: str
-    top: type
-    steps: tuple[tuple[str, Index], ...]
-    owners: tuple[type, ...]
-    kind: str
-
-    @property
-    def holder(self) -> Callable[[Any], Any]:
-        """Message to the message that holds the last field."""
-        return _follow(self.steps[:-1])
-
-    @property
-    def value(self) -> Callable[[Any], Any]:
-        """Message to the last field."""
-        return _follow((*self.steps[:-1], (self.steps[-1][0], None)))
-
-    def below(self, name: str) -> Place:
-        """A field of the message that this is."""
-        kind = import_message(self.kind)
-        steps = (*self.steps, (name, None))
-        return replace(self, steps=steps, owners=(*self.owners, kind), kind=fields_of(kind)[name])
-
-    def refuse(self, why: str) -> ConfigError:
-        """Error that tells the numbers there are."""
-        paths = number_paths(self.top)
-        more = ', ...' if len(paths) > SHOWN else ''
-        shown = ', '.join(paths[:SHOWN]) + more
-        return ConfigError(f'{self.text}: {why}; numbers in {_name(self.top)}: {shown}')
-
-
-def find_place(path: str, text: str, message_type: type) -> Place:
-    """
-    Find a field of a message type.
-
-    :param path: of the field.
-    :param text: what the path is part of, for errors.
-    :raises ConfigError: if there is none; says what there is.
-    """
-    place = Place(text, message_type, (), (), '')
-    for name, index in _segments(path, text):
-        owner: Any = message_type
-        if place.steps:
-            array = ARRAY.match(place.kind)
-            if array is not None:
-                raise place.refuse(f'{place.steps[-1][0]} is a sequence: say which, such as [0]')
-            if '/' not in place.kind:
-                raise place.refuse(f'{place.steps[-1][0]} is {place.kind} and has no {name}')
-            owner = import_message(place.kind)
-        if name not in fields_of(owner):
-            raise place.refuse(f'{_name(owner)} has no field {name}')
-        steps, owners = (*place.steps, (name, None)), (*place.owners, owner)
-        place = replace(place, steps=steps, owners=owners, kind=fields_of(owner)[name])
-        if index is not None:
-            place = _picked(place, name, index)
-    return place
-
-
-def _segments(path: str, text: str) -> list[tuple[str, str | None]]:
-    found, at = [], 0
-    while at < len(path):
-        match = SEGMENT.match(path, at)
-        if match is None:
-            break
-        found.append((match[1], match[2]))
-        at = match.end()
-    if at < len(path) or not found or path.endswith('.'):
-        raise ConfigError(
-            f'"{text}" is no path: cannot be read at "{path[at:]}"; write twist.linear.x,'
-            ' position[elbow], ranges[::8], data[0:6] or angle(position[elbow])'
-        )
-    return found
-
-
-def _picked(place: Place, name: str, text: str) -> Place:
-    """The place with what its brackets pick."""
-    array = ARRAY.match(place.kind)
-    if array is None:
-        raise place.refuse(f'{name} is one {place.kind}, of which nothing can be picked')
-    index: Index = text.strip()
-    span = SLICE.match(text.strip())
-    if text.strip().isdecimal():
-        index = int(text)
-    elif span is not None:
-        index = slice(*(int(part) if part else None for part in span.groups()))
-    elif not text.strip():
-        raise place.refuse(f'{name}[] picks nothing')
-    last = index.stop or 0 if isinstance(index, slice) else index
-    size = int(array[3] or MAX_ELEMENTS)
-    if isinstance(last, int) and last >= size + isinstance(index, slice):
-        raise place.refuse(f'{name} has at most {size} elements')
-    steps = (*place.steps[:-1], (name, index))
-    if isinstance(index, str) and not names_beside(place):
-        raise place.refuse(f'no names lie beside {name} to find {index} by; pick by number')
-    element = array[1] or array[2]
-    inner = element if '/' in element and isinstance(index, int) else place.kind
-    return replace(place, steps=steps, kind=inner)
-
-
-def names_beside(place: Place) -> str:
-    """Field that names the elements of the last one; empty if none does."""
-    fields = fields_of(place.owners[-1])
-    return next((n for n in NAME_FIELDS if fields.get(n) == 'sequence<string>'), '')
-
-
-def _follow(steps: Sequence[tuple[str, Index]]) -> Callable[[Any], Any]:
-    if not steps:
-        return lambda message: message
-    if all(index is None for _, index in steps):
-        return attrgetter('.'.join(name for name, _ in steps))
-
-    def follow(message: Any) -> Any:
-        for name, index in steps:
-            message = getattr(message, name)
-            if index is not None:
-                if index >= len(message):  # type: ignore[operator]
-                    raise InvalidInput(f'{name} has {len(message)} elements, no {name}[{index}]')
-                message = message[index]
-        return message
-
-    return follow
-
-
 def _numbers(place: Place) -> Path:
     """What a place ends at, as numbers."""
     array = ARRAY.match(place.kind)
@@ -339,7 +160,7 @@ def _single(place: Place) -> Path:
 
     def read(message: Any) -> Numbers:
         numbers = (value(message),)
-        return _within(numbers, holder(message)) if limited else numbers
+        return _within(numbers, holder(message), limited) if limited else numbers
 
     def write(message: Any, values: NDArray[Any]) -> None:
         setattr(holder(message), name, convert(values[0]))
@@ -364,7 +185,7 @@ def _elements(place: Place, array: re.Match[str]) -> Path:
                 f'{place.text}: {name} has {len(value(message))} elements;'
                 f' {count} of them are wanted'
             )
-        return _within(found, holder(message)) if limited else found
+        return _within(found, holder(message), limited) if limited else found
 
     def write(message: Any, values: NDArray[Any]) -> None:
         before = np.asarray(value(message), float)
@@ -419,7 +240,7 @@ def _named(place: Place) -> Path:
 
 
 def _rotation(place: Place, read: Any, write: Any, count: int) -> Path:
-    value = _follow(place.steps)
+    value = follow(place.steps)
     return Path(
         place.text,
         lambda message: read(value(message)),
@@ -449,17 +270,20 @@ def _angles(path: Path, turn: float) -> Path:
     )
 
 
-def _limits(place: Place) -> bool:
-    """Whether what is out of sight is told by infinity, beside fields that say how far it sees."""
-    named = place.steps[-1][0] in ('range', 'ranges')
-    return named and {'range_min', 'range_max'} <= set(fields_of(place.owners[-1]))
+def _limits(place: Place) -> tuple[str, str] | None:
+    """Fields beside ranges that say how near and how far these see; None of other numbers."""
+    if place.steps[-1][0] not in ('range', 'ranges'):
+        return None
+    beside = fields_of(place.owners[-1])
+    pairs = ('range_min', 'range_max'), ('min_range', 'max_range')
+    return next((pair for pair in pairs if pair[0] in beside), None)
 
 
-def _within(values: Numbers, holder: Any) -> NDArray[Any]:
+def _within(values: Numbers, holder: Any, limits: tuple[str, str]) -> NDArray[Any]:
     """Ranges in which nothing seen (infinity or NaN, REP 117) is the farthest."""
     ranges = np.array(values, np.float64)
     ranges[np.isnan(ranges)] = np.inf
-    return np.clip(ranges, holder.range_min, holder.range_max)
+    return np.clip(ranges, getattr(holder, limits[0]), getattr(holder, limits[1]))
 
 
 def _to_field(kind: str) -> Callable[[float], Any]:
@@ -490,12 +314,8 @@ def _variance(place: Place) -> tuple[Callable[[Any], Any], str, int | None] | No
         return None
     group = names[-2]
     if kinds[-2].get(f'{group}_covariance') == 'double[9]':
-        return _follow(place.steps[:-2]), f'{group}_covariance', 4 * axis
+        return follow(place.steps[:-2]), f'{group}_covariance', 4 * axis
     first = {'position': 0, 'linear': 0, 'angular': 3}.get(group)
     if first is not None and len(names) > 2 and kinds[-3].get('covariance') == 'double[36]':
-        return _follow(place.steps[:-3]), 'covariance', 7 * (first + axis)
+        return follow(place.steps[:-3]), 'covariance', 7 * (first + axis)
     return None
-
-
-def _name(message_type: type) -> str:
-    return f'{message_type.__module__.split(".")[0]}/msg/{message_type.__name__}'

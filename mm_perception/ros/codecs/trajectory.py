@@ -24,6 +24,7 @@ from mm_perception.ros.codecs.base import (
     make_header,
     register_input,
     register_output,
+    register_write,
     stamp_of,
 )
 from mm_perception.ros.codecs.fields import blank, last_values
@@ -33,33 +34,7 @@ MAX_POINTS = 10_000
 AXES = ('x', 'y', 'z')
 
 
-def _write_trajectory(draft: Draft) -> JointTrajectory:
-    """
-    Build a motion with the names, the number of points and the times of the last one.
-
-    Without a configured range it fills the box of the last one.
-    """
-    modality, like = draft.modality, draft.like
-    motion = modality.from_model(draft.array)
-    header, names = draft.stamped(), modality.options.names
-    if like is None:
-        return _trajectory(motion, header, names)
-    times_s, before = _times_s(like), np.array([point.positions for point in like.points])
-    share = (times_s - times_s[0]) / max(times_s[-1] - times_s[0], 1e-9)
-    columns = [np.interp(share, motion.times_s, column) for column in motion.points.T]
-    points = np.stack(columns, axis=1)
-    wanted = _wanted(like.joint_names, modality) or tuple(like.joint_names)
-    order = [like.joint_names.index(name) for name in wanted] or list(range(points.shape[1]))
-    if not modality.options.low:
-        low, high = before[:, order].min(axis=0), before[:, order].max(axis=0)
-        points = (points - 0.5) * (high - low).max() + (low + high) / 2
-    before[:, order] = points
-    message = _trajectory(Motion(before, times_s), header, like.joint_names)
-    message.joint_names = list(like.joint_names)
-    return message
-
-
-@register_input('trajectory', JointTrajectory, write=_write_trajectory)
+@register_input('trajectory', JointTrajectory)
 def decode_trajectory(
     message: JointTrajectory, receipt_ns: int, modality: Modality[Any]
 ) -> tuple[Any, int]:
@@ -108,15 +83,7 @@ def _wanted(names: Sequence[str], modality: Modality[Any]) -> tuple[str, ...]:
     return tuple(modality.options.names)
 
 
-def _write_pen(draft: Draft) -> PointStamped:
-    """Last point of a window that slides."""
-    message = blank(PointStamped, draft)
-    for axis, value in zip(AXES, last_values(draft)[0].tolist()):
-        setattr(message.point, axis, value)
-    return message
-
-
-@register_input('trajectory', PointStamped, depth=200, streamed=True, write=_write_pen)
+@register_input('trajectory', PointStamped, depth=200, streamed=True)
 def decode_pen(
     message: PointStamped, receipt_ns: int, modality: Modality[Any]
 ) -> tuple[Motion, int]:
@@ -126,15 +93,52 @@ def decode_pen(
     return _single(position), stamp_of(message.header, receipt_ns)
 
 
-@register_input(
-    'trajectory', JointState, depth=200, shared=True, streamed=True, write=write_joints
-)
+@register_input('trajectory', JointState, depth=200, shared=True, streamed=True)
 def decode_joints(
     message: JointState, receipt_ns: int, modality: Modality[Any]
 ) -> tuple[Any, int]:
     """Read one point of an arm's stream: the joints that the modality names, in its order."""
     wanted, count = _wanted(message.name, modality), modality.options.dimensions
     return joint_positions(message, wanted, count, _single), stamp_of(message.header, receipt_ns)
+
+
+@register_write('trajectory', JointTrajectory)
+def _write_trajectory(draft: Draft) -> JointTrajectory:
+    """
+    Build a motion with the names, the number of points and the times of the last one.
+
+    Without a configured range it fills the box of the last one.
+    """
+    modality, like = draft.modality, draft.like
+    motion = modality.from_model(draft.array)
+    header, names = draft.stamped(), modality.options.names
+    if like is None:
+        return _trajectory(motion, header, names)
+    times_s, before = _times_s(like), np.array([point.positions for point in like.points])
+    share = (times_s - times_s[0]) / max(times_s[-1] - times_s[0], 1e-9)
+    columns = [np.interp(share, motion.times_s, column) for column in motion.points.T]
+    points = np.stack(columns, axis=1)
+    wanted = _wanted(like.joint_names, modality) or tuple(like.joint_names)
+    order = [like.joint_names.index(name) for name in wanted] or list(range(points.shape[1]))
+    if not modality.options.low:
+        low, high = before[:, order].min(axis=0), before[:, order].max(axis=0)
+        points = (points - 0.5) * (high - low).max() + (low + high) / 2
+    before[:, order] = points
+    message = _trajectory(Motion(before, times_s), header, like.joint_names)
+    message.joint_names = list(like.joint_names)
+    return message
+
+
+@register_write('trajectory', PointStamped)
+def _write_pen(draft: Draft) -> PointStamped:
+    """Last point of a window that slides."""
+    message = blank(PointStamped, draft)
+    for axis, value in zip(AXES, last_values(draft)[0].tolist()):
+        setattr(message.point, axis, value)
+    return message
+
+
+register_write('trajectory', JointState)(write_joints)
 
 
 def trajectory_message(motion: Motion, stamp_ns: int, frame_id: str = 'pen') -> JointTrajectory:

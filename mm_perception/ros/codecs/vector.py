@@ -25,6 +25,7 @@ from mm_perception.ros.codecs.base import (
     read_table,
     register_input,
     register_output,
+    register_write,
     stamp_of,
     table_message,
 )
@@ -33,11 +34,7 @@ from mm_perception.ros.codecs.fields import blank, last_values
 MAX_LABEL = 256
 
 
-def _write_symbol(draft: Draft) -> String:
-    return String(data=draft.modality.from_model(draft.array))
-
-
-@register_input('symbol', String, write=_write_symbol)
+@register_input('symbol', String)
 def decode_symbol(message: String, receipt_ns: int, modality: Modality[Any]) -> tuple[str, int]:
     """Read a label, without the spaces around it; its time is that of receipt."""
     label = message.data[: MAX_LABEL + 1].strip()
@@ -46,6 +43,23 @@ def decode_symbol(message: String, receipt_ns: int, modality: Modality[Any]) -> 
     return label, receipt_ns
 
 
+@register_input('vector', JointState, depth=10, shared=True)
+def decode_joint_state(
+    message: JointState, receipt_ns: int, modality: Modality[Any]
+) -> tuple[Any, int]:
+    """Read joint positions: those that the modality names, in its order, or all of the first."""
+    # While an import looks for the range, the message tells the size.
+    count = len(modality.labels or message.position) if modality.undecided else modality.shape[0]
+    part = joint_positions(message, modality.labels, count, lambda values: values)
+    return part, stamp_of(message.header, receipt_ns)
+
+
+@register_write('symbol', String)
+def _write_symbol(draft: Draft) -> String:
+    return String(data=draft.modality.from_model(draft.array))
+
+
+@register_write('vector', JointState)
 def write_joints(draft: Draft) -> JointState:
     """
     Joint states with these positions, of a motion those of its last point.
@@ -65,17 +79,6 @@ def write_joints(draft: Draft) -> JointState:
             message.velocity, message.effort = [], []
     message.position = typed_array('d', positions.tobytes())
     return message
-
-
-@register_input('vector', JointState, depth=10, shared=True, write=write_joints)
-def decode_joint_state(
-    message: JointState, receipt_ns: int, modality: Modality[Any]
-) -> tuple[Any, int]:
-    """Read joint positions: those that the modality names, in its order, or all of the first."""
-    # While an import looks for the range, the message tells the size.
-    count = len(modality.labels or message.position) if modality.undecided else modality.shape[0]
-    part = joint_positions(message, modality.labels, count, lambda values: values)
-    return part, stamp_of(message.header, receipt_ns)
 
 
 def joint_positions(
@@ -115,15 +118,7 @@ def require_names(names: Sequence[str], wanted: tuple[str, ...]) -> None:
         raise InvalidInput(f'no names of joints in the message; expected {", ".join(wanted[:4])}')
 
 
-def _write_array(draft: Draft) -> Float32MultiArray:
-    message = blank(Float32MultiArray, draft)
-    values, _ = last_values(draft)
-    kept = message.data[: message.layout.data_offset]
-    message.data = kept + typed_array('f', np.asarray(values, np.float32).tobytes())
-    return message
-
-
-@register_input('vector', Float32MultiArray, write=_write_array)
+@register_input('vector', Float32MultiArray)
 def decode_array(
     message: Float32MultiArray, receipt_ns: int, modality: Modality[Any]
 ) -> tuple[NDArray[Any], int]:
@@ -139,6 +134,15 @@ def decode_stamped_array(
     """Read an array that has a stamp: all of its FLOAT32 fields, one after the other."""
     columns = list(read_table(message).values())
     return finite_vector(np.concatenate(columns)), stamp_of(message.header, receipt_ns)
+
+
+@register_write('vector', Float32MultiArray)
+def _write_array(draft: Draft) -> Float32MultiArray:
+    message = blank(Float32MultiArray, draft)
+    values, _ = last_values(draft)
+    kept = message.data[: message.layout.data_offset]
+    message.data = kept + typed_array('f', np.asarray(values, np.float32).tobytes())
+    return message
 
 
 def array_message(values: NDArray[Any], labels: Sequence[str]) -> Float32MultiArray:
