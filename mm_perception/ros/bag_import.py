@@ -226,6 +226,9 @@ def raw_values(
             raw = None if reading.value is None else reading.value.raw
             if raw is not None and (not found[name] or found[name][-1][2] is not raw):
                 found[name].append((number, tick.time_s, raw))
+            elif raw is None:
+                account = player.accounts[name]
+                account.reason = reading.lacking or reading.pending or account.reason
     silent_ones = {name: player.accounts[name] for name in names if not found[name]}
     if silent_ones:
         raise DataError(_nothing_usable(bags.paths, silent_ones))
@@ -274,5 +277,8 @@ def import_bags(
 
 
 def _nothing_usable(bags: Sequence[Path], accounts: Mapping[str, Account]) -> str:
-    reasons = '; '.join(f'{name}: {account.reason}' for name, account in accounts.items())
+    reasons = '; '.join(
+        f'{name}: {account.reason or "no message in the span"}'
+        for name, account in accounts.items()
+    )
     return f'{", ".join(map(str, bags))}: nothing in it can be used ({reasons})'
