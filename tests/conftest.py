@@ -77,6 +77,7 @@ ALONE = (
 """Files whose tests carry the marker ``alone``: what they measure needs the machine to itself."""
 IN_COMPANY = (
     'ros/test_bad_recordings.py',
+    'ros/test_bag_export.py',
     'ros/test_bag_files.py',
     'ros/test_bag_survey.py',
     'ros/test_bags.py',
