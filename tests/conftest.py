@@ -34,6 +34,7 @@ SLOW = (
     'ros/test_slow_engine.py',
     'ros/test_soak.py',
     'ros/test_transport.py',
+    'ros/test_tutorial_drive.py',
     'ros/test_tutorial_policy.py',
     'ros/test_two_hosts.py',
     'ros/test_watchdog.py',
@@ -85,6 +86,10 @@ ALONE = (
 )
 """Files whose tests carry the marker ``alone``: what they measure needs the machine to itself."""
 IN_COMPANY = (
+    'ros/test_bad_recordings.py',
+    'ros/test_bag_export.py',
+    'ros/test_bag_files.py',
+    'ros/test_bag_survey.py',
     'ros/test_bags.py',
     'ros/test_codecs.py',
     'ros/test_fuzz.py',

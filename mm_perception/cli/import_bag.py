@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mm_perception.cli.importing import add_options, check_rate, import_split
+from mm_perception.cli.importing import Source, add_options, check_rate, import_split
 from mm_perception.errors import DataError
 
 EXAMPLES = """examples:
@@ -66,12 +66,10 @@ def run(args: argparse.Namespace) -> int:
     bags = Bags(args.bags, args.rate, args.namespace, (args.start, args.end))
     end_s = None if math.isinf(args.end) else args.end
     facts = {'bags': bags.recordings(), 'start_s': args.start, 'end_s': end_s}
-    return import_split(
-        args,
-        spec.model,
-        args.out or Path(spec.dataset),
+    source = Source(
         len(args.bags),
         lambda names, wanted: raw_values(spec.model, bags, names, wanted),
         partial(import_bags, bags=bags, say=tqdm.write),
         facts,
     )
+    return import_split(args, spec.model, args.out or Path(spec.dataset), source)

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from mm_perception.cli.importing import add_options, check_rate, import_split
+from mm_perception.cli.importing import Source, add_options, check_rate, import_split
 from mm_perception.errors import DataError
 
 EXAMPLES = """examples:
@@ -49,9 +49,8 @@ def run(args: argparse.Namespace) -> int:
     numbers = read_numbers(args.episodes)
     episodes = Episodes(spec.model, args.folder, numbers, args.rate, tqdm.write)
     facts = {'source': args.folder.name, 'episodes': list(episodes.numbers)}
-    out = args.out or Path(spec.dataset)
-    count = len(episodes.numbers)
-    return import_split(args, spec.model, out, count, episodes.raw_values, episodes.read, facts)
+    source = Source(len(episodes.numbers), episodes.raw_values, episodes.read, facts)
+    return import_split(args, spec.model, args.out or Path(spec.dataset), source)
 
 
 def read_numbers(text: str) -> tuple[int, ...]:

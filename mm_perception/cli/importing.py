@@ -6,7 +6,7 @@ import argparse
 import json
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 BLOCKS = ('train', 'validation', 'test')
 """Splits that shares such as 70/15/15 make, in the order of time."""
 LEAST_GAP_S = 1.0
-Reader = Callable[['ModelSpec'], 'tuple[Dataset, dict[str, Account]]']
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
@@ -43,61 +42,77 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument('--json', type=Path, help='write the counts to this file')
 
 
-def import_split(
-    args: argparse.Namespace,
-    spec: ModelSpec,
-    out: Path,
-    count: int,
-    raws: Callable[[tuple[str, ...], Wanted], Raws],
-    read: Reader,
-    facts: Mapping[str, Any],
-) -> int:
+@dataclass(frozen=True)
+class Source:
+    """
+    Recordings that are imported.
+
+    :param count: of recordings.
+    :param raws: gives raw values of some modalities, of the times that are wanted.
+    :param read: gives the rows, with all preprocessing decided.
+    :param facts: for ``build.json``.
+    """
+
+    count: int
+    raws: Callable[[tuple[str, ...], Wanted], Raws]
+    read: Callable[[ModelSpec], tuple[Dataset, dict[str, Account]]]
+    facts: Mapping[str, Any]
+
+
+def import_split(args: argparse.Namespace, spec: ModelSpec, out: Path, source: Source) -> int:
     """
     Read recordings and write them as splits; the split train decides open preprocessing.
 
     Nothing is written before all has been read.
 
     :param out: the dataset's folder.
-    :param count: of recordings.
-    :param raws: gives raw values of some modalities, of the times that are wanted.
-    :param read: gives the rows, with all preprocessing decided.
-    :param facts: for ``build.json``.
     :returns: the exit code.
     :raises DataError: if a split would be empty, or something cannot be read.
     """
-    from tqdm import tqdm
-
-    from mm_perception.data.dataset import add_build, save_dataset, save_preprocessing
     from mm_perception.data.preprocessing import TRAIN, decide, decided, filled
     from mm_perception.data.rows import Division
 
     shares = read_shares(args.split)
     gap_s = max(LEAST_GAP_S, 2.0 * max(m.max_age_s for m in spec.modalities))
-    division = Division(shares, count, gap_s)
-    options = {}
+    division = Division(shares, source.count, gap_s)
+    options = None
     if TRAIN in shares:
-        options = decide(spec, lambda names: raws(names, partial(division.holds, TRAIN)))
-        spec = filled(spec, options)
-    else:
-        spec = decided(spec, out)
-    dataset, accounts = read(spec)
+        wanted = partial(division.holds, TRAIN)
+        options = decide(spec, lambda names: source.raws(names, wanted))
+    spec = decided(spec, out) if options is None else filled(spec, options)
+    dataset, accounts = source.read(spec)
     parts = division.divide(dataset) if len(shares) > 1 else {args.split: dataset}
     _refuse_empty(dataset, parts)
-    if TRAIN in shares:
-        outdated = [s for s in save_preprocessing(out, options) if s not in shares]
+    facts = {'rate_hz': args.rate, **source.facts}
+    if len(shares) > 1:
+        facts |= {'shares': shares, 'gap_s': gap_s}
+    _write(out, parts, options, facts)
+    _report(args, out, parts, accounts)
+    _name_constants(spec, parts)
+    return 0
+
+
+def _write(
+    out: Path,
+    parts: Mapping[str, Dataset],
+    options: Mapping[str, Mapping[str, Any]] | None,
+    facts: Mapping[str, Any],
+) -> None:
+    """Write the splits, after what their training data decided, if they did."""
+    from tqdm import tqdm
+
+    from mm_perception.data.dataset import add_build, save_dataset, save_preprocessing
+
+    if options is not None:
+        outdated = [split for split in save_preprocessing(out, options) if split not in parts]
         if outdated:
             tqdm.write(
                 f'{out}: the training data have another range than before; import the split'
                 f' {" and ".join(outdated)} again'
             )
-    if len(shares) > 1:
-        facts = {**facts, 'shares': shares, 'gap_s': gap_s}
     for split, part in parts.items():
         save_dataset(out, split, part)
-        add_build(out, split, rate_hz=args.rate, **facts)
-    _report(args, out, parts, accounts)
-    _name_constants(spec, parts)
-    return 0
+        add_build(out, split, **facts)
 
 
 def read_shares(text: str) -> dict[str, float]:

@@ -33,6 +33,10 @@ COMMANDS = {
         'mm_perception.cli.import_lerobot',
         'build a dataset from a LeRobot dataset',
     ),
+    'export-lerobot': (
+        'mm_perception.cli.export_lerobot',
+        'write bags as a bundle sees them to a LeRobot dataset',
+    ),
     'play': (
         'mm_perception.cli.play',
         'play bags as live sensors',

@@ -80,7 +80,7 @@ class Tick:
     readings: dict[str, Reading]
 
 
-class _Player:
+class Player:
     """
     Bags, played to the input side of the node.
 
@@ -190,7 +190,7 @@ class Bags:
     namespace: str = ''
     span_s: tuple[float, float] = WHOLE
 
-    def ticks(self, player: _Player, say: Say) -> Iterator[tuple[int, Tick]]:
+    def ticks(self, player: Player, say: Say) -> Iterator[tuple[int, Tick]]:
         """Number of the bag, and tick, of all in the span."""
         begin_s, end_s = self.span_s
         for number, path in enumerate(self.paths):
@@ -217,7 +217,7 @@ def raw_values(
     :raises DataError: as :func:`import_bags`.
     """
     chosen = replace(spec, modalities=tuple(m for m in spec.modalities if m.name in names))
-    player = _Player(chosen, bags.namespace)
+    player = Player(chosen, bags.namespace)
     found: dict[str, list[tuple[int, float, Any]]] = {name: [] for name in names}
     last_s: dict[int, float] = {}
     for number, tick in bags.ticks(player, silent):
@@ -226,9 +226,12 @@ def raw_values(
             raw = None if reading.value is None else reading.value.raw
             if raw is not None and (not found[name] or found[name][-1][2] is not raw):
                 found[name].append((number, tick.time_s, raw))
+            elif raw is None:
+                account = player.accounts[name]
+                account.reason = reading.lacking or reading.pending or account.reason
     silent_ones = {name: player.accounts[name] for name in names if not found[name]}
     if silent_ones:
-        raise DataError(_nothing_usable(bags.paths, silent_ones))
+        raise DataError(nothing_usable(bags.paths, silent_ones))
     return {
         name: [
             raw
@@ -256,7 +259,7 @@ def import_bags(
     :raises DataError: if a bag cannot be read, a topic is of another type, or no row results.
     :raises ConfigError: if no such modality can come in such a message.
     """
-    player = _Player(spec, bags.namespace)
+    player = Player(spec, bags.namespace)
     assessors = [Assessor(player.kinds, {}) for _ in bags.paths]  # each begins without a past
     rows = Rows(spec.names)
     for number, tick in bags.ticks(player, say):
@@ -269,10 +272,14 @@ def import_bags(
                 fault = verdict.fault or verdict.state.value
                 account.faults[fault] = account.faults.get(fault, 0) + 1
     if not rows.shown:
-        raise DataError(_nothing_usable(bags.paths, player.accounts))
+        raise DataError(nothing_usable(bags.paths, player.accounts))
     return rows.dataset(player.kinds, bags.recordings(), player.accounts), player.accounts
 
 
-def _nothing_usable(bags: Sequence[Path], accounts: Mapping[str, Account]) -> str:
-    reasons = '; '.join(f'{name}: {account.reason}' for name, account in accounts.items())
+def nothing_usable(bags: Sequence[Path], accounts: Mapping[str, Account]) -> str:
+    """Say of every modality why nothing of it can be used."""
+    reasons = '; '.join(
+        f'{name}: {account.reason or "no message in the span"}'
+        for name, account in accounts.items()
+    )
     return f'{", ".join(map(str, bags))}: nothing in it can be used ({reasons})'

@@ -120,10 +120,7 @@ def train(run: Run, out: Path, command: str, earlier: Bundle | None = None) -> B
     :raises ConfigError: if dataset and configuration do not fit.
     :raises DataError: if the configuration leaves to the dataset what it does not know.
     """
-    model_spec = decided(run.spec.model, Path(run.spec.dataset))
-    run = replace(run, spec=replace(run.spec, model=model_spec))
-    if earlier is not None:
-        run = _keeping(run, earlier)
+    run = _decided(run, earlier)
     train_model = _train_apart if trains_apart(run.spec) else _train_jointly
     dataset = load_split(run.spec, 'train')
     run = replace(run, spec=completed(run.spec, dataset))
@@ -150,12 +147,16 @@ def train(run: Run, out: Path, command: str, earlier: Bundle | None = None) -> B
     return _save_judged(run, bundle, out, model.fuses)
 
 
-def _keeping(run: Run, earlier: Bundle) -> Run:
+def _decided(run: Run, earlier: Bundle | None) -> Run:
+    """Fill in what the dataset has decided, and what is kept of an earlier bundle."""
+    model = decided(run.spec.model, Path(run.spec.dataset))
+    run = replace(run, spec=replace(run.spec, model=model))
+    if earlier is None:
+        return run
     if not trains_apart(run.spec):
         raise ConfigError('--from is for models whose autoencoders train apart: family nexus')
-    kept = find_kept(run.spec.model, earlier)
-    model = kept.within(run.spec.model)
-    return replace(run, kept=kept, spec=replace(run.spec, model=model))
+    kept = find_kept(model, earlier)
+    return replace(run, kept=kept, spec=replace(run.spec, model=kept.within(model)))
 
 
 def _save_judged(run: Run, bundle: Bundle, out: Path, fuses: bool) -> Bundle:
