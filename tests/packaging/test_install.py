@@ -193,7 +193,7 @@ def test_every_library_that_is_pinned_is_asked_for(setup_script):
     pins = (ROOT / 'requirements' / 'constraints.txt').read_text().splitlines()
     assert all('==' in line for line in pins if line and line[0] != '#')
     asked = names(setup_script.NODE).union(*map(names, setup_script.EXTRAS.values()))
-    assert names(pins) - {'setuptools'} == asked - {'numpy', 'gymnasium'}
+    assert names(pins) - {'setuptools'} == asked - {'numpy'}
 
 
 def test_node_and_extras_cover_what_is_imported(setup_script):
