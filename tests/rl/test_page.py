@@ -34,7 +34,7 @@ def test_examples_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert len(BLOCKS) == 5
     names: dict = {}
     for block in BLOCKS[:3]:
-        exec(block, names)
+        exec(block, names)  # noqa: S102
     assert len(names['dataset']) == 400 and names['observations'].shape[0] == 64
     latent = names['env'].observer.layout.latent_dim
     names |= {
@@ -44,8 +44,8 @@ def test_examples_of_the_page_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         'std': np.ones(latent, np.float32),
         'mask': np.ones(3, bool),
     }
-    exec(BLOCKS[3], names)
+    exec(BLOCKS[3], names)  # noqa: S102
     assert names['action'].shape == (1,)
     shutil.copy('models/pendulum/policy/policy.onnx', 'my_policy.onnx')
-    exec(BLOCKS[4], names)
+    exec(BLOCKS[4], names)  # noqa: S102
     assert (tmp_path / 'my_policy' / 'policy.json').is_file()
