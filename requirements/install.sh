@@ -8,8 +8,8 @@ cd "$(dirname "$0")/.."
 tools=${1:-}
 case $tools in
     run) holders=(run train test) extras=demo,microphone,view ;;
-    train) holders=(train test) extras=demo,microphone,view,train,lab,lerobot ;;
-    test) holders=(test) extras=demo,microphone,view,train,lab,lerobot,arm,test,lint ;;
+    train) holders=(train test) extras=demo,microphone,view,train,lab,lerobot,rl ;;
+    test) holders=(test) extras=demo,microphone,view,train,lab,lerobot,rl,arm,test,lint ;;
     *) echo "usage: requirements/install.sh run|train|test" >&2; exit 2 ;;
 esac
 wheels=${ROS_WHEELS:-jazzy}
