@@ -51,7 +51,7 @@ NODE = [
 EXTRAS = {
     'microphone': ['sounddevice>=0.4.6'],
     'view': ['aiohttp>=3.9'],
-    'demo': ['gymnasium>=0.29', 'psutil>=5.9', 'rich>=13.7'],
+    'demo': ['gymnasium>=1.1', 'psutil>=5.9', 'rich>=13.7'],
     'train': [
         'onnx>=1.16',
         'rich>=13.7',
