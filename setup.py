@@ -51,7 +51,7 @@ NODE = [
 EXTRAS = {
     'microphone': ['sounddevice>=0.4.6'],
     'view': ['aiohttp>=3.9'],
-    'demo': ['psutil>=5.9', 'rich>=13.7'],
+    'demo': ['gymnasium>=1.1', 'psutil>=5.9', 'rich>=13.7'],
     'train': [
         'onnx>=1.16',
         'rich>=13.7',
@@ -62,7 +62,8 @@ EXTRAS = {
         'tqdm>=4.66',
     ],
     'lerobot': ['av>=12', 'pyarrow>=14'],
-    'rl': ['gymnasium>=0.29'],
+    # With train, policies on the latent.
+    'rl': ['gymnasium>=1.1', 'stable-baselines3>=2.6'],
     # Makes the data of the simulated arm; neither its bundle nor its demonstration needs it.
     'arm': ['mujoco>=3.1', 'tqdm>=4.66'],
     # With train, all of the laboratory: data of digits, tables, benchmarks.

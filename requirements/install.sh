@@ -9,8 +9,8 @@ cd "$(dirname "$0")/.."
 tools=${1:-}
 case $tools in
     run) holders=(run train test) extras=demo,microphone,view ;;
-    train) holders=(train test) extras=demo,microphone,view,train,lab,lerobot ;;
-    test) holders=(test) extras=demo,microphone,view,train,lab,lerobot,arm,test,lint,docs ;;
+    train) holders=(train test) extras=demo,microphone,view,train,lab,lerobot,rl ;;
+    test) holders=(test) extras=demo,microphone,view,train,lab,lerobot,rl,arm,test,lint,docs ;;
     docs) holders=(docs test) extras=docs ;;
     *) echo "usage: requirements/install.sh run|train|test|docs" >&2; exit 2 ;;
 esac

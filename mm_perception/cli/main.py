@@ -43,7 +43,7 @@ COMMANDS = {
     ),
     'build-data': (
         'mm_perception.lab.build_data',
-        'build a dataset from the recordings of the papers, or from a simulated arm',
+        'build a dataset from the recordings of the papers, or from a simulated robot',
     ),
     'train': (
         'mm_perception.cli.train',

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -121,14 +121,14 @@ class Losses:
         self._histories: list[dict[str, History]] = [{} for _ in range(streams)]
         self._losses: list[dict[str, Loss]] = [{} for _ in range(streams)]
         self._features: list[dict[str, tuple[Array, Array]]] = [{} for _ in range(streams)]
-        self.forget(range(streams))
+        for k in range(streams):
+            self.forget(k)
 
-    def forget(self, streams: Iterable[int]) -> None:
-        """Forget all values of some streams, as after a jump in time."""
+    def forget(self, k: int) -> None:
+        """Forget all values of a stream, as after a jump in time."""
         names, velocity_s = self._memory.names, self._memory.velocity_s
-        for k in streams:
-            self._histories[k] = {name: History(velocity_s) for name in names}
-            self._losses[k], self._features[k] = {}, {}
+        self._histories[k] = {name: History(velocity_s) for name in names}
+        self._losses[k], self._features[k] = {}, {}
 
     def follow(
         self,

@@ -238,21 +238,13 @@ class Perception:
             for k, assessment in enumerate(assessments)
         ]
 
-    def forget(self, streams: Iterable[int] | None = None, values: bool = False) -> None:
-        """
-        Forget how the modalities were, and the last latents, as after a jump in time.
-
-        :param streams: of which; None for all.
-        :param values: what the sensors gave too, as where another episode begins.
-        """
-        chosen = tuple(range(len(self.streams)) if streams is None else streams)
-        for k in chosen:
+    def forget(self, streams: Iterable[int] | None = None) -> None:
+        """Forget how the modalities were, and the last latents, of all streams or of some."""
+        for k in range(len(self.streams)) if streams is None else streams:
             self._assessors[k].forget()
             self._held_ns[k] = None
-            for stream in self.streams[k].values() if values else ():
-                stream.clear()
-        if self._losses:
-            self._losses.forget(chosen)
+            if self._losses:
+                self._losses.forget(k)
 
     def adopt(self, before: Perception) -> None:
         """Go on with the streams of another bundle of the same modalities."""

@@ -146,7 +146,7 @@ def _arm_samples(args: argparse.Namespace, out: Path) -> dict[str, Any]:
 
 
 def _pendulum(args: argparse.Namespace, out: Path) -> dict[str, Any]:
-    from mm_perception.lab.policies.build import build_pendulum
+    from mm_perception.rl.record import build_pendulum
 
     return build_pendulum(out, args.states, args.seed)
 

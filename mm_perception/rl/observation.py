@@ -104,7 +104,9 @@ class Fusion:
             self._stamps_ns[k] = 0
             self._mean[k], self._std[k] = 0.0, 1.0
             if self._checks is not None:
-                self.perception.forget((k,), values=True)
+                self.perception.forget((k,))
+                for stream in self.perception.streams[k].values():
+                    stream.clear()
 
     def observe(self, values: Values, present: Mapping[str, NDArray[Any]]) -> Array:
         """Fuse, see :class:`Observer`."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,6 @@ from mm_perception.lab.gym.environment import (
     GymSensor,
     make_environment,
     sensor_specs,
-    with_channel,
 )
 from mm_perception.lab.replay.playlist import active_faults, parse_schedule
 from mm_perception.modalities import build_modality
@@ -54,7 +54,7 @@ TOUCH = ModalitySpec('touch', 'vector', 2, {'low': (-9.0,) * 6, 'high': (9.0,) *
 @pytest.mark.parametrize('message', ['sensor_msgs/msg/Image', 'sensor_msgs/msg/CompressedImage'])
 def test_gym_sensor_sends_what_the_camera_sees(message: str) -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (4, 5, 3), np.uint8)
-    sensor = GymSensor(with_channel(STILL, 'eye', message), 0.05, 0)
+    sensor = GymSensor(replace(STILL, topic='eye', message=message), 0.05, 0)
     sent = sensor.send(pixels, 7, None)
     raw, stamp_ns = input_codec('image', message).decode(sent, 0, build_modality(STILL))
     np.testing.assert_array_equal(raw, pixels)
@@ -68,7 +68,7 @@ def test_gym_sensor_sends_numbers(name: str) -> None:
     package = 'geometry_msgs' if name == 'WrenchStamped' else 'sensor_msgs'
     message = name if '/' in name else f'{package}/msg/{name}'
     values = np.arange(6, dtype=np.float64)
-    sent = GymSensor(with_channel(TOUCH, 'touch', message), 0.05, 0).send(values, 7, None)
+    sent = GymSensor(replace(TOUCH, message=message), 0.05, 0).send(values, 7, None)
     raw, stamp_ns = input_codec('vector', message).decode(sent, 3, build_modality(TOUCH))
     np.testing.assert_array_equal(raw, values)
     assert stamp_ns == (3 if '/' in name else 7)
@@ -82,7 +82,7 @@ def test_gym_sensor_sends_sound_as_long_as_a_step() -> None:
 
 
 def test_gym_sensor_fails_as_the_schedule_says() -> None:
-    sensor = GymSensor(with_channel(TOUCH, 'touch', STAMPED['joints']), 0.05, 0)
+    sensor = GymSensor(replace(TOUCH, message=STAMPED['joints']), 0.05, 0)
     first, second = np.ones(6), np.full(6, 2.0)
     sent = lambda value, fault: list(sensor.send(value, 1, fault).position)  # noqa: E731
     assert sent(first, None) == [1.0] * 6

@@ -193,12 +193,13 @@ def test_every_library_that_is_pinned_is_asked_for(setup_script):
     pins = (ROOT / 'requirements' / 'constraints.txt').read_text().splitlines()
     assert all('==' in line for line in pins if line and line[0] != '#')
     asked = names(setup_script.NODE).union(*map(names, setup_script.EXTRAS.values()))
-    assert names(pins) - {'setuptools'} == asked - {'numpy', 'gymnasium'}
+    assert names(pins) - {'setuptools'} == asked - {'numpy'}
 
 
 def test_node_and_extras_cover_what_is_imported(setup_script):
     """Every library that the package imports comes with it, an extra, or ROS 2."""
     libraries = {'cv2': 'opencv-python-headless', 'yaml': 'pyyaml', 'PIL': 'matplotlib'}
+    libraries['stable_baselines3'] = 'stable-baselines3'
     listed = str([setup_script.NODE, setup_script.EXTRAS])
     known = set(sys.stdlib_module_names) | {'mm_perception'} | ROS_PACKAGES
     for file, _ in modules():

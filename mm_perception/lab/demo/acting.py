@@ -80,14 +80,12 @@ class Acted:
     :param used: stamp of a latent to the modalities that it came from.
     :param ages_ms: of the latents that the policy acted on.
     :param stamps_ns: of all latents.
-    :param figures: newest diagnostics of the policy.
     """
 
     truths: list[dict[str, Any]] = field(default_factory=list)
     used: dict[int, tuple[str, ...]] = field(default_factory=dict)
     ages_ms: list[float] = field(default_factory=list)
     stamps_ns: list[int] = field(default_factory=list)
-    figures: dict[str, str] = field(default_factory=dict)
 
     @property
     def begun(self) -> list[dict[str, Any]]:
@@ -109,7 +107,6 @@ class ActingObserver(RosClient):
         self.subscribe(String, 'gym/truth', self._take_truth, latched)
         self.subscribe(PointCloud2, 'latent', self._take_latent)
         self.subscribe(DiagnosticArray, 'policy/status', self._take_status)
-        self.subscribe(DiagnosticArray, '/diagnostics', self._take_figures)
         self.serve()
 
     def _take_truth(self, message: String) -> None:
@@ -124,11 +121,6 @@ class ActingObserver(RosClient):
         if stamp_ns and values['state'] == 'acting':
             self.log.used[stamp_ns] = tuple(filter(None, values['used'].split(',')))
             self.log.ages_ms.append(float(values['latent_age_ms']))
-
-    def _take_figures(self, message: DiagnosticArray) -> None:
-        for entry in message.status:
-            if entry.name == 'policy: actions':
-                self.log.figures = {value.key: value.value for value in entry.values}
 
 
 def plan_episodes(names: Sequence[str], options: ActingOptions) -> list[Phase]:
@@ -354,7 +346,6 @@ class ActingDemo:
             'lost_at_step': round(LOST_S * RATE_HZ),
             'latency_ms': None if self._options.lockstep else age_ms,
             'late_steps': log.begun[-1]['late'],
-            'deadline_misses': int(log.figures.get('deadline_misses', 0)),
             'targets': targets,
             'episodes': list(rows),
         }

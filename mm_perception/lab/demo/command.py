@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import Any
 
-from mm_perception.errors import DataError, MissingDependency
+from mm_perception.errors import DataError
 
 MISSED = 1
 POLICY = 'policy'
@@ -149,11 +149,9 @@ def run(args: argparse.Namespace) -> int:
 
 def _act(args: argparse.Namespace, bundle: Any) -> int:
     """Run the demonstration of a bundle that has a policy; returns the exit code."""
-    try:
-        import gymnasium  # noqa: F401 - what follows needs it
-    except ModuleNotFoundError as error:
-        remedy = 'pip install gymnasium (the extra [rl])'
-        raise MissingDependency(f'--robot pendulum needs gymnasium: {remedy}') from error
+    from mm_perception.lab.gym.node import load_gymnasium
+
+    load_gymnasium()
     from rich.console import Console
 
     from mm_perception.lab.demo.acting import ActingDemo, ActingOptions

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import Any
 
 import gymnasium
@@ -128,11 +127,6 @@ def _guess(name: str, space: gymnasium.Space[Any]) -> ModalitySpec:
         f'environment: cannot send {name}, which is {space}; give images (uint8), numbers (float)'
         ' or labels, or wrap the environment'
     )
-
-
-def with_channel(spec: ModalitySpec, topic: str, message: str) -> ModalitySpec:
-    """Send a sensor's values on a topic, as a message type; empty for that of its kind."""
-    return replace(spec, topic=topic, message=message)
 
 
 class Actuator:

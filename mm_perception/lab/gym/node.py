@@ -7,7 +7,9 @@ import math
 import sys
 import time
 from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
+from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from rclpy.node import Node
@@ -17,15 +19,7 @@ from std_msgs.msg import String
 from std_srvs.srv import Trigger
 
 from mm_perception.bundle import load_bundle
-from mm_perception.errors import ConfigError, InvalidInput
-from mm_perception.lab.gym.environment import (
-    Actuator,
-    GymSensor,
-    make_environment,
-    sensor_specs,
-    unstamped,
-    with_channel,
-)
+from mm_perception.errors import ConfigError, InvalidInput, MissingDependency
 from mm_perception.lab.replay.playlist import active_faults, parse_schedule, phase_name
 from mm_perception.ros.cmi.inputs import Throttle
 from mm_perception.ros.codecs import time_message
@@ -33,6 +27,9 @@ from mm_perception.ros.codecs.action import ACTIONS, read_action
 from mm_perception.ros.lifecycle import run_node, steady_clock
 from mm_perception.ros.parameters import Parameters, ParameterSpec, listed
 from mm_perception.ros.qos import overridable
+
+if TYPE_CHECKING:
+    from mm_perception.lab.gym.environment import GymSensor
 
 REAL_TIME, LOCKSTEP = 'real_time', 'lockstep'
 STAMPED = 'sensor_msgs/msg/JointState'
@@ -116,6 +113,21 @@ def sensor_rows(name: str, topic: str, message: str) -> tuple[ParameterSpec, ...
     )
 
 
+def load_gymnasium() -> ModuleType:
+    """
+    Import what handles environments.
+
+    :raises MissingDependency: without gymnasium.
+    """
+    try:
+        from mm_perception.lab.gym import environment
+    except ModuleNotFoundError as error:
+        raise MissingDependency(
+            'environments need gymnasium: pip install gymnasium (the extra [rl])'
+        ) from error
+    return environment
+
+
 class GymNode(Node):
     """
     Steps an environment, publishes what it observes, and takes its actions.
@@ -133,12 +145,13 @@ class GymNode(Node):
         get.declare(ROWS)
         self._step_s = 1.0 / float(get['rate_hz'])
         self._lockstep = get['mode'] == LOCKSTEP
-        self._environment = make_environment(get['environment'], get['options'])
-        self._sensors = self._make_sensors()
+        parts = load_gymnasium()
+        self._environment = parts.make_environment(get['environment'], get['options'])
+        self._sensors = self._make_sensors(parts)
         get.warn_unknown()
         names = [sensor.name for sensor in self._sensors]
         self._schedule = parse_schedule(get['schedule'], names)
-        self._actuator = Actuator(self._environment.action_space, listed(get['names']))
+        self._actuator = parts.Actuator(self._environment.action_space, listed(get['names']))
         self._advertise()
         self._throttle = Throttle()
         self._stamp_ns = START_NS
@@ -156,17 +169,18 @@ class GymNode(Node):
         """Close the environment."""
         self._environment.close()
 
-    def _make_sensors(self) -> list[GymSensor]:
+    def _make_sensors(self, parts: ModuleType) -> list[GymSensor]:
         get = self.parameters
         bundle = load_bundle(get['bundle']) if get['bundle'] else None
         known = {each.name: each for each in bundle.spec.modalities} if bundle else {}
-        sensors = []
-        for k, spec in enumerate(sensor_specs(self._environment.observation_space, known)):
+        sensors: list[GymSensor] = []
+        space = self._environment.observation_space
+        for k, spec in enumerate(parts.sensor_specs(space, known)):
             get.declare(sensor_rows(spec.name, spec.topic or spec.name, spec.message))
             prefix = f'sensors.{spec.name}'
-            spec = with_channel(spec, get[f'{prefix}.topic'], get[f'{prefix}.message'])
-            sensors.append(GymSensor(spec, self._step_s, get['seed'] + k))
-            if self._lockstep and unstamped(sensors[-1].message_type):
+            spec = replace(spec, topic=get[f'{prefix}.topic'], message=get[f'{prefix}.message'])
+            sensors.append(parts.GymSensor(spec, self._step_s, get['seed'] + k))
+            if self._lockstep and parts.unstamped(sensors[-1].message_type):
                 self.get_logger().warning(
                     f'{spec.name}: {sensors[-1].message} has no stamp, so that runs are not'
                     f' repeatable; set {prefix}.message, and modalities.{spec.name}.message of cmi'

@@ -33,8 +33,8 @@ from mm_perception.rl.observation import QUICK_CHECKS, VectorObservedBy
 from mm_perception.rl.pendulum import ID, RATE_HZ
 from mm_perception.rl.training import SacSettings, make_vector
 
-SEEDS, EPISODES = 3, 10
-LIE_MOMENTS = (5, 40)
+SEEDS, EPISODES = 3, 8
+LIE_MOMENTS = (15,)
 DROPOUT, NO_DROPOUT = 'dropout', 'all sensors'
 TRAININGS = {DROPOUT: Failures(spells=RandomSpells()), NO_DROPOUT: Failures()}
 """How the sensors fail while a policy is trained."""

@@ -1,0 +1,126 @@
+"""From an environment of sensors to a dataset: recordings of episodes, or random states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import gymnasium
+import numpy as np
+from numpy.typing import NDArray
+
+from mm_perception.config import load_training
+from mm_perception.data.dataset import (
+    MANIFEST,
+    RECORDING,
+    Dataset,
+    complete_folder,
+    save_build,
+    save_dataset,
+    to_bytes,
+)
+from mm_perception.errors import DataError
+from mm_perception.modalities import build_modality
+from mm_perception.resources import share_directory
+from mm_perception.rl.failures import PRESENT
+from mm_perception.rl.observation import require_sensors
+from mm_perception.rl.pendulum import MAX_VELOCITY, SENSES
+from mm_perception.spec import ModelSpec
+
+LEAST = 100
+# A split is a part of the random seed, so new ones go last.
+SPLITS = ('train', 'validation', 'test')
+
+
+def record(
+    env: gymnasium.Env[Any, Any],
+    act: Callable[[Any], Any] | None,
+    spec: ModelSpec,
+    episodes: int,
+    rate_hz: float,
+    seed: int = 0,
+) -> Dataset:
+    """
+    Let a policy act, and keep what the sensors give: a recording per episode, a row per step.
+
+    :param env: its observation is a dictionary of sensors; what ``info['present']`` calls missing
+        is missing in the row.
+    :param act: from such an observation to an action; None: actions by chance.
+    :param spec: of the model; every modality has to be among the sensors.
+    :param rate_hz: steps per second.
+    :param seed: of the first episode; the next has the next.
+    :raises ConfigError: if the environment lacks a modality.
+    :raises DataError: for no episodes.
+    """
+    if episodes < 1 or rate_hz <= 0:
+        raise DataError(f'{episodes} episodes at {rate_hz} Hz; give 1 or more, and a rate above 0')
+    require_sensors(spec.names, env.observation_space)
+    env.action_space.seed(seed)
+    played = [_play(env, act, seed + episode) for episode in range(episodes)]
+    steps = [step for episode in played for step in episode]
+    names = [f'episode_{episode:04d}' for episode in range(episodes)]
+    numbers = np.repeat(np.arange(episodes), [len(episode) for episode in played])
+    return Dataset(
+        names=spec.names,
+        values=_arrays(spec, {name: [seen[name] for seen, _ in steps] for name in spec.names}),
+        index=dict.fromkeys(spec.names, np.arange(len(steps))),
+        present=np.array([[told.get(name, True) for name in spec.names] for _, told in steps]),
+        attributes={RECORDING: (names, numbers)},
+        time_s=np.concatenate([np.arange(len(episode)) / rate_hz for episode in played]),
+    )
+
+
+def _play(
+    env: gymnasium.Env[Any, Any], act: Callable[[Any], Any] | None, seed: int
+) -> list[tuple[Mapping[str, Any], Mapping[str, bool]]]:
+    """Play an episode; gives what was seen at each step, and what was present."""
+    found, over = [], False
+    observation, info = env.reset(seed=seed)
+    while not over:
+        found.append((observation, info.get(PRESENT, {})))
+        action = env.action_space.sample() if act is None else act(observation)
+        observation, _, terminated, truncated, info = env.step(action)
+        over = terminated or truncated
+    return found
+
+
+def build_pendulum(out: Path, states: int, seed: int) -> dict[str, Any]:
+    """
+    Draw states of the pendulum and write what its sensors give of them.
+
+    :param out: folder; appears when all of it is written.
+    :param states: of the split train; a tenth of it for each other.
+    :returns: counts and hashes, as written to ``build.json``.
+    :raises DataError: for too few.
+    """
+    if states < LEAST:
+        raise DataError(f'a pendulum needs {LEAST} states or more; --states is {states}')
+    with complete_folder(out, MANIFEST) as folder:
+        about = {}
+        for k, split in enumerate(SPLITS):
+            rng = np.random.default_rng([seed, k])
+            dataset = sense_states(states if k == 0 else states // 10, rng)
+            save_dataset(folder, split, dataset)
+            about[split] = {'rows': len(dataset)}
+        return save_build(folder, about, seed=seed, sources={'pendulum': 'generated'})
+
+
+def sense_states(count: int, rng: np.random.Generator) -> Dataset:
+    """Rows of all sensors of the pendulum, at any angle and velocity."""
+    spec = load_training(share_directory() / 'config' / 'pendulum.yaml').model
+    angles = rng.uniform(-np.pi, np.pi, count).tolist()
+    velocities = rng.uniform(-MAX_VELOCITY, MAX_VELOCITY, count).tolist()
+    raws = {n: [SENSES[n](*state) for state in zip(angles, velocities)] for n in spec.names}
+    index = dict.fromkeys(spec.names, np.arange(count))
+    present = np.ones((count, len(spec.names)), bool)
+    return Dataset(spec.names, _arrays(spec, raws), index, present)
+
+
+def _arrays(spec: ModelSpec, raws: Mapping[str, Sequence[Any]]) -> dict[str, NDArray[Any]]:
+    """Model arrays of every modality as a dataset stores them: of images a 255th each."""
+    found: dict[str, NDArray[Any]] = {}
+    for modality in spec.modalities:
+        array = build_modality(modality).to_models(raws[modality.name])
+        found[modality.name] = to_bytes(array) if modality.kind == 'image' else array
+    return found
