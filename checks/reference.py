@@ -37,7 +37,7 @@ def describe(row: ParameterSpec, default: str = '') -> str:
     facts = [row.type_name, default or usual]
     if row.span:
         facts.append(' to '.join(f'{bound:,.10g}' for bound in row.span))
-    if row.read_only:
+    if row.read_only or row.local:
         facts.append('start')
     if row.structural:
         facts.append('unconfigured')

@@ -30,6 +30,8 @@ class ParameterSpec:
         strings is a list.
     :param read_only: set at start only.
     :param structural: decides how the node is configured, so that it is fixed from then on.
+    :param local: given at start only, so that nobody on the network sets it; unlike what is read
+        only it can be declared anew.
     :param choices: the values that exist; empty if any will do.
     :param span: smallest and largest value of a number.
     :param several: a comma-separated list of choices, not one of them.
@@ -43,6 +45,7 @@ class ParameterSpec:
     span: tuple[float, float] | None = None
     several: bool = False
     structural: bool = False
+    local: bool = False
 
     @property
     def type_name(self) -> str:
@@ -137,6 +140,7 @@ class Parameters:
     def __init__(self, node: Node) -> None:
         self.fixed = False
         self._node = node
+        self._declaring = False
         self._specs: dict[str, ParameterSpec] = {}
         node.add_on_set_parameters_callback(self._check)
 
@@ -146,10 +150,14 @@ class Parameters:
 
         :raises rclpy.exceptions.ParameterException: if a value given at start is wrong.
         """
-        for spec in specs:
-            if spec.name not in self._specs:
-                self._specs[spec.name] = spec
-                self._node.declare_parameter(spec.name, spec.declared, spec.descriptor())
+        self._declaring = True
+        try:
+            for spec in specs:
+                if spec.name not in self._specs:
+                    self._specs[spec.name] = spec
+                    self._node.declare_parameter(spec.name, spec.declared, spec.descriptor())
+        finally:
+            self._declaring = False
 
     def redeclare(self, prefix: str, specs: Iterable[ParameterSpec]) -> None:
         """
@@ -185,6 +193,8 @@ class Parameters:
                     f'{spec.name}: fixed while the node is configured; "ros2 lifecycle set'
                     f' {self._node.get_fully_qualified_name()} cleanup" first'
                 )
+            if spec and spec.local and not self._declaring:
+                reason = f'{spec.name}: given at start only, by a parameter file or -p'
             if reason:
                 return SetParametersResult(successful=False, reason=reason)
         return SetParametersResult(successful=True)

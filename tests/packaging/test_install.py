@@ -38,9 +38,10 @@ ROSDEP_KEYS = {
 }
 # Packages of ROS 2 that Jazzy, Kilted and Lyrical have alike: their distribution.yaml of that day.
 ROS_KEYS = {
-    'ament_index_python', 'builtin_interfaces', 'diagnostic_msgs', 'geometry_msgs', 'launch',
-    'launch_ros', 'launch_testing', 'launch_testing_ros', 'lifecycle_msgs', 'message_filters',
-    'rcl_interfaces', 'nav_msgs', 'rclpy', 'rosgraph_msgs', 'sensor_msgs', 'std_msgs', 'std_srvs',
+    'ament_copyright', 'ament_flake8', 'ament_index_python', 'ament_pep257',
+    'builtin_interfaces', 'diagnostic_msgs', 'geometry_msgs', 'launch', 'launch_ros',
+    'launch_testing', 'launch_testing_ros', 'lifecycle_msgs', 'message_filters', 'rcl_interfaces',
+    'nav_msgs', 'rclpy', 'rosgraph_msgs', 'sensor_msgs', 'std_msgs', 'std_srvs',
     'trajectory_msgs',
 }  # fmt: skip
 

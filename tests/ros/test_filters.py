@@ -136,7 +136,14 @@ def run(bundle: Bundle, robot: Robot) -> Iterator[Any]:
 
 
 def test_node_reads_what_filters_named_by_a_parameter_give(run: Any, robot: Robot) -> None:
-    run(CmiNode, **{'modalities.symbol.filters': [f'{FILTERS}.Corrected']})
+    node = run(CmiNode, **{'modalities.symbol.filters': [f'{FILTERS}.Corrected']})
+    node.trigger_deactivate()
+    node.trigger_cleanup()
+    other = rclpy.parameter.Parameter('modalities.symbol.filters', value=['os.system'])
+    (result,) = node.set_parameters([other])
+    assert not result.successful and 'given at start only' in result.reason
+    node.trigger_configure()
+    node.trigger_activate()
     robot.live = {'symbol', 'image'}
     robot.until_used({'symbol', 'image'})
     robot.word = 'broken'

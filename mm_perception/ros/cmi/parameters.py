@@ -173,7 +173,7 @@ def modality_specs(spec: ModalitySpec) -> tuple[ParameterSpec, ...]:
             (),
             'Classes of filters of your own before the sensor is read, package.module.Class each;'
             ' their code is run.',
-            structural=True,
+            local=True,
         ),
         limits[f'{prefix}.enabled'],
         replace(limits[f'{prefix}.max_age_s'], default=spec.max_age_s),
