@@ -42,7 +42,7 @@ from mm_perception.ros.cmi.reception import (
 )
 from mm_perception.ros.cmi.watchdog import Alarm, Pulse, Watchdog
 from mm_perception.ros.cmi.worker import COMPLETE, WAIT, Stamps, Worker
-from mm_perception.ros.codecs import codec_for
+from mm_perception.ros.codecs import InputCodec, codec_for
 from mm_perception.ros.codecs.image import DECODED_APART
 from mm_perception.ros.lifecycle import (
     LateService,
@@ -124,10 +124,7 @@ class CmiNode(ManagedNode):
         self._settings = read_settings(self.parameters, self._names)
         if self.parameters[OLD_FALLBACK] != UNSET:
             self.get_logger().warning(f'{OLD_FALLBACK} is the old name of fallback: set that')
-        codecs = {
-            name: codec_for(modality, self.parameters[f'modalities.{name}.message'])
-            for name, modality in perception.modalities.items()
-        }
+        codecs = self._codecs_of(perception)
         tensor = self.parameters['publish.tensor']
         self._outputs = Outputs(self, perception.modalities, codecs, undo, tensor)
         rest_s = TRIGGERED_REST_S if self._triggers else REST_S
@@ -153,6 +150,13 @@ class CmiNode(ManagedNode):
         """Begin to fuse."""
         self._begin_ticks()
         undo.callback(self._end_ticks)
+
+    def _codecs_of(self, perception: Perception) -> dict[str, InputCodec]:
+        """Codecs of the sensors, by the types of their messages."""
+        return {
+            name: codec_for(modality, self.parameters[f'modalities.{name}.message'])
+            for name, modality in perception.modalities.items()
+        }
 
     def _load(self) -> Perception:
         choices = {name: self.parameters[name] for name in _ENGINE_CHOICES}
