@@ -122,7 +122,8 @@ class CmiNode(ManagedNode):
             name: codec_for(modality, self.parameters[f'modalities.{name}.message'])
             for name, modality in perception.modalities.items()
         }
-        self._outputs = Outputs(self, perception.modalities, codecs, undo)
+        topics = {name: self.parameters[f'modalities.{name}.topic'] for name in codecs}
+        self._outputs = Outputs(self, perception.modalities, codecs, topics, undo)
         rest_s = TRIGGERED_REST_S if self._triggers else REST_S
         failed = partial(self.log_defect, 'reception')
         self._reception = Reception(lambda: Receiver(self.context, rest_s, failed))

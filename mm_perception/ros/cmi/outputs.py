@@ -18,6 +18,7 @@ from mm_perception.errors import InvalidInput
 from mm_perception.fusion.health import HOLD
 from mm_perception.fusion.perception import Demand, Fused
 from mm_perception.modalities import Modality
+from mm_perception.ros.cmi.camera_info import CameraInfos
 from mm_perception.ros.cmi.mosaic import MosaicColumn, render_mosaic
 from mm_perception.ros.cmi.parameters import NodeSettings
 from mm_perception.ros.codecs import (
@@ -54,6 +55,7 @@ class Outputs:
     :param node: the node; its lifecycle decides whether anything is sent.
     :param modalities: of the bundle.
     :param codecs: of their sensors.
+    :param topics: of their sensors.
     :param undo: takes what destroys them.
     """
 
@@ -62,6 +64,7 @@ class Outputs:
         node: LifecycleNode,
         modalities: Mapping[str, Modality[Any]],
         codecs: Mapping[str, InputCodec],
+        topics: Mapping[str, str],
         undo: ExitStack,
     ) -> None:
         self._node = node
@@ -72,6 +75,8 @@ class Outputs:
         self._mosaic = self.advertise(Image, '~/mosaic')
         self._channels = {name: self._channel(m) for name, m in modalities.items()}
         self.filled = Filled(node, modalities, codecs, self.advertise)
+        begin = self.filled.accompany
+        self._infos = CameraInfos(node, codecs, topics, self.advertise, undo, begin)
 
     def demand(self, settings: NodeSettings) -> Demand:
         """Find out what has to be generated, from who has subscribed."""
@@ -188,6 +193,7 @@ class _Sensor:
     heard_s: float = 0.0
     sent_s: float = 0.0
     complained: bool = False
+    beside: Callable[[Header], None] | None = None
 
     @property
     def own(self) -> bool:
@@ -224,11 +230,17 @@ class _Sensor:
         self.sent, self.made_ns, self.sent_s = message, 0, time.monotonic()
         if self.wanted:
             self.publisher.publish(message)
+        self._accompany(message)
 
     def make_up(self, message: Any, stamp_ns: int) -> None:
         """Send a message that the sensor has not sent."""
         self.publisher.publish(message)
         self.made_ns, self.sent_s = stamp_ns, time.monotonic()
+        self._accompany(message)
+
+    def _accompany(self, message: Any) -> None:
+        if self.beside is not None:
+            self.beside(message.header)
 
 
 class Filled:
@@ -252,7 +264,8 @@ class Filled:
         for name, modality in modalities.items():
             codec, array = codecs[name], output_codec(modality.spec.kind)
             kind = filled_type(modality.spec.kind, codec)
-            self._sensors[name] = _Sensor(codec, array, advertise(kind, f'filled/{name}'))
+            publisher = advertise(kind, f'filled/{name}')
+            self._sensors[name] = _Sensor(codec, array, publisher)
             if codec.write is None:
                 node.get_logger().info(
                     f'filled/{name} is an array as in reconstruction/{name}: no {codec.name} can'
@@ -268,6 +281,10 @@ class Filled:
     def wanted_std(self) -> frozenset[str]:
         """Those of them whose messages tell variances."""
         return frozenset(n for n in self.wanted if self._sensors[n].codec.takes_std)
+
+    def accompany(self, name: str, send: Callable[[Header], None]) -> None:
+        """Send something with each message of a modality from now on, given its header."""
+        self._sensors[name].beside = send
 
     def take(self, name: str, message: Any) -> None:
         """Take a message of a sensor that could be read; hand it on if its sensor is used."""
