@@ -111,7 +111,7 @@ class Outputs:
                 if name not in fused.observed or settings.reconstruct_all:
                     self._publish_generated(name, modalities[name], array, fused, header)
         now_ns = self._node.get_clock().now().nanoseconds
-        self.filled.publish(fused, modalities, frame_id, now_ns)
+        self.filled.publish(fused, modalities, frame_id, now_ns, settings.rate_hz)
         if _wanted(self._mosaic):
             self._mosaic.publish(_mosaic_message(fused, modalities, header))
 
@@ -166,7 +166,7 @@ PATIENCE = 2.0
 """Periods of a sensor after which its next message is late."""
 EARLY = 0.75
 """Periods of a sensor after which its next message may be made up: ticks have a beat of theirs."""
-UNKNOWN_S = 1.0
+UNKNOWN_S, SLOW = 1.0, 0.7
 SMOOTHING, MOST = 0.2, 4.0
 
 
@@ -193,6 +193,7 @@ class _Sensor:
     heard_s: float = 0.0
     sent_s: float = 0.0
     complained: bool = False
+    told: bool = False
     beside: Callable[[Header], None] | None = None
 
     @property
@@ -302,12 +303,14 @@ class Filled:
         modalities: Mapping[str, Modality[Any]],
         frame_id: str,
         now_ns: int,
+        rate_hz: float,
     ) -> None:
         """
         Send what a tick gave for the sensors that are not used, at their own rate if it can.
 
         :param frame_id: of what is generated for a sensor that never sent anything.
         :param now_ns: stamp of what is generated, but for a latent that is held.
+        :param rate_hz: of the ticks.
         """
         generated = fused.result.reconstructions if fused.result else {}
         stamp_ns = fused.stamp_ns if fused.source == HOLD else now_ns
@@ -330,6 +333,8 @@ class Filled:
             header = make_header(stamp_ns, frame_id)
             draft = Draft(modality, array, header, sensor.good, fused.std.get(name))
             self._send(name, sensor, draft, stamp_ns)
+            if lost and sensor.period_s is not None and sensor.period_s * rate_hz < SLOW:
+                self._say_rate(name, sensor, 1.0 / sensor.period_s, rate_hz)
 
     def _go_on(self, sensor: _Sensor, now_ns: int) -> None:
         """Let messages pass from now on; while the next one is late, the last is sent again."""
@@ -340,6 +345,15 @@ class Filled:
                 sensor.hand_on()
             elif sensor.wanted and sensor.due(EARLY if sensor.made_ns else PATIENCE):
                 sensor.make_up(restamped(sensor.good, time_message(now_ns)), now_ns)
+
+    def _say_rate(self, name: str, sensor: _Sensor, own_hz: float, rate_hz: float) -> None:
+        """Say once that ticks come less often than the sensor sent."""
+        if not sensor.told:
+            self._node.get_logger().info(
+                f'filled/{name}: the sensor sent at {own_hz:.3g} Hz, what stands in for it comes'
+                f' at {rate_hz:.3g} Hz: raise rate_hz'
+            )
+        sensor.told = True
 
     def _send(self, name: str, sensor: _Sensor, draft: Draft, stamp_ns: int) -> None:
         """Send what the sensor would have sent."""
