@@ -117,15 +117,16 @@ class ImageModality(Modality[ImageOptions]):
         """
         rows, columns = self.region(*frame.shape[:2])
         values = (1.0 - array if self.options.invert else array).transpose(1, 2, 0)
-        full = self._full(frame.dtype)
+        values = np.clip(values, 0.0, 1.0) * self._full(frame.dtype)
+        if frame.dtype.kind in 'iu':
+            values = np.rint(values)
+        small = np.ascontiguousarray(values, frame.dtype)
+        if small.shape[2] == 3 and frame.ndim == 2:
+            small = cv2.cvtColor(small, cv2.COLOR_RGB2GRAY)
         size = columns.stop - columns.start, rows.stop - rows.start
-        patch = cv2.resize(np.ascontiguousarray(values), size, interpolation=cv2.INTER_LINEAR)
-        patch = np.clip(patch, 0.0, 1.0) * full
-        if patch.ndim == 3 and frame.ndim == 2:
-            patch = cv2.cvtColor(patch, cv2.COLOR_RGB2GRAY)
+        patch = cv2.resize(small, size, interpolation=cv2.INTER_LINEAR)
         painted = frame.copy()
-        patch = patch if patch.ndim == frame.ndim else patch[:, :, None]
-        painted[rows, columns] = np.rint(patch) if frame.dtype.kind in 'iu' else patch
+        painted[rows, columns] = patch if patch.ndim == frame.ndim else patch[:, :, None]
         return painted
 
     def to_models(self, raws: Sequence[Any] | NDArray[Any]) -> Array:

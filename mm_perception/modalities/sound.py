@@ -123,6 +123,9 @@ class SoundOptions:
     :param window: ``utterance`` (speech between silences) or ``sliding`` (a steady sound).
     :param silence_db: dB below the loudest frame that count as silence.
     :param pause_s: silence that ends an utterance.
+    :param raw_rate_hz: samples per second of messages that do not tell it.
+    :param raw_channels: of such messages, samples of which alternate.
+    :param raw_format: of messages of bytes, one of ``RAW_FORMATS``.
     """
 
     rate_hz: int = 8000
@@ -135,11 +138,18 @@ class SoundOptions:
     window: str = 'utterance'
     silence_db: float = 30.0
     pause_s: float = 0.2
+    raw_rate_hz: int = 0
+    raw_channels: int = 1
+    raw_format: str = 's16le'
 
     @property
     def seconds(self) -> float:
         """Length of the spectrogram in seconds."""
         return self.frames * self.hop / self.rate_hz
+
+
+RAW_FORMATS = {'u8': 'u1', 's16le': '<i2', 's16be': '>i2', 's32le': '<i4', 'f32le': '<f4'}
+"""Names that ffmpeg and GStreamer give to samples, and their types."""
 
 
 def _check_sizes(name: str, options: SoundOptions) -> None:
@@ -153,6 +163,12 @@ def _check_sizes(name: str, options: SoundOptions) -> None:
             raise ConfigError(f'{name}: {key} is {str(value)[:20]}; give 1 to {high}')
     if options.seconds > MAX_SECONDS:
         raise ConfigError(f'{name}: {options.seconds:.4g} s; at most {MAX_SECONDS:.0f} s')
+    if options.raw_format not in RAW_FORMATS:
+        raise ConfigError(
+            f'{name}: raw_format is "{options.raw_format[:20]}"; known: {", ".join(RAW_FORMATS)}'
+        )
+    if not 1 <= options.raw_channels <= 64:
+        raise ConfigError(f'{name}: raw_channels is {options.raw_channels}; give 1 to 64')
     if options.window_length > options.transform_length:
         raise ConfigError(f'{name}: window_length is more than transform_length')
 

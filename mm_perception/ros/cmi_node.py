@@ -125,8 +125,7 @@ class CmiNode(ManagedNode):
         if self.parameters[OLD_FALLBACK] != UNSET:
             self.get_logger().warning(f'{OLD_FALLBACK} is the old name of fallback: set that')
         codecs = self._codecs_of(perception)
-        tensor = self.parameters['publish.tensor']
-        self._outputs = Outputs(self, perception.modalities, codecs, undo, tensor)
+        self._outputs = Outputs(self, perception.modalities, codecs, self.parameters, undo)
         rest_s = TRIGGERED_REST_S if self._triggers else REST_S
         failed = partial(self.log_defect, 'reception')
         self._reception = Reception(lambda: Receiver(self.context, rest_s, failed))

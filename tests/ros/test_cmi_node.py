@@ -13,7 +13,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import DescribeParameters, GetParameters, ListParameters, SetParameters
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from sensor_msgs.msg import CompressedImage, Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
 from std_msgs.msg import Float32MultiArray, String
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
@@ -26,6 +26,7 @@ from mm_perception.ros.codecs import (
     audio_message,
     image_message,
     input_codec,
+    make_header,
     read_table,
     trajectory_message,
 )
@@ -187,6 +188,15 @@ def test_node_fills_with_the_sensors_own_data(live: Robot):
 def test_node_stands_in_for_a_camera_as_a_consumer_expects_it(live: Robot):
     """Type, size, encoding, frame, order of stamps and rate are the same when the camera dies."""
     watched = live.watch('filled/image', Image, 500)
+    live.watch('filled/image/camera_info', CameraInfo, 500)
+    calibrated = live.node.create_publisher(CameraInfo, 'camera_info', 10)
+    calibration = CameraInfo(width=640, height=480, header=make_header(1, 'lens'))
+
+    def accompanied() -> bool:
+        calibrated.publish(calibration)
+        return bool(live.received['filled/image/camera_info'])
+
+    live.until(accompanied, 'calibration')
     live.fresh('filled/image')
     live.run(0.5)
     live.live.discard('image')
@@ -195,10 +205,15 @@ def test_node_stands_in_for_a_camera_as_a_consumer_expects_it(live: Robot):
     live.live.add('image')
     live.until_state('image', 'ok')
     live.run(0.3)
+    infos = list(live.received['filled/image/camera_info'])
     messages = list(live.received['filled/image'])
     forms = {(m.height, m.width, m.encoding, m.step, len(m.data)) for m in messages}
     assert forms == {(480, 640, 'rgb8', 1920, 921600)}
     assert {m.header.frame_id for m in messages} == {'camera'}
+    assert {(m.header.frame_id, m.width) for m in infos} == {('lens', 640)}
+    stamps = {nanoseconds(m) for m in messages}
+    # Of both the newest alone is kept for a subscriber that is late.
+    assert len(infos) > 20 and len({nanoseconds(m) for m in infos} - stamps) < 0.2 * len(infos)
     stamps_s = np.array([nanoseconds(m) for m in messages]) * 1e-9
     pauses_s = np.diff(stamps_s)
     assert pauses_s.min() > 0.0

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+from array import array
+from importlib.util import find_spec
+from types import SimpleNamespace
+
 import cv2
 import numpy as np
 import pytest
@@ -10,12 +14,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from sensor_msgs.msg import CompressedImage, Image, Imu, JointState, PointCloud2, PointField
-from std_msgs.msg import Float32MultiArray, String
+from std_msgs.msg import Float32MultiArray, String, UInt8MultiArray
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from mm_perception.errors import ConfigError, InvalidInput
 from mm_perception.fusion.gathering import complete
 from mm_perception.modalities import Motion, Stack, build_modality, kinds
+from mm_perception.modalities.sound import RAW_FORMATS
 from mm_perception.ros.codecs import (
     Draft,
     audio_message,
@@ -33,6 +38,7 @@ from mm_perception.ros.codecs import (
     trajectory_message,
 )
 from mm_perception.ros.codecs.action import ACTIONS, QUANTITIES, Action, read_action
+from mm_perception.ros.codecs.sound import decode_audio_stamped, decode_stamped_bytes
 from mm_perception.spec import ModalitySpec
 from tests.helpers.small_bundle import LABELS
 
@@ -581,3 +587,67 @@ def test_a_stack_is_one_message_at_a_time():
     array = modality.to_model(Stack((np.zeros(3, np.float32), complete(raw))))
     draft = Draft(modality.single, modality.newest(array), make_header(1), message, None)
     assert codec.write(draft).position.tolist() == pytest.approx([0.1, 0.2, 0.3])
+
+
+def raw_sound(**options):
+    return build_modality(
+        ModalitySpec('sound', 'sound', preprocessing={'raw_rate_hz': 8000, **options})
+    )
+
+
+@pytest.mark.parametrize(
+    ('name', 'options', 'scale'),
+    [
+        ('u8', {}, 0.012),
+        ('s16le', {}, 1e-4),
+        ('s16be', {}, 1e-4),
+        ('s32le', {}, 1e-6),
+        ('f32le', {}, 1e-6),
+    ],
+)
+def test_sound_codec_reads_bytes_of_any_format(name, options, scale):
+    samples = 0.5 * np.sin(np.arange(400) * 0.3)
+    whole = {'u8': 127, 's16le': 2**15 - 1, 's16be': 2**15 - 1, 's32le': 2**31 - 1, 'f32le': 1.0}[
+        name
+    ]
+    dtype = RAW_FORMATS[name]
+    values = samples * whole + (128 if name == 'u8' else 0)
+    both = np.repeat(values.astype(dtype), 2)
+    it = raw_sound(raw_format=name, raw_channels=2)
+    message = UInt8MultiArray(data=both.tobytes())
+    waveform, stamp_ns = codec_for(it, 'std_msgs/msg/UInt8MultiArray').decode(message, 10**9, it)
+    assert (waveform.rate_hz, stamp_ns) == (8000, 10**9 - 50_000_000)
+    np.testing.assert_allclose(waveform.samples, samples, atol=scale)
+
+
+def test_sound_codec_reads_audio_common_of_both_kinds():
+    """The package is on no index: its messages are made up here field by field."""
+    header = make_header(7)
+    samples = [100, -100, 200, -200]
+    data = SimpleNamespace(int16_data=array('h', samples))
+    info = SimpleNamespace(format=8, channels=2, rate=16000)
+    stamped = SimpleNamespace(header=header, audio=SimpleNamespace(audio_data=data, info=info))
+    waveform, stamp_ns = decode_audio_stamped(stamped, 0, SOUND)
+    assert (waveform.rate_hz, stamp_ns, list(waveform.samples)) == (16000, 7, [0.0, 0.0])
+    info.format = 4
+    with pytest.raises(InvalidInput, match='audio format 4 is none of'):
+        decode_audio_stamped(stamped, 0, SOUND)
+    audio = SimpleNamespace(data=array('B', np.array(samples, '<i2').tobytes()))
+    stamped = SimpleNamespace(header=header, audio=audio)
+    waveform, stamp_ns = decode_stamped_bytes(stamped, 0, raw_sound())
+    assert stamp_ns == 7
+    np.testing.assert_allclose(waveform.samples, np.array(samples) / 2**15)
+
+
+def test_sound_codec_says_what_raw_sound_lacks():
+    odd = UInt8MultiArray(data=[1, 2, 3])
+    codec = codec_for(SOUND, 'std_msgs/msg/UInt8MultiArray')
+    with pytest.raises(InvalidInput, match='3 bytes are no s16le'):
+        codec.decode(odd, 0, SOUND)
+    with pytest.raises(InvalidInput, match=r'set preprocessing\.raw_rate_hz'):
+        codec.decode(UInt8MultiArray(data=[1, 2]), 0, SOUND)
+    with pytest.raises(ConfigError, match='raw_format is "mp3"; known: u8, s16le'):
+        raw_sound(raw_format='mp3')
+    if find_spec('audio_common_msgs') is None:
+        with pytest.raises(ConfigError, match='no package audio_common_msgs with messages'):
+            codec_for(SOUND, 'audio_common_msgs/msg/AudioStamped')

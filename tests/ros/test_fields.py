@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 from geometry_msgs.msg import PoseStamped, Quaternion, TransformStamped
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rclpy.serialization import serialize_message
 from sensor_msgs.msg import BatteryState, Imu, JointState, LaserScan, MultiDOFJointState, Range
 from std_msgs.msg import Bool, Float64MultiArray
 
@@ -22,7 +24,7 @@ from mm_perception.modalities import Modality, build_modality
 from mm_perception.ros.codecs import Draft, codec_for, make_header
 from mm_perception.ros.codecs.paths import compile_path
 from mm_perception.ros.codecs.rotations import six_of_quaternion, write_six
-from mm_perception.spec import ModalitySpec
+from mm_perception.spec import ModalitySpec, ModelSpec
 
 JOINTS = 'sensor_msgs/msg/JointState'
 SCAN = 'sensor_msgs/msg/LaserScan'
@@ -190,3 +192,32 @@ def test_ranges_between_those_that_are_picked_lie_between() -> None:
     array = it.to_model(np.array([3.0, 6.0, 3.0], np.float32))
     made = write(Draft(it, array, make_header(1), like))
     np.testing.assert_allclose(made.ranges, [3, 4, 5, 6, 5, 4, 3, 3, 3], atol=1e-5)
+
+
+def test_fields_of_a_bag_are_those_of_the_node(tmp_path: Path) -> None:
+    pytest.importorskip('rosbags', reason='rosbags is not installed')
+    from rosbags.rosbag2 import Writer
+    from rosbags.typesys import Stores, get_typestore
+
+    from mm_perception.ros.bag_import import Bags, import_bags
+
+    it = modality(JOINTS, 'angle(position[a])', 'velocity[b]', low=(-1,) * 3, high=(1,) * 3)
+    sent = [
+        JointState(
+            header=make_header(10**18 + k * 10**8), name=['b', 'a'], position=[0.0, 0.1 * k],
+            velocity=[math.sin(0.2 * k), 0.0],
+        )
+        for k in range(20)
+    ]  # fmt: skip
+    with Writer(tmp_path / 'bag', version=9) as writer:
+        store = get_typestore(Stores.ROS2_JAZZY)
+        topic = writer.add_connection('/it', JOINTS, typestore=store)
+        for k, message in enumerate(sent):
+            writer.write(topic, 10**18 + k * 10**8, serialize_message(message))
+    dataset, _ = import_bags(ModelSpec((it.spec,)), Bags([tmp_path / 'bag']))
+    codec = codec_for(it)
+    live = [it.to_model(complete(codec.decode(message, 0, it)[0])) for message in sent]
+    rows = dataset.values['it'][dataset.index['it']]
+    assert len(rows) >= 19
+    for row in rows:
+        assert np.abs(np.array(live) - row).max(axis=1).min() < 1e-6

@@ -18,6 +18,7 @@ from mm_perception.errors import InvalidInput
 from mm_perception.fusion.health import HOLD
 from mm_perception.fusion.perception import Demand, Fused
 from mm_perception.modalities import Modality
+from mm_perception.ros.cmi.camera_info import CameraInfos
 from mm_perception.ros.cmi.mosaic import MosaicColumn, render_mosaic
 from mm_perception.ros.cmi.parameters import NodeSettings
 from mm_perception.ros.codecs import (
@@ -35,6 +36,7 @@ from mm_perception.ros.codecs import (
     time_message,
 )
 from mm_perception.ros.codecs.vector import latent_tensor_message, tensor_type
+from mm_perception.ros.parameters import Parameters
 from mm_perception.ros.qos import check_topic, explain_consumers, output_qos, overridable
 
 
@@ -55,8 +57,8 @@ class Outputs:
     :param node: the node; its lifecycle decides whether anything is sent.
     :param modalities: of the bundle.
     :param codecs: of their sensors.
+    :param parameters: of the node.
     :param undo: takes what destroys them.
-    :param tensor: whether the latent is published as a message of tensor_msgs too.
     """
 
     def __init__(
@@ -64,18 +66,25 @@ class Outputs:
         node: LifecycleNode,
         modalities: Mapping[str, Modality[Any]],
         codecs: Mapping[str, InputCodec],
+        parameters: Parameters,
         undo: ExitStack,
-        tensor: bool = False,
     ) -> None:
         self._node = node
         self._undo = undo
         self._publishers: list[Any] = []
         self._latent = self.advertise(PointCloud2, 'latent')
         self._vector = self.advertise(Float32MultiArray, 'latent/vector')
-        self._tensor = self.advertise(tensor_type(), 'latent/tensor') if tensor else None
+        self._tensor = (
+            self.advertise(tensor_type(), 'latent/tensor')
+            if parameters['publish.tensor']
+            else None
+        )
         self._mosaic = self.advertise(Image, '~/mosaic')
         self._channels = {name: self._channel(m) for name, m in modalities.items()}
         self.filled = Filled(node, modalities, codecs, self.advertise)
+        begin = self.filled.accompany
+        topics = {name: parameters[f'modalities.{name}.topic'] for name in codecs}
+        self._infos = CameraInfos(node, codecs, topics, self.advertise, undo, begin)
 
     def demand(self, settings: NodeSettings) -> Demand:
         """Find out what has to be generated, from who has subscribed."""
@@ -115,7 +124,7 @@ class Outputs:
                 if name not in fused.observed or settings.reconstruct_all:
                     self._publish_generated(modalities[name], array, fused, header)
         now_ns = self._node.get_clock().now().nanoseconds
-        self.filled.publish(fused, modalities, frame_id, now_ns)
+        self.filled.publish(fused, modalities, frame_id, now_ns, settings.rate_hz)
         if _wanted(self._mosaic):
             self._mosaic.publish(_mosaic_message(fused, modalities, header))
 
@@ -172,7 +181,7 @@ PATIENCE = 2.0
 """Periods of a sensor after which its next message is late."""
 EARLY = 0.75
 """Periods of a sensor after which its next message may be made up: ticks have a beat of theirs."""
-UNKNOWN_S = 1.0
+UNKNOWN_S, SLOW = 1.0, 0.7
 SMOOTHING, MOST = 0.2, 4.0
 
 
@@ -199,6 +208,8 @@ class _Sensor:
     heard_s: float = 0.0
     sent_s: float = 0.0
     complained: bool = False
+    told: bool = False
+    beside: Callable[[Header], None] | None = None
 
     @property
     def own(self) -> bool:
@@ -235,11 +246,17 @@ class _Sensor:
         self.sent, self.made_ns, self.sent_s = message, 0, time.monotonic()
         if self.wanted:
             self.publisher.publish(message)
+        self._accompany(message)
 
     def make_up(self, message: Any, stamp_ns: int) -> None:
         """Send a message that the sensor has not sent."""
         self.publisher.publish(message)
         self.made_ns, self.sent_s = stamp_ns, time.monotonic()
+        self._accompany(message)
+
+    def _accompany(self, message: Any) -> None:
+        if self.beside is not None:
+            self.beside(message.header)
 
 
 class Filled:
@@ -263,7 +280,8 @@ class Filled:
         for name, modality in modalities.items():
             codec, array = codecs[name], output_codec(modality.spec.kind)
             kind = filled_type(modality.spec.kind, codec)
-            self._sensors[name] = _Sensor(codec, array, advertise(kind, f'filled/{name}'))
+            publisher = advertise(kind, f'filled/{name}')
+            self._sensors[name] = _Sensor(codec, array, publisher)
             if codec.write is None:
                 node.get_logger().info(
                     f'filled/{name} is an array as in reconstruction/{name}: no {codec.name} can'
@@ -279,6 +297,10 @@ class Filled:
     def wanted_std(self) -> frozenset[str]:
         """Those of them whose messages tell variances."""
         return frozenset(n for n in self.wanted if self._sensors[n].codec.takes_std)
+
+    def accompany(self, name: str, send: Callable[[Header], None]) -> None:
+        """Send something with each message of a modality from now on, given its header."""
+        self._sensors[name].beside = send
 
     def take(self, name: str, message: Any) -> None:
         """Take a message of a sensor that could be read; hand it on if its sensor is used."""
@@ -296,12 +318,14 @@ class Filled:
         modalities: Mapping[str, Modality[Any]],
         frame_id: str,
         now_ns: int,
+        rate_hz: float,
     ) -> None:
         """
         Send what a tick gave for the sensors that are not used, at their own rate if it can.
 
         :param frame_id: of what is generated for a sensor that never sent anything.
         :param now_ns: stamp of what is generated, but for a latent that is held.
+        :param rate_hz: of the ticks.
         """
         generated = fused.result.reconstructions if fused.result else {}
         stamp_ns = fused.stamp_ns if fused.source == HOLD else now_ns
@@ -329,6 +353,8 @@ class Filled:
             newest = modality.newest(array)
             draft = Draft(modality.single, newest, header, sensor.good, std)
             self._send(name, sensor, draft, stamp_ns)
+            if lost and sensor.period_s is not None and sensor.period_s * rate_hz < SLOW:
+                self._say_rate(name, sensor, 1.0 / sensor.period_s, rate_hz)
 
     def _go_on(self, sensor: _Sensor, now_ns: int) -> None:
         """Let messages pass from now on; while the next one is late, the last is sent again."""
@@ -339,6 +365,15 @@ class Filled:
                 sensor.hand_on()
             elif sensor.wanted and sensor.due(EARLY if sensor.made_ns else PATIENCE):
                 sensor.make_up(restamped(sensor.good, time_message(now_ns)), now_ns)
+
+    def _say_rate(self, name: str, sensor: _Sensor, own_hz: float, rate_hz: float) -> None:
+        """Say once that ticks come less often than the sensor sent."""
+        if not sensor.told:
+            self._node.get_logger().info(
+                f'filled/{name}: the sensor sent at {own_hz:.3g} Hz, what stands in for it comes'
+                f' at {rate_hz:.3g} Hz: raise rate_hz'
+            )
+        sensor.told = True
 
     def _send(self, name: str, sensor: _Sensor, draft: Draft, stamp_ns: int) -> None:
         """Send what the sensor would have sent."""

@@ -98,7 +98,7 @@ def encode_pixels(pixels: NDArray[Any], encoding: str, step: int, big: bool) -> 
         pixels = _as_colour(pixels)
     elif pixels.ndim == 3:
         pixels = cv2.cvtColor(pixels, cv2.COLOR_RGB2GRAY)
-    if dtype.kind == 'u':
+    if dtype.kind == 'u' and pixels.dtype.kind == 'f':
         limit = np.iinfo(dtype).max
         pixels = np.clip(np.rint(np.nan_to_num(pixels, nan=0.0)), 0, limit).astype(
             f'u{dtype.itemsize}'

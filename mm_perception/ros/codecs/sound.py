@@ -7,20 +7,25 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from sensor_msgs.msg import Image, PointCloud2
-from std_msgs.msg import Header
+from std_msgs.msg import Float32MultiArray, Header, Int16MultiArray, UInt8MultiArray
 
-from mm_perception.errors import InvalidInput
+from mm_perception.errors import ConfigError, InvalidInput
 from mm_perception.modalities import Modality, Waveform
+from mm_perception.modalities.sound import RAW_FORMATS
 from mm_perception.ros.codecs.base import (
+    Decode,
+    InputCodec,
     OutputCodec,
     make_header,
     read_table,
     register_input,
+    register_later,
     register_output,
     stamp_of,
     table_message,
 )
 from mm_perception.ros.codecs.image import decode_image, encode_float_image
+from mm_perception.ros.codecs.places import fields_of, import_message
 
 MAX_AMPLITUDE = 2.0
 MIN_RATE_HZ, MAX_RATE_HZ = 1_000, 400_000
@@ -52,6 +57,109 @@ def decode_sound(
     times_s = columns['t'].astype(np.float64)
     start_ns = stamp_of(message.header, receipt_ns)
     return Waveform(samples, _rate(times_s)), start_ns + int(times_s[0] * 1e9)
+
+
+def _waveform(samples: NDArray[Any], channels: int, rate_hz: int) -> Waveform:
+    """A chunk of samples, those of whole numbers scaled to -1..1, channels mixed."""
+    if not channels or not len(samples) or len(samples) % channels:
+        raise InvalidInput(f'{len(samples)} samples are none of {channels} channels')
+    if len(samples) > MAX_SAMPLES * channels:
+        raise InvalidInput(f'{len(samples)} samples in one message; at most {MAX_SAMPLES}')
+    if not MIN_RATE_HZ <= rate_hz <= MAX_RATE_HZ:
+        raise InvalidInput(
+            f'sample rate is {rate_hz} Hz, not {MIN_RATE_HZ} to {MAX_RATE_HZ}; where messages do'
+            ' not tell it, set preprocessing.raw_rate_hz'
+        )
+    mixed = samples.reshape(-1, channels).mean(axis=1, dtype=np.float64)
+    if samples.dtype.kind == 'u':
+        mixed -= 128.0
+    if samples.dtype.kind in 'iu':
+        mixed /= 2.0 ** (8 * samples.dtype.itemsize - 1)
+    found = mixed.astype(np.float32)
+    peak = float(np.abs(found).max())
+    if not peak <= MAX_AMPLITUDE:
+        raise InvalidInput(f'samples reach {peak:.3g}; expected -1..1')
+    return Waveform(found, rate_hz)
+
+
+def _raw(samples: NDArray[Any], modality: Modality[Any]) -> Waveform:
+    options = modality.options
+    return _waveform(samples, options.raw_channels, options.raw_rate_hz)
+
+
+def _bytes(data: Any, modality: Modality[Any]) -> Waveform:
+    dtype = np.dtype(RAW_FORMATS[modality.options.raw_format])
+    if len(data) % dtype.itemsize:
+        raise InvalidInput(f'{len(data)} bytes are no {modality.options.raw_format}')
+    return _raw(np.frombuffer(data, dtype), modality)
+
+
+def _just_heard(waveform: Waveform, receipt_ns: int) -> tuple[Waveform, int]:
+    """A chunk without a stamp ends when it comes."""
+    return waveform, receipt_ns - round(waveform.seconds * 1e9)
+
+
+@register_input('sound', UInt8MultiArray, depth=10)
+def decode_bytes(message: Any, receipt_ns: int, modality: Modality[Any]) -> tuple[Waveform, int]:
+    """Read samples of the configured format, rate and channels: also audio_common's AudioData."""
+    return _just_heard(_bytes(message.data, modality), receipt_ns)
+
+
+@register_input('sound', Int16MultiArray, depth=10)
+@register_input('sound', Float32MultiArray, depth=10)
+def decode_samples(message: Any, receipt_ns: int, modality: Modality[Any]) -> tuple[Waveform, int]:
+    """Read samples of the configured rate and channels."""
+    return _just_heard(_raw(np.asarray(message.data), modality), receipt_ns)
+
+
+def decode_stamped_bytes(
+    message: Any, receipt_ns: int, modality: Modality[Any]
+) -> tuple[Waveform, int]:
+    """Read AudioDataStamped of ros-drivers/audio_common; its stamp is of the first sample."""
+    return _bytes(message.audio.data, modality), stamp_of(message.header, receipt_ns)
+
+
+def decode_audio_stamped(
+    message: Any, receipt_ns: int, modality: Modality[Any]
+) -> tuple[Waveform, int]:
+    """Read AudioStamped of mgonzs13/audio_common, which tells its rate and channels."""
+    info, data = message.audio.info, message.audio.audio_data
+    if info.format not in PORTAUDIO:
+        raise InvalidInput(f'audio format {info.format} is none of {list(PORTAUDIO)}')
+    samples = np.asarray(getattr(data, PORTAUDIO[info.format]))
+    return _waveform(samples, info.channels, info.rate), stamp_of(message.header, receipt_ns)
+
+
+PORTAUDIO = {
+    1: 'float32_data', 2: 'int32_data', 8: 'int16_data', 16: 'int8_data', 32: 'uint8_data'
+}  # fmt: skip
+"""Sample formats of PortAudio, and the fields in which their samples come."""
+
+
+def _audio_common(kind: str, field: str, decode: Decode) -> None:
+    """Make a type of audio_common_msgs known: two packages of that name have other types."""
+    name = f'audio_common_msgs/msg/{kind}'
+
+    def make() -> InputCodec:
+        message_type = import_message(name)
+        owner = message_type if kind == 'AudioData' else import_message(OF_AUDIO[kind])
+        if field not in fields_of(owner):
+            raise ConfigError(
+                f'{name}: that of the installed audio_common_msgs does not tell its rate; take'
+                ' AudioStamped'
+            )
+        return InputCodec(name, message_type, decode, depth=10)
+
+    register_later('sound', name, make)
+
+
+OF_AUDIO = {
+    'AudioDataStamped': 'audio_common_msgs/msg/AudioData',
+    'AudioStamped': 'audio_common_msgs/msg/Audio',
+}
+_audio_common('AudioData', 'data', decode_bytes)
+_audio_common('AudioDataStamped', 'data', decode_stamped_bytes)
+_audio_common('AudioStamped', 'info', decode_audio_stamped)
 
 
 def _rate(times_s: NDArray[Any]) -> int:
