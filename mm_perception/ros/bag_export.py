@@ -57,11 +57,9 @@ def export_bags(
     :raises DataError: if a bag cannot be read, nothing in it can be used, or the folder is taken.
     """
     bundle = perception.bundle
+    fps = _whole_rate(bags.rate_hz)
     if action and action not in perception.names:
         raise ConfigError(f'--action is {action}; {bundle.path} has {", ".join(perception.names)}')
-    fps = round(bags.rate_hz)
-    if fps != bags.rate_hz or fps < 1:
-        raise ConfigError(f'--rate is {bags.rate_hz:g}; LeRobot wants whole frames per second')
     keys = {n: ACTION if n == action else _key(m) for n, m in perception.modalities.items()}
     columns = _columns(perception, keys)
     player = Player(bundle.spec, bags.namespace)
@@ -79,6 +77,12 @@ def export_bags(
             raise DataError(nothing_usable(bags.paths, player.accounts))
         writer.close()
     return exported
+
+
+def _whole_rate(rate_hz: float) -> int:
+    if round(rate_hz) != rate_hz or rate_hz < 1.0:
+        raise ConfigError(f'--rate is {rate_hz:g}; LeRobot wants whole frames per second')
+    return round(rate_hz)
 
 
 def _key(modality: Modality[Any]) -> str:
