@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -47,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
     """Play; returns the exit code."""
     from tqdm import tqdm
 
+    from mm_perception.resources import transport_environment
     from mm_perception.ros.bag_player import Playing, play_bags
 
     if not (args.rate > 0.0 and args.start >= 0.0):
@@ -54,6 +56,7 @@ def run(args: argparse.Namespace) -> int:
             f'--rate {args.rate:g} --start {args.start:g}: give a rate above 0 and seconds from 0'
         )
     playing = Playing(args.rate, args.loop, args.start, args.topics, args.restamp)
+    os.environ.update(transport_environment())  # images need it, before rclpy starts
     played = play_bags(args.bags, playing, tqdm.write)
     count = sum(played.messages.values())
     print(f'{count} messages in {played.seconds:.4g} s; at most {played.late_s:.2g} s late')

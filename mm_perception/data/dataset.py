@@ -146,6 +146,9 @@ class Dataset:
         for column, name in enumerate(self.names):
             used = np.unique(self.index[name][self.present[:, column]])
             used = used if len(used) else np.zeros(1, np.int64)
+            if len(used) == len(self.values[name]):  # as importers have them: nothing to copy
+                values[name], index[name] = self.values[name], self.index[name]
+                continue
             place = np.zeros(len(self.values[name]), np.int64)
             place[used] = np.arange(len(used))
             values[name], index[name] = self.values[name][used], place[self.index[name]]

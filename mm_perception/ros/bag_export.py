@@ -57,11 +57,9 @@ def export_bags(
     :raises DataError: if a bag cannot be read, nothing in it can be used, or the folder is taken.
     """
     bundle = perception.bundle
+    fps = _whole_rate(bags.rate_hz)
     if action and action not in perception.names:
-        raise ConfigError(f'--action is {action}; {bundle.path} has {", ".join(perception.names)}')
-    fps = round(bags.rate_hz)
-    if fps != bags.rate_hz or fps < 1:
-        raise ConfigError(f'--rate is {bags.rate_hz:g}; LeRobot wants whole frames per second')
+        raise ConfigError(f'--action is {action}; it has {", ".join(perception.names)}')
     keys = {n: ACTION if n == action else _key(m) for n, m in perception.modalities.items()}
     columns = _columns(perception, keys)
     player = Player(bundle.spec, bags.namespace)
@@ -69,16 +67,19 @@ def export_bags(
     with complete_folder(out, MARKER) as folder:
         writer = LeRobotWriter(folder, fps, columns, task or bundle.name, bundle.name)
         for frames in _episodes(perception, player, bags, say):
-            episode: dict[str, list[Any]] = {name: [] for name in columns}
-            for fused in frames:
-                _take(episode, fused, perception, keys, exported)
-            writer.add(episode)
+            writer.add(_episode(frames, perception, keys, exported))
             exported.episodes += 1
             exported.frames += len(frames)
         if not exported.frames:
             raise DataError(nothing_usable(bags.paths, player.accounts))
         writer.close()
     return exported
+
+
+def _whole_rate(rate_hz: float) -> int:
+    if round(rate_hz) != rate_hz or rate_hz < 1.0:
+        raise ConfigError(f'--rate is {rate_hz:g}; LeRobot wants whole frames per second')
+    return round(rate_hz)
 
 
 def _key(modality: Modality[Any]) -> str:
@@ -126,25 +127,24 @@ def _episodes(
         yield frames
 
 
-def _take(
-    episode: dict[str, list[Any]],
-    fused: Fused,
-    perception: Perception,
-    keys: dict[str, str],
-    exported: Exported,
-) -> None:
-    """Add a frame to an episode: what was used of each sensor, and else what was generated."""
-    result = fused.result
-    assert result is not None
-    latent = np.concatenate((np.ravel(result.mean), np.ravel(result.std)))
-    episode[LATENT].append(latent.astype(np.float32))
-    episode[PRESENT].append(np.array([n in fused.observed for n in perception.names]))
-    for name, modality in perception.modalities.items():
-        array = fused.observed.get(name)
-        if array is None:
-            array = result.reconstructions[name]
-            exported.filled[name] += 1
-        episode[keys[name]].append(_value(modality, array))
+def _episode(
+    frames: list[Fused], perception: Perception, keys: dict[str, str], exported: Exported
+) -> dict[str, list[Any]]:
+    """Features of an episode: what was used of each sensor, and else what was generated."""
+    episode: dict[str, list[Any]] = {name: [] for name in (LATENT, PRESENT, *keys.values())}
+    for fused in frames:
+        result = fused.result
+        assert result is not None
+        latent = np.concatenate((np.ravel(result.mean), np.ravel(result.std)))
+        episode[LATENT].append(latent.astype(np.float32))
+        episode[PRESENT].append(np.array([n in fused.observed for n in perception.names]))
+        for name, modality in perception.modalities.items():
+            array = fused.observed.get(name)
+            if array is None:
+                array = result.reconstructions[name]
+                exported.filled[name] += 1
+            episode[keys[name]].append(_value(modality, array))
+    return episode
 
 
 def _value(modality: Modality[Any], array: Any) -> Any:

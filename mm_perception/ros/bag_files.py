@@ -161,6 +161,12 @@ class Bag:
         lost = sum(getattr(s, 'lost_bytes', 0) for s in getattr(storage, 'storages', [storage]))
         if lost:
             self._say(f'{path}: cut off; all but its last {lost} bytes can be used')
+        log = path.with_name(f'{path.name}-wal')
+        if log.is_file() and log.stat().st_size:
+            self._say(
+                f'{path}: its recorder was killed, and what lies in {log.name} is not read: put it'
+                f' in with sqlite3 {path.name} "pragma wal_checkpoint"'
+            )
         return _Part(path, reader, _converters(reader.connections) if ros1 else {})
 
     def _unpacked(self, path: Path) -> Path:

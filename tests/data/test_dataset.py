@@ -15,6 +15,7 @@ from mm_perception.data.dataset import (
     save_preprocessing,
     splits,
 )
+from mm_perception.data.rows import Division
 from mm_perception.errors import DataError
 
 
@@ -95,3 +96,46 @@ def test_build_file_keeps_what_is_known_of_other_splits(tmp_path):
     written = (tmp_path / 'build.json').read_text()
     assert written.count(again) == 2  # both splits hold the same
     assert '"rate_hz": 20.0' in written and '"rows": 5' in written
+
+
+def recorded(lengths):
+    """Rows of recordings at 10 Hz, of one modality that tells each row."""
+    number = np.repeat(np.arange(len(lengths)), lengths)
+    time_s = np.concatenate([np.arange(n) / 10 for n in lengths])
+    rows = np.arange(len(number))
+    names = [f'r{k}' for k in range(len(lengths))]
+    attributes = {'recording': (names, number)}
+    values = {'one': rows[:, None].astype(np.float32)}
+    return Dataset(('one',), values, {'one': rows}, rows[:, None] >= 0, attributes, time_s)
+
+
+SHARES = {'train': 0.7, 'validation': 0.15, 'test': 0.15}
+
+
+def test_few_recordings_are_cut_into_blocks_of_time_with_gaps():
+    dataset = recorded((1000, 500))
+    parts = Division(SHARES, 2, 2.0).divide(dataset)
+    for number, length_s, gap_s in ((0, 99.9, 2.0), (1, 49.9, 0.03 * 49.9)):
+        spans = []
+        for part in parts.values():
+            own = part.time_s[part.attributes['recording'][1] == number]
+            spans.append((own[0], own[-1]))
+        assert spans[0][0] == 0.0 and spans[2][1] == pytest.approx(length_s)
+        assert spans[0][1] == pytest.approx(0.7 * length_s, abs=0.1)
+        for (_, end_s), (begin_s, _) in zip(spans, spans[1:]):
+            assert gap_s - 0.01 <= begin_s - end_s <= gap_s + 0.2
+    shown = [set(part.values['one'].ravel()) for part in parts.values()]
+    assert not (shown[0] & shown[1] or shown[1] & shown[2])
+
+
+def test_many_recordings_are_given_whole_to_the_splits():
+    dataset = recorded((20,) * 20)
+    parts = Division(SHARES, 20, 2.0).divide(dataset)
+    owners = {n: np.unique(p.attributes['recording'][1]).tolist() for n, p in parts.items()}
+    assert {name: len(of) for name, of in owners.items()} == {
+        'train': 14,
+        'validation': 3,
+        'test': 3,
+    }
+    assert sorted(k for of in owners.values() for k in of) == list(range(20))
+    assert sum(len(part) for part in parts.values()) == len(dataset)

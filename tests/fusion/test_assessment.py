@@ -214,6 +214,17 @@ def test_assessment_finds_a_frozen_camera_within_a_second_fault(bench: Bench) ->
     assert state(bench.tick(), 'image') == (State.OK, '')
 
 
+def test_assessment_waits_for_a_frozen_camera_as_long_as_its_own_limit_says(bench: Bench) -> None:
+    bench.limits['image'] = replace(LIMITS, frozen_s=1.5)
+    frozen = bench.picture()
+    for k in range(20):
+        bench.now_ms += 100
+        bench.send('image', bench.image(frozen))
+        bench.send('sound', bench.chunk(bench.hiss()))
+        expected = (State.OK, '') if k < 15 else (State.REJECTED, 'frozen')
+        assert state(bench.tick(), 'image') == expected
+
+
 def test_assessment_calls_a_black_camera_black_for_ever(bench: Bench) -> None:
     for _ in range(60):
         bench.now_ms += 33

@@ -122,3 +122,12 @@ def test_split_bag_without_metadata_is_read_in_order(tmp_path):
         first = next(data for _, _, data in bag.messages(['/imu/data']))
     with Bag(folder / 'bag_2.db3') as bag:
         assert next(data for _, _, data in bag.messages(['/imu/data'])) == first
+
+
+def test_database_of_a_killed_recorder_says_what_is_not_read(tmp_path):
+    write_driving_bag(tmp_path / 'bag', 1.0, topics=(JOINT_STATES,))
+    file = next((tmp_path / 'bag').glob('*.db3'))
+    file.with_name(f'{file.name}-wal').write_bytes(b'the last seconds')
+    said = []
+    assert len(read(file, said)[1]) == 50
+    assert len(said) == 1 and 'pragma wal_checkpoint' in said[0]
