@@ -10,7 +10,7 @@ from launch_ros.actions import LifecycleNode, Node
 from mm_perception.resources import parameter_file, transport_environment
 
 # An episode lasts 10 s; in each one sensor, or two, are out for the rest of it.
-EPISODE_S, LOST_S = 10.0, 4.0
+EPISODE_S, LOST_S = 10.0, 1.0
 LOST = ('', 'camera', 'microphones', 'joints', 'camera,microphones', 'camera,joints')
 SCHEDULE = [
     {

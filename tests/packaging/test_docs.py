@@ -29,6 +29,7 @@ from mm_perception.fusion.health import (
     State,
     Verdict,
 )
+from mm_perception.lab.gym import node as gym_node
 from mm_perception.modalities import kinds
 from mm_perception.modalities.base import _KINDS, NOISY
 from mm_perception.model.baselines.hmvae import HMVAEOptions
@@ -42,7 +43,9 @@ from mm_perception.model.networks import (
     DenseOptions,
     TemporalConvolutionOptions,
 )
+from mm_perception.ros import policy_node
 from mm_perception.ros.cmi.diagnostics import verdict_values
+from mm_perception.ros.cmi.parameters import NODE_SPECS
 from mm_perception.ros.codecs import input_codec
 from mm_perception.spec import ModalitySpec, ModelSpec, StageSpec, TrainingSpec
 from mm_perception.training.augmentation import AUGMENTATIONS, Affine, Spectral
@@ -291,6 +294,14 @@ def anchors(page: Path) -> set[str]:
 def test_pages_have_no_long_lines(page: str) -> None:
     text = WRITTEN.sub('', (ROOT / page).read_text(encoding='utf-8'))
     assert [line for line in text.splitlines() if len(line) > MAX_WIDTH] == []
+
+
+def test_parameters_that_the_page_on_acting_sets_exist() -> None:
+    text = (ROOT / 'docs' / 'acting.md').read_text(encoding='utf-8')
+    specs = [*NODE_SPECS, *policy_node.ROWS, *gym_node.ROWS]
+    named = re.findall(r'(?:-p |`)([\w.]+):=', text)
+    assert len(named) >= 8
+    assert {*named} <= {spec.name for spec in specs}
 
 
 def test_readme_is_short() -> None:

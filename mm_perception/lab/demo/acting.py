@@ -39,7 +39,7 @@ from mm_perception.rl.pendulum import ID, RATE_HZ, STEPS
 from mm_perception.rl.policy import Policy, load_policy
 from mm_perception.ros.codecs import stamp_of
 
-LOST_S = 2.0
+LOST_S = 0.75
 QUICK_STEPS = 100
 UPRIGHT_RAD, LAST_S = 0.35, 1.0
 SPARE_S = 60.0

@@ -36,8 +36,7 @@ STAMPED = 'sensor_msgs/msg/JointState'
 START_NS = 100_000_000_000
 PAUSE_S = 0.4
 """Between two episodes, so that what was seen before the reset is stale by then."""
-CHECK_S = 0.05
-AGAIN_S = 0.5
+CHECK_S, SETTLE_S, AGAIN_S = 0.05, 0.1, 0.5
 ROWS = (
     ParameterSpec(
         'environment',
@@ -156,7 +155,7 @@ class GymNode(Node):
         self._throttle = Throttle()
         self._stamp_ns = START_NS
         self._begun = not get['wait_for_policy']
-        self._sent = 0
+        self._sent: list[tuple[Any, Any]] = []
         self._done = False
         self._restart()
         period_s = CHECK_S if self._lockstep else self._step_s
@@ -227,24 +226,35 @@ class GymNode(Node):
         self._action: Any = None
         self._answered = False
         self._received_s = self._resume_s = time.monotonic()
+        self._resume_s += SETTLE_S if self._lockstep else PAUSE_S
         if self._lockstep:
             self._stamp_ns += round(PAUSE_S * 1e9)
-        else:
-            self._resume_s += PAUSE_S
+            self._publish_clock()  # others have it before the stamps, else they are of the future
         self._sent_s = -math.inf  # nothing of this episode yet
 
     def _tick(self) -> None:
         """Do what is due by the clock."""
         now_s = time.monotonic()
-        if self._done or now_s < self._resume_s or not (self._begun or self._has_subscribers()):
+        if self._done or now_s < self._resume_s:
             return
         if not self._begun:
-            self._observe_again(now_s)
+            self._publish_clock()
+            if self._has_subscribers():
+                self._observe_again(now_s)
         elif math.isinf(self._sent_s):
             self._received_s = now_s
             self._publish()
         elif self._may_go_on(now_s):
             self._go_on()
+        elif now_s - self._sent_s > AGAIN_S:
+            self._send_again(now_s)
+
+    def _send_again(self, now_s: float) -> None:
+        """Send the newest observation again, in case it was lost on the way."""
+        self._sent_s = now_s
+        self._publish_clock()
+        for publisher, message in self._sent:
+            publisher.publish(message)
 
     def _may_go_on(self, now_s: float) -> bool:
         """Whether a step is due; in lockstep by the clock only where no action can be expected."""
@@ -325,26 +335,29 @@ class GymNode(Node):
 
     def _publish(self) -> None:
         """Publish the newest observation, with one stamp."""
-        if self._clock_publisher is not None:
-            self._clock_publisher.publish(Clock(clock=time_message(self._stamp_ns)))
-        else:
+        if not self._lockstep:
             self._stamp_ns = int(self.get_clock().now().nanoseconds)
+        self._publish_clock()
         self._sent_s = time.monotonic()
         faults = self._faults()
         self._tell(faults, self._stamp_ns)
         parts = self._observation
-        self._sent = 0
+        self._sent = []
         # What comes back goes first: nobody waits for it yet.
         for sensor in sorted(self._sensors, key=lambda s: s.name not in self._failing):
             value = parts[sensor.name] if isinstance(parts, Mapping) else parts
             message = sensor.send(value, self._stamp_ns, faults.get(sensor.name))
             if message is not None:
-                self._sent += 1
-                self._publishers_of[sensor.name].publish(message)
+                self._sent.append((self._publishers_of[sensor.name], message))
+                self._sent[-1][0].publish(message)
         if faults != self._failing:
             self._failing = faults
             named = ', '.join(f'{name} ({fault})' for name, fault in faults.items())
             self.get_logger().info(f'failing: {named or "none"}')
+
+    def _publish_clock(self) -> None:
+        if self._clock_publisher is not None:
+            self._clock_publisher.publish(Clock(clock=time_message(self._stamp_ns)))
 
     def _tell(self, faults: Mapping[str, str], stamp_ns: int) -> None:
         state = getattr(self._environment.unwrapped, 'state', None)
