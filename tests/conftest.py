@@ -136,6 +136,22 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 @pytest.hookimpl(wrapper=True)
+def pytest_pycollect_makemodule(
+    module_path: Path, parent: pytest.Collector
+) -> Generator[None, object, object]:
+    """
+    Collect a file whose import fails as such, so that the failure, or the skip, is its own.
+
+    The plugin of launch_testing, which a ROS 2 installation brings, imports every file already
+    here; what that raises would end the collection of the whole folder.
+    """
+    try:
+        return (yield)
+    except (Exception, pytest.skip.Exception):  # noqa: BLE001 - the file's own import raises it anew
+        return pytest.Module.from_parent(parent, path=module_path)
+
+
+@pytest.hookimpl(wrapper=True)
 def pytest_make_collect_report(
     collector: pytest.Collector,
 ) -> Generator[None, pytest.CollectReport, pytest.CollectReport]:

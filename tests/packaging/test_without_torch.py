@@ -10,12 +10,21 @@ from pathlib import Path
 ROOT = Path(__file__).parents[2]
 ABSENT = 'import sys; sys.modules["torch"] = None\n'
 HOOKS = 'from tests.conftest import pytest_runtest_makereport  # noqa: F401\n'
+# What the plugin of launch_testing does, which comes with every ROS 2 installation.
+EARLY = """
+import pytest
+from _pytest.pathlib import import_path
+
+@pytest.hookimpl
+def pytest_pycollect_makemodule(module_path, parent):
+    import_path(module_path, root=parent.config.rootpath, consider_namespace_packages=False)
+"""
 SOME = ('tests/ros', 'tests/model', 'tests/evaluation', 'tests/modalities/test_quality.py')
 
 
-def run_pytest(folder: Path, *arguments: str) -> tuple[int, str]:
+def run_pytest(folder: Path, *arguments: str, plugin: str = '') -> tuple[int, str]:
     """Run pytest where importing torch fails as if it were not there."""
-    (folder / 'without_torch.py').write_text(ABSENT)
+    (folder / 'without_torch.py').write_text(ABSENT + plugin)
     # After ours comes what a sourced ROS 2 has put there.
     path = os.pathsep.join([str(folder), str(ROOT), os.environ.get('PYTHONPATH', '')])
     done = subprocess.run(
@@ -27,6 +36,14 @@ def run_pytest(folder: Path, *arguments: str) -> tuple[int, str]:
 
 def test_files_that_import_what_is_absent_are_skipped(tmp_path: Path):
     code, output = run_pytest(tmp_path, '--collect-only', *SOME)
+    assert code == 0, output
+    assert 'test_experts.py:1: torch is not installed' in output
+    assert 'test_quality.py::' in output and 'ERROR' not in output
+
+
+def test_a_plugin_that_imports_early_ends_no_folder(tmp_path: Path):
+    some = ('tests/model/test_experts.py', 'tests/modalities/test_quality.py')
+    code, output = run_pytest(tmp_path, '--collect-only', *some, plugin=EARLY)
     assert code == 0, output
     assert 'test_experts.py:1: torch is not installed' in output
     assert 'test_quality.py::' in output and 'ERROR' not in output
