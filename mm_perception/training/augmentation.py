@@ -215,7 +215,8 @@ class Spectral(Affine):
         level = (_uniform(sound, self.background).abs()[:, None] - 1.0) * self.range_db
         shape = 10.0 ** ((colour - colour.mean(1, keepdim=True) + bumps + level) / 10.0)
         # The power of noise in a narrow band varies from frame to frame about as chi squared.
-        varied = -torch.rand(2, count, -(-mels // 2), frames, device=sound.device).log().mean(0)
+        uniform = torch.rand(2, count, -(-mels // 2), frames, device=sound.device)
+        varied = -torch.log1p(-uniform).mean(0)  # finite for every number below 1
         varied = varied.repeat_interleave(2, dim=1)[:, :mels]
         heard = (sound.amax(dim=1) > BACKGROUND) * torch.arange(1, frames + 1, device=sound.device)
         end = heard.amax(dim=1) + _whole(sound, max(self.delay, 1))
