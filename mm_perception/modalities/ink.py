@@ -127,7 +127,8 @@ def _pieces(mask: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
 def _contact(labels: NDArray[Any], count: int) -> NDArray[Any]:
     """Largest share of a side of the image that each piece holds."""
     sides = (labels[0], labels[-1], labels[:, 0], labels[:, -1])
-    return np.max([np.bincount(side, minlength=count) / len(side) for side in sides], axis=0)
+    shares = [np.bincount(side, minlength=count) / len(side) for side in sides]
+    return np.asarray(np.max(shares, axis=0))
 
 
 def _boxed(share: Array, size: tuple[int, int]) -> Array:
