@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import time
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ EXAMPLES = """examples:
   mm-perception evaluate models/my_robot --dataset data/my_robot --estimator sample
   mm-perception evaluate mhd --full --json metrics.json
   mm-perception evaluate mhd --precision int8
+  mm-perception evaluate mhd --conditions --json conditions.json
   mm-perception evaluate --table hierarchy --markdown hierarchy.md
   mm-perception evaluate models/my_robot --dataset data/my_robot --pictures pictures
   mm-perception evaluate --table robots --variants g1 --seeds 1
@@ -50,6 +52,7 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument('--device', default='auto', choices=('auto', 'cpu', 'cuda'))
     parser.add_argument('--json', type=Path, help='write all rows to this file')
     _add_bundle_options(parser.add_argument_group('a bundle'))
+    _add_condition_options(parser.add_argument_group('strange conditions'))
     add_table_options(parser.add_argument_group('a table'))
     parser.set_defaults(run=run)
 
@@ -58,7 +61,10 @@ def run(args: argparse.Namespace) -> int:
     """Evaluate; returns the exit code."""
     if bool(args.bundle) == bool(args.table):
         raise ConfigError('evaluate takes a bundle or --table NAME, one of the two')
-    content = run_table_command(args) if args.table else _run_bundle(args)
+    if args.table:
+        content = run_table_command(args)
+    else:
+        content = _run_conditions(args) if args.conditions else _run_bundle(args)
     if args.json:
         args.json.write_text(row_per_line(content))
     return 0
@@ -94,6 +100,54 @@ def _add_bundle_options(group: Any) -> None:
         action='store_true',
         help='measure Frechet distance, probe, uncertainty and reconstruction error too',
     )
+
+
+def _add_condition_options(group: Any) -> None:
+    group.add_argument(
+        '--conditions',
+        action='store_true',
+        help='tell digits from raw recordings under strange conditions (bundles of mhd)',
+    )
+    group.add_argument(
+        '--data',
+        type=Path,
+        default=Path(os.environ.get('MM_PERCEPTION_DATA', '../shared/data')),
+        help='folder of the raw recordings (default: $MM_PERCEPTION_DATA or ../shared/data)',
+    )
+    group.add_argument(
+        '--split',
+        default='test',
+        choices=('test', 'validation'),
+        help='whose hands and voices (default: %(default)s)',
+    )
+    group.add_argument(
+        '--per-label', type=int, default=50, metavar='N', help='digits each (default: %(default)s)'
+    )
+
+
+def _run_conditions(args: argparse.Namespace) -> dict[str, Any]:
+    from mm_perception.bundle import load_bundle
+    from mm_perception.evaluation.coherence import versions
+    from mm_perception.lab.digits.condition_table import (
+        Judge,
+        condition_tables,
+        load_data,
+        measure_conditions,
+    )
+
+    began, bundle = time.monotonic(), load_bundle(args.bundle)
+    judge = Judge(bundle)
+    voices = (args.dataset or Path('data/mhd')).parent / 'voices'
+    data = load_data(args.data, args.split, voices, args.per_label)
+    rows = measure_conditions(judge, data)
+    print('\n'.join(condition_tables(rows)))
+    return {
+        'rows': [vars(row) for row in rows],
+        'bundle': f'{bundle.name}@{bundle.hash[:8]}',
+        'split': args.split,
+        'versions': versions(),
+        'seconds': round(time.monotonic() - began, 1),
+    }
 
 
 def _run_bundle(args: argparse.Namespace) -> dict[str, Any]:

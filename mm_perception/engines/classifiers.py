@@ -14,6 +14,7 @@ from mm_perception.engines.onnx_engine import Graph, has_onnxruntime
 from mm_perception.errors import BundleError
 from mm_perception.modalities.base import Array
 
+LEAST_PROBABILITY = 1e-6
 Logits = Callable[[Array], Array]
 
 
@@ -36,6 +37,13 @@ class Classifiers:
         """
         scores = self._networks[name](arrays) if name in self._networks else arrays
         return np.asarray(np.argmax(scores, axis=1))
+
+    def log_probabilities(self, name: str, arrays: Array) -> Array:
+        """Of every label, given each array alone: ``float32[B, classes]``."""
+        if name not in self._networks:
+            return np.asarray(np.log(np.maximum(arrays, LEAST_PROBABILITY)))
+        logits = self._networks[name](arrays)
+        return np.asarray(logits - np.logaddexp.reduce(logits, axis=1, keepdims=True))
 
 
 def load_classifiers(bundle: Bundle) -> Classifiers:

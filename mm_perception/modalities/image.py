@@ -26,11 +26,15 @@ from mm_perception.modalities.base import (
     register_kind,
     sampled_rows,
 )
+from mm_perception.modalities.ink import normalise_ink
 from mm_perception.spec import ModalitySpec
 
 OVERSAMPLING = 4
 EMPTY_SHARE = 1e-6
 """Of an area below which nothing in it is finite, but for rounding."""
+
+
+NONE, INK = 'none', 'ink'
 
 
 @dataclass(frozen=True)
@@ -42,6 +46,8 @@ class ImageOptions(StackOptions):
     :param square: cut the largest centred square out before resizing.
     :param invert: bright becomes dark, for dark ink on white paper.
     :param roi: what is looked at: x, y, width and height in pixels of the sensor; empty: all.
+    :param normalise: ``none``, or ``ink`` for what is drawn on a page: it is found whatever the
+        light, the paper and the pen are, centred, and becomes 1 on 0; of one channel.
     :param full_scale: value of white in float and 16-bit images, in their unit, such as the
         farthest depth; 1.0 of 16 bits: all of them.
     """
@@ -51,6 +57,7 @@ class ImageOptions(StackOptions):
     channels: int = 1
     square: bool = True
     invert: bool = False
+    normalise: str = NONE
     full_scale: float = 1.0
     roi: tuple[int, ...] = ()
 
@@ -63,7 +70,14 @@ class ImageModality(Modality[ImageOptions]):
 
     def __init__(self, spec: ModalitySpec) -> None:
         super().__init__(spec)
-        roi = self.options.roi
+        options = self.options
+        if options.normalise not in (NONE, INK):
+            raise ConfigError(
+                f'{spec.name}: normalise is "{options.normalise}"; known: {NONE}, {INK}'
+            )
+        if options.normalise == INK and options.channels != 1:
+            raise ConfigError(f'{spec.name}: normalise: ink needs channels: 1')
+        roi = options.roi
         if roi and not (len(roi) == 4 and min(roi[:2]) >= 0 and min(roi[2:]) > 0):
             raise ConfigError(f'{spec.name}: roi is {list(roi)}; give x, y, width, height')
 
@@ -77,6 +91,8 @@ class ImageModality(Modality[ImageOptions]):
         if raw.ndim not in (2, 3) or raw.shape[2:] not in ((), (1,), (3,)) or raw.size == 0:
             raise InvalidInput(f'image has shape {raw.shape}; expected [H, W] or [H, W, 3]')
         image = raw[self.region(*raw.shape[:2])]
+        if self.options.normalise == INK:
+            return self._ink(image)
         # Grey of the whole frame, then one channel to resize, is faster than the other way.
         image = self._match_channels(image)
         size = (self.options.width, self.options.height)
@@ -131,7 +147,7 @@ class ImageModality(Modality[ImageOptions]):
 
     def to_models(self, raws: Sequence[Any] | NDArray[Any]) -> Array:
         """All at once where they have the size of the model's array: ``float32[N, C, H, W]``."""
-        if not isinstance(raws, np.ndarray) or raws.dtype != np.uint8 or self._cuts:
+        if not isinstance(raws, np.ndarray) or raws.dtype != np.uint8 or self._changes:
             return super().to_models(raws)
         if raws.shape[1:] != (*self.shape[1:], self.shape[0]):
             return super().to_models(raws)
@@ -141,10 +157,10 @@ class ImageModality(Modality[ImageOptions]):
         return np.ascontiguousarray(array.transpose(0, 3, 1, 2))
 
     @property
-    def _cuts(self) -> bool:
-        """Whether a part of an image of the right size would be cut out."""
+    def _changes(self) -> bool:
+        """Whether more is done with an image of the right size than to scale its values."""
         uneven = self.options.square and self.options.height != self.options.width
-        return uneven or bool(self.options.roi)
+        return uneven or bool(self.options.roi) or self.options.normalise != NONE
 
     def from_model(self, array: Array) -> NDArray[Any]:
         """``uint8[H, W]`` or ``uint8[H, W, 3]`` with the sensor's polarity."""
@@ -175,10 +191,27 @@ class ImageModality(Modality[ImageOptions]):
         contrast = float(array.std())
         if contrast >= thresholds.min_contrast * thresholds.usual_std:
             return None
-        level = float(array.mean())
-        level = 1.0 - level if self.options.invert else level
+        level = self._brightness(raw, array)
         name = BLACK if level < 0.5 else SATURATED
         return Fault(name, f'{name}: all of it has a brightness of {level:.2f}')
+
+    def _ink(self, image: NDArray[Any]) -> Array:
+        """Normalised ink, ``float32[1, H, W]``."""
+        image = image.reshape(image.shape[:2]) if image.shape[2:] == (1,) else image
+        if image.dtype != np.uint8:
+            finite = np.isfinite(image)
+            if not finite.any():
+                raise InvalidInput('image holds nothing but NaN or infinity', HOLES)
+            image = self._scale(np.where(finite, image, image[finite].max()), image.dtype)
+        size = self.options.height, self.options.width
+        return normalise_ink(image, size, self.options.invert)[None]
+
+    def _brightness(self, raw: NDArray[Any], array: Array) -> float:
+        """Of a frame without contrast, 0 to 1: no ink says nothing of it."""
+        if self.options.normalise == INK:
+            return float(np.nanmean(self._scale(sampled_rows(raw), raw.dtype)))
+        level = float(array.mean())
+        return 1.0 - level if self.options.invert else level
 
     def _match_channels(self, image: NDArray[Any]) -> NDArray[Any]:
         colour = image.shape[2:] == (3,)

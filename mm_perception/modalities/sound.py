@@ -29,9 +29,11 @@ from mm_perception.modalities.dsp import (
     MelSpectrum,
     StreamResampler,
     griffin_lim,
+    high_pass,
     mel_filters,
     resample,
     spread_mel,
+    without_lows,
 )
 from mm_perception.modalities.utterances import UtteranceWindow, trim_silence
 from mm_perception.spec import ModalitySpec
@@ -126,6 +128,8 @@ class SoundOptions:
     :param raw_rate_hz: samples per second of messages that do not tell it.
     :param raw_channels: of such messages, samples of which alternate.
     :param raw_format: of messages of bytes, one of ``RAW_FORMATS``.
+    :param high_pass_hz: frequency below which nothing counts, such as an offset and the mains'
+        hum; 0 for none.
     """
 
     rate_hz: int = 8000
@@ -141,6 +145,7 @@ class SoundOptions:
     raw_rate_hz: int = 0
     raw_channels: int = 1
     raw_format: str = 's16le'
+    high_pass_hz: float = 0.0
 
     @property
     def seconds(self) -> float:
@@ -169,6 +174,10 @@ def _check_sizes(name: str, options: SoundOptions) -> None:
         )
     if not 1 <= options.raw_channels <= 64:
         raise ConfigError(f'{name}: raw_channels is {options.raw_channels}; give 1 to 64')
+    if not 0.0 <= options.high_pass_hz < options.rate_hz / 2:
+        raise ConfigError(
+            f'{name}: high_pass_hz is {options.high_pass_hz}; give 0 to below half the rate_hz'
+        )
     if options.window_length > options.transform_length:
         raise ConfigError(f'{name}: window_length is more than transform_length')
 
@@ -188,8 +197,9 @@ class SoundModality(Modality[SoundOptions]):
         options = self.options
         _check_sizes(spec.name, options)
         self._filters = mel_filters(options.mels, options.transform_length, options.rate_hz)
+        passed = high_pass(options.transform_length, options.rate_hz, options.high_pass_hz)
         self._spectrum = MelSpectrum(
-            self._filters, options.window_length, options.transform_length, options.hop
+            self._filters * passed**2, options.window_length, options.transform_length, options.hop
         )
 
     @property
@@ -205,6 +215,8 @@ class SoundModality(Modality[SoundOptions]):
             raise InvalidInput(f'sound must be mono and up to {MAX_SECONDS:.0f} s long')
         samples = resample(samples, raw.rate_hz, options.rate_hz)
         if options.window == 'utterance':
+            if options.high_pass_hz:
+                samples = without_lows(samples, options.rate_hz, options.high_pass_hz)
             samples = trim_silence(samples, options.rate_hz, options.silence_db)
         length = options.frames * options.hop
         samples = samples[-length:] if options.window == 'sliding' else samples[:length]

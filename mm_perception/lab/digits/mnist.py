@@ -112,6 +112,25 @@ def build_images(
         return save_build(scratch, about, seed=seed, sources=dict(collection.source))
 
 
+HELD_BACK = 5000
+"""Last training images of MNIST, which the digits' training does not see."""
+
+
+def mnist_digits(data_root: Path, split: str) -> tuple[np.ndarray, np.ndarray]:
+    """
+    Images of MNIST that stand beside other recordings of digits.
+
+    :param split: ``train``, ``validation`` (the last training images) or ``test``.
+    :returns: light on dark, ``uint8[N, 28, 28]``, and labels ``int64[N]``.
+    :raises DataError: if a file is missing or broken.
+    """
+    stem = 't10k' if split == 'test' else 'train'
+    dataset = _read(data_root / 'mnist', stem, COLLECTIONS['mnist'])
+    part = {'train': slice(-HELD_BACK), 'validation': slice(-HELD_BACK, None)}
+    rows = part.get(split, slice(None))
+    return dataset.values['image'][rows, 0], dataset.index['symbol'][rows]
+
+
 def _read(folder: Path, stem: str, collection: Collection) -> Dataset:
     images_file = folder / f'{stem}-images-idx3-ubyte.gz'
     labels_file = folder / f'{stem}-labels-idx1-ubyte.gz'
