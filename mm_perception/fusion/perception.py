@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -65,6 +66,8 @@ class Fused:
     :param stage_ms: duration of each stage.
     :param source: of the latent: observed, hold, prior, or none.
     :param disagree: whether the modalities contradict each other and none is to blame.
+    :param confidence: probability that the label that the latent gives is right, 0..1; None
+        where nothing was observed, or the bundle cannot tell.
     """
 
     stamp_ns: int
@@ -75,6 +78,7 @@ class Fused:
     stage_ms: Mapping[str, float] = field(default_factory=dict)
     source: str = OBSERVED
     disagree: bool = False
+    confidence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -90,6 +94,9 @@ class Result:
     :param health: how each modality stands, by name; of several streams a list.
     :param reconstruction_std: standard deviation of what the bundle's memory filled in,
         ``float32[*shape]`` by name; NaN for streams in which it did not.
+    :param confidence: probability that the label that the latent gives is right, 0..1, calibrated
+        on data that was not trained on, strange ones among them; NaN where nothing is observed,
+        or the bundle has no labels or was not calibrated for it.
     """
 
     latent: Array
@@ -98,6 +105,7 @@ class Result:
     reconstructions: dict[str, Array]
     health: Any
     reconstruction_std: dict[str, Array] = field(default_factory=dict)
+    confidence: Any = math.nan
 
 
 class Perception:
@@ -193,10 +201,12 @@ class Perception:
         health = [assessment.verdicts for assessment in assessments]
         if len(self.streams) > 1:
             made = inference.reconstructions
-            return Result(inference.mean, inference.std, mask, made, health, std)
+            found = inference.mean, inference.std, mask, made, health, std
+            return Result(*found, inference.confidence)
         std = {name: array[0] for name, array in std.items()}
         one = inference.stream(0, inference.reconstructions)
-        return Result(one.mean, one.std, mask[0], one.reconstructions, health[0], std)
+        made, confidence = one.reconstructions, float(one.confidence)
+        return Result(one.mean, one.std, mask[0], made, health[0], std, confidence)
 
     def tick(
         self,
@@ -382,8 +392,9 @@ class Perception:
             self._held_ns[k] = stamp_ns
             self._stands_in[0][k], self._stands_in[1][k] = result.mean, result.std
         spread = {name: array[k] for name, array in std.items() if name in names}
-        disagree = assessment.disagree
-        return Fused(stamp_ns, verdicts, observed, result, spread, stage_ms, source, disagree)
+        confidence = None if np.isnan(result.confidence) else float(result.confidence)
+        about = source, assessment.disagree, confidence
+        return Fused(stamp_ns, verdicts, observed, result, spread, stage_ms, *about)
 
 
 def _stamp_ns(reading: Reading | None) -> int:

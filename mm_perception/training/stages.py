@@ -25,6 +25,7 @@ from mm_perception.spec import ModalitySpec, ModelSpec, StageSpec, TrainingSpec
 from mm_perception.training.augmentation import Augmentation, build_augmentation
 from mm_perception.training.defaults import paced
 from mm_perception.training.loop import Loss, Stage, use_bfloat16
+from mm_perception.training.strangeness import VARIANTS, Strangers, corrupted
 
 
 class TensorSource:
@@ -52,6 +53,10 @@ class TensorSource:
         """Unique values of a modality, ``float32[B, *shape]`` in 0..1."""
         values = self._values[name][positions]
         return values.float() / 255.0 if values.dtype == torch.uint8 else values.float()
+
+    def of_rows(self, rows: Tensor) -> dict[str, Tensor]:
+        """Which unique value of each modality some rows show, ``int64[B]``."""
+        return {name: index[rows] for name, index in self.index.items()}
 
     def row_values(self, name: str, rows: Tensor) -> Tensor:
         """Values of a modality in some rows, ``float32[B, *shape]`` in 0..1."""
@@ -158,8 +163,17 @@ def classifier_stage(
     return build_stage(spec, title, module, spec.classifiers, loss, count, source, identity)
 
 
-def top_stage(spec: TrainingSpec, posteriors: Posteriors, source: TensorSource) -> Stage:
-    """Train the top level on the cached unimodal posteriors of the training set."""
+def top_stage(
+    spec: TrainingSpec,
+    posteriors: Posteriors,
+    source: TensorSource,
+    strangers: Strangers | None = None,
+) -> Stage:
+    """
+    Train the top level on the cached unimodal posteriors of the training set.
+
+    :param strangers: what the joint encoder sees of them; None: what there is.
+    """
     seed_weights(spec, 'top')
     model = build_model(spec.model)
     assert isinstance(model, Nexus)
@@ -167,9 +181,11 @@ def top_stage(spec: TrainingSpec, posteriors: Posteriors, source: TensorSource) 
     module.fit(posteriors)
 
     def loss(rows: Tensor, warm_up: float) -> tuple[Tensor, dict[str, Tensor]]:
-        return module.loss(_of_rows(posteriors, source, rows), source.present[rows], warm_up)
+        shown = strangers(source.of_rows(rows)) if strangers and module.training else None
+        true = _of_rows(posteriors, source, rows)
+        return module.loss(true, source.present[rows], warm_up, shown=shown)
 
-    identity = (_top_part(spec.model), spec.unimodal)
+    identity = (_top_part(spec.model), spec.unimodal, spec.strange)
     return build_stage(spec, 'top', module, spec.top, loss, source.rows, source, identity)
 
 
@@ -201,6 +217,31 @@ def _of_rows(posteriors: Posteriors, source: TensorSource, rows: Tensor) -> Post
         name: DiagonalGaussian(*(part[source.index[name][rows]] for part in posterior))
         for name, posterior in posteriors.items()
     }
+
+
+@torch.no_grad()
+def find_strangers(
+    spec: TrainingSpec, modules: ByName[UnimodalVAE], source: TensorSource, clean: Posteriors
+) -> Strangers | None:
+    """
+    Encode corrupted data of every unique value, a few times; None where none are asked for.
+
+    :param clean: posteriors of the unique values.
+    """
+    if not spec.strange:
+        return None
+    seed_weights(spec, 'strange')
+    corrupt = {}
+    for name, module in modules.items():
+        if build_modality(module.spec).labels:
+            continue
+        augment, parts = _augmentation(spec, name), []
+        for part in torch.arange(source.unique(name), device=source.device).split(1024):
+            data = source.values(name, part).repeat(VARIANTS, *[1] * len(module.shape))
+            found = module.eval().encode(corrupted(augment(data)))
+            parts.append([each.unflatten(0, (VARIANTS, len(part))) for each in found])
+        corrupt[name] = DiagonalGaussian(*(torch.cat(each, dim=1) for each in zip(*parts)))
+    return Strangers(spec.strange, clean, corrupt)
 
 
 @torch.no_grad()
