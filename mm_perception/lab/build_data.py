@@ -23,8 +23,9 @@ EXAMPLES = """examples:
   mm-perception build-data arm
   mm-perception build-data arm_samples --out models/arm/recordings
 
-The recordings are read from --data, which holds the folders ujipenchars2, pendigits_orig and fsdd
-for mhd and samples, mnist or fashion_mnist for images. The arm is simulated: it needs MuJoCo.
+The recordings are read from --data, which holds the folders ujipenchars2, pendigits_orig, fsdd and
+mnist for mhd, the first two for samples, mnist or fashion_mnist for images. The arm is simulated:
+it needs MuJoCo.
 """
 
 
@@ -77,6 +78,7 @@ def _add_sizes(parser: argparse.ArgumentParser) -> None:
         'train-size': (50_000, 'training samples of mhd'),
         'test-size': (10_000, 'test samples of mhd'),
         'validation-size': (5000, 'validation samples of a dataset'),
+        'mnist-size': (20_000, 'training images of MNIST that join those of mhd; 0 for none'),
         'per-label': (24, 'sample recordings per digit'),
         'episodes': (40, 'training episodes of the arm; a quarter of it for validation and test'),
     }
@@ -117,7 +119,12 @@ def _mhd(args: argparse.Namespace, out: Path) -> dict[str, Any]:
 
     voices = _voices(args.generated_voices)
     options = BuildOptions(
-        args.seed, args.train_size, args.test_size, voices, validation_size=args.validation_size
+        args.seed,
+        args.train_size,
+        args.test_size,
+        voices,
+        validation_size=args.validation_size,
+        mnist_size=args.mnist_size,
     )
     return build_mhd(args.data, out, options)
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from mm_perception.errors import InvalidInput
+from mm_perception.errors import ConfigError, InvalidInput
 from mm_perception.modalities.base import (
     BLACK,
     FROZEN,
@@ -24,10 +24,15 @@ from mm_perception.modalities.base import (
     register_kind,
     sampled_rows,
 )
+from mm_perception.modalities.ink import normalise_ink
+from mm_perception.spec import ModalitySpec
 
 OVERSAMPLING = 4
 EMPTY_SHARE = 1e-6
 """Of an area below which nothing in it is finite, but for rounding."""
+
+
+NONE, INK = 'none', 'ink'
 
 
 @dataclass(frozen=True)
@@ -38,6 +43,8 @@ class ImageOptions:
     :param channels: 1 for grey, 3 for RGB.
     :param square: cut the largest centred square out before resizing.
     :param invert: bright becomes dark, for dark ink on white paper.
+    :param normalise: ``none``, or ``ink`` for what is drawn on a page: it is found whatever the
+        light, the paper and the pen are, centred, and becomes 1 on 0; of one channel.
     :param full_scale: value of white in float and 16-bit images, in their unit, such as the
         farthest depth; 1.0 of 16 bits: all of them.
     """
@@ -47,6 +54,7 @@ class ImageOptions:
     channels: int = 1
     square: bool = True
     invert: bool = False
+    normalise: str = NONE
     full_scale: float = 1.0
 
 
@@ -55,6 +63,16 @@ class ImageModality(Modality[ImageOptions]):
     """Raw: ``uint8 | uint16 | float32``, ``[H, W]`` or RGB ``[H, W, 3]``; NaN is no value."""
 
     options_type = ImageOptions
+
+    def __init__(self, spec: ModalitySpec) -> None:
+        super().__init__(spec)
+        options = self.options
+        if options.normalise not in (NONE, INK):
+            raise ConfigError(
+                f'{spec.name}: normalise is "{options.normalise}"; known: {NONE}, {INK}'
+            )
+        if options.normalise == INK and options.channels != 1:
+            raise ConfigError(f'{spec.name}: normalise: ink needs channels: 1')
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -68,6 +86,8 @@ class ImageModality(Modality[ImageOptions]):
         image = _centre_square(raw) if self.options.square else raw
         # Grey of the whole frame, then one channel to resize, is faster than the other way.
         image = self._match_channels(image)
+        if self.options.normalise == INK:
+            return self._ink(image)
         size = (self.options.width, self.options.height)
         small = _shrink(image, size)
         if not np.isfinite(small).all():
@@ -106,10 +126,26 @@ class ImageModality(Modality[ImageOptions]):
         contrast = float(array.std())
         if contrast >= thresholds.min_contrast * thresholds.usual_std:
             return None
-        level = float(array.mean())
-        level = 1.0 - level if self.options.invert else level
+        level = self._brightness(raw, array)
         name = BLACK if level < 0.5 else SATURATED
         return Fault(name, f'{name}: all of it has a brightness of {level:.2f}')
+
+    def _ink(self, image: NDArray[Any]) -> Array:
+        """Normalised ink of a grey image, ``float32[1, H, W]``."""
+        if image.dtype != np.uint8:
+            finite = np.isfinite(image)
+            if not finite.any():
+                raise InvalidInput('image holds nothing but NaN or infinity', HOLES)
+            image = self._scale(np.where(finite, image, image[finite].max()), image.dtype)
+        size = self.options.height, self.options.width
+        return normalise_ink(image, size, self.options.invert)[None]
+
+    def _brightness(self, raw: NDArray[Any], array: Array) -> float:
+        """Of a frame without contrast, 0 to 1: no ink says nothing of it."""
+        if self.options.normalise == INK:
+            return float(np.nanmean(self._scale(sampled_rows(raw), raw.dtype)))
+        level = float(array.mean())
+        return 1.0 - level if self.options.invert else level
 
     def _match_channels(self, image: NDArray[Any]) -> NDArray[Any]:
         colour = image.shape[2:] == (3,)

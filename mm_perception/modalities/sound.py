@@ -29,9 +29,11 @@ from mm_perception.modalities.dsp import (
     MelSpectrum,
     StreamResampler,
     griffin_lim,
+    high_pass,
     mel_filters,
     resample,
     spread_mel,
+    without_lows,
 )
 from mm_perception.modalities.utterances import UtteranceWindow, trim_silence
 from mm_perception.spec import ModalitySpec
@@ -123,6 +125,8 @@ class SoundOptions:
     :param window: ``utterance`` (speech between silences) or ``sliding`` (a steady sound).
     :param silence_db: dB below the loudest frame that count as silence.
     :param pause_s: silence that ends an utterance.
+    :param high_pass_hz: frequency below which nothing counts, such as an offset and the mains'
+        hum; 0 for none.
     """
 
     rate_hz: int = 8000
@@ -135,6 +139,7 @@ class SoundOptions:
     window: str = 'utterance'
     silence_db: float = 30.0
     pause_s: float = 0.2
+    high_pass_hz: float = 0.0
 
     @property
     def seconds(self) -> float:
@@ -153,6 +158,10 @@ def _check_sizes(name: str, options: SoundOptions) -> None:
             raise ConfigError(f'{name}: {key} is {str(value)[:20]}; give 1 to {high}')
     if options.seconds > MAX_SECONDS:
         raise ConfigError(f'{name}: {options.seconds:.4g} s; at most {MAX_SECONDS:.0f} s')
+    if not 0.0 <= options.high_pass_hz < options.rate_hz / 2:
+        raise ConfigError(
+            f'{name}: high_pass_hz is {options.high_pass_hz}; give 0 to below half the rate_hz'
+        )
     if options.window_length > options.transform_length:
         raise ConfigError(f'{name}: window_length is more than transform_length')
 
@@ -172,8 +181,9 @@ class SoundModality(Modality[SoundOptions]):
         options = self.options
         _check_sizes(spec.name, options)
         self._filters = mel_filters(options.mels, options.transform_length, options.rate_hz)
+        passed = high_pass(options.transform_length, options.rate_hz, options.high_pass_hz)
         self._spectrum = MelSpectrum(
-            self._filters, options.window_length, options.transform_length, options.hop
+            self._filters * passed**2, options.window_length, options.transform_length, options.hop
         )
 
     @property
@@ -189,6 +199,8 @@ class SoundModality(Modality[SoundOptions]):
             raise InvalidInput(f'sound must be mono and up to {MAX_SECONDS:.0f} s long')
         samples = resample(samples, raw.rate_hz, options.rate_hz)
         if options.window == 'utterance':
+            if options.high_pass_hz:
+                samples = without_lows(samples, options.rate_hz, options.high_pass_hz)
             samples = trim_silence(samples, options.rate_hz, options.silence_db)
         length = options.frames * options.hop
         samples = samples[-length:] if options.window == 'sliding' else samples[:length]

@@ -15,10 +15,14 @@ FLOOR_RMS = 1e-3
 NOISE_S, NOISE_QUANTILE = 3.0, 0.1
 EXPECTED_FRAMES = 5
 """Of the floor, which a stream is taken to begin with: its first word is not its noise."""
-ABOVE_NOISE = 4.0
+ABOVE_NOISE, STILL_ABOVE_NOISE = 3.0, 1.7
+"""Of the noise, from where on a frame begins an utterance, and goes on with it."""
+LEAD_FRAMES = 5
+"""Before the first loud frame that belong to the utterance: many begin softly."""
 NOISY_RMS = 4e-3
-SHORTEST_FRAMES = 3
-OFFSET_S = 1.0
+SHORTEST_FRAMES = 2
+LOWEST_HZ = 140.0
+"""Of what counts for speech: below are offsets of microphones, the mains' hum and rumble."""
 
 
 def frame_levels(samples: Array, rate_hz: int) -> Array:
@@ -31,6 +35,21 @@ def frame_levels(samples: Array, rate_hz: int) -> Array:
     length = max(int(rate_hz * FRAME_S), 1)
     padded = np.pad(samples, (0, -len(samples) % length))
     return np.asarray(np.sqrt((padded.reshape(-1, length) ** 2).mean(axis=1)))
+
+
+def speech_levels(samples: Array, rate_hz: int) -> Array:
+    """
+    Root mean square of consecutive frames of 20 ms above :data:`LOWEST_HZ`.
+
+    :param samples: ``float32[n]``, whole frames.
+    :returns: ``float32[n / frame]``.
+    """
+    length = max(int(rate_hz * FRAME_S), 1)
+    shape = np.hanning(length).astype(np.float32)
+    spectrum = np.fft.rfft(samples.reshape(-1, length) * shape, axis=1)
+    lowest = math.ceil(LOWEST_HZ * length / rate_hz)
+    power = (spectrum.real**2 + spectrum.imag**2)[:, lowest:].sum(axis=1)
+    return np.asarray(np.sqrt(2.0 * power / (length * (shape**2).sum())), np.float32)
 
 
 def trim_silence(samples: Array, rate_hz: int, silence_db: float) -> Array:
@@ -91,7 +110,7 @@ class UtteranceWindow(Window):
 
     def __init__(self, seconds: float, pause_s: float, silence_db: float) -> None:
         super().__init__()
-        self._longest = round(seconds / FRAME_S)
+        self._longest = round(seconds / FRAME_S) + LEAD_FRAMES - 1
         # Of the frames that a pause touches the first and the last hold some sound.
         self._pause = max(math.ceil(pause_s / FRAME_S - 1e-6) - 1, 1)
         self._pause_s = pause_s
@@ -115,13 +134,13 @@ class UtteranceWindow(Window):
         super().clear()
         self._rest: Array = np.zeros(0, np.float32)
         self._frames: list[Array] = []
-        self._lead: Array | None = None
+        self._lead: deque[Array] = deque(maxlen=LEAD_FRAMES)
         self._noise = NoiseLevel()
         self._peak = 0.0
         self._quiet = 0  # frames
+        self._before = 0  # frames before the first loud one
         self._skipping = False
         self._expected_ns: int | None = None
-        self._offset: float | None = None
 
     def push(self, raw: Waveform, stamp_ns: int) -> None:
         """
@@ -143,9 +162,7 @@ class UtteranceWindow(Window):
         count = len(samples) // length
         self._rest = samples[count * length :]
         self._expected_ns = stamp_ns + int(raw.seconds * 1e9)
-        self._follow_offset(raw)
-        whole = samples[: count * length] - np.float32(self._offset or 0.0)
-        levels = frame_levels(whole, raw.rate_hz) if count else ()
+        levels = speech_levels(samples[: count * length], raw.rate_hz) if count else ()
         for k, level in enumerate(levels):
             end_ns = start_ns + int((k + 1) * length / raw.rate_hz * 1e9)
             frame = samples[k * length : (k + 1) * length]
@@ -158,27 +175,22 @@ class UtteranceWindow(Window):
                 rate_hz = round(len(self._frames[0]) / FRAME_S)
                 self._end(rate_hz, self._expected_ns)
 
-    def _follow_offset(self, raw: Waveform) -> None:
-        """Learn the offset of the microphone, which would pass for noise."""
-        mean = float(raw.samples.mean()) if len(raw.samples) else 0.0
-        share = 1.0 - math.exp(-raw.seconds / OFFSET_S)
-        before = mean if self._offset is None else self._offset
-        self._offset = before + share * (mean - before)
-
     def _threshold(self) -> float:
         return max(ABOVE_NOISE * self._noise.rms, 2.0 * FLOOR_RMS)
 
     def _take(self, frame: Array, level: float, rate_hz: int, end_ns: int) -> None:
         self._noise.take(level)
-        loud = level > max(self._threshold(), self._peak * self._silence)
+        still = STILL_ABOVE_NOISE / ABOVE_NOISE if self._frames else 1.0
+        loud = level > max(still * self._threshold(), self._peak * self._silence)
         self._quiet = 0 if loud else self._quiet + 1
+        self._lead.append(frame)
         if not self._frames and not (loud and not self._skipping):
             self._skipping = self._skipping and self._quiet < self._pause
-            self._lead = frame
             return
-        if not self._frames and self._lead is not None:
-            self._frames.append(self._lead)
-        self._frames.append(frame)
+        if not self._frames:
+            self._frames, self._before = list(self._lead), len(self._lead) - 1
+        else:
+            self._frames.append(frame)
         self._peak = max(self._peak, level)
         if len(self._frames) >= self._longest:
             self._skipping = self._quiet == 0
@@ -187,10 +199,10 @@ class UtteranceWindow(Window):
             self._end(rate_hz, end_ns - int(self._quiet * FRAME_S * 1e9))
 
     def _end(self, rate_hz: int, end_ns: int) -> None:
-        spoken = len(self._frames) - self._quiet >= SHORTEST_FRAMES
+        spoken = len(self._frames) - self._quiet - self._before >= SHORTEST_FRAMES
         # By now a noise that set in is known; speech still stands out of it.
         if spoken and self._peak > self._threshold():
             self._latest = Stamped(Waveform(np.concatenate(self._frames), rate_hz), end_ns)
         self._frames = []
-        self._lead = None
+        self._lead.clear()
         self._peak = 0.0

@@ -150,19 +150,25 @@ class UnimodalVAE(nn.Module):
         return self.likelihood.log_prob(self.decoder(latent).float(), data)
 
     def loss(
-        self, data: Tensor, warm_up: float = 1.0, generator: torch.Generator | None = None
+        self,
+        data: Tensor,
+        warm_up: float = 1.0,
+        generator: torch.Generator | None = None,
+        target: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor], DiagonalGaussian]:
         """
         Negative weighted evidence lower bound, averaged over the batch.
 
         :param data: ``float[B, *shape]``.
         :param warm_up: factor on the KL weight, 0..1.
+        :param target: what the decoder shall give, if not the data: the same without noise.
         :returns: the loss, the batch means of its terms, and the posterior q(z_m | x_m).
 
         Vasco et al. 2022, first sum of eq. 21, with weights lambda and beta.
         """
         posterior = self.encode(data)
-        likelihood = self.log_likelihood(posterior.sample(generator), data).mean()
+        wanted = data if target is None else target
+        likelihood = self.log_likelihood(posterior.sample(generator), wanted).mean()
         kl = posterior.kl_to_prior().mean()
         loss = self.spec.beta * warm_up * kl - self.spec.likelihood_weight * likelihood
         return loss, {'log_likelihood': likelihood, 'kl': kl}, posterior

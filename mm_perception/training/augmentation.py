@@ -1,4 +1,10 @@
-"""Augmentations of training arrays, on the device that trains."""
+"""
+Augmentations of training arrays, on the device that trains.
+
+Each gives two arrays: what an encoder is shown, and what the decoder shall make of it. Another
+hand or voice is in both; what disturbs a sensor is in the first alone, so that encoders learn to
+look through it.
+"""
 
 from __future__ import annotations
 
@@ -14,12 +20,12 @@ from torch.nn import functional
 from mm_perception.config import from_plain
 from mm_perception.errors import ConfigError
 
-Augmentation = Callable[[Tensor], Tensor]
+Pair = tuple[Tensor, Tensor]
+Augmentation = Callable[[Tensor], Pair]
 # Values up to this count as background: blank paper, silence.
 BACKGROUND = 0.02
-# Deviation of a noise's level over a spectrogram, relative to the level.
-FLOOR_SPREAD = 0.2
 WAVES = 3
+NOISE_BUMPS, BUMP_DB = 8, 3.0
 
 
 @dataclass(frozen=True)
@@ -32,7 +38,7 @@ class Affine:
     :param rotation_deg: largest rotation, for images.
     :param shear: largest slant, for images: shift of the columns per row.
     :param gain: largest change of the values that are not zero, added.
-    :param noise: standard deviation of Gaussian noise.
+    :param noise: standard deviation of Gaussian noise, which is to be looked through.
     """
 
     shift: tuple[float, ...] = (0.0, 0.0)
@@ -49,17 +55,22 @@ class Affine:
         _check_limits(self, 'shift', 'rotation_deg', 'shear', 'gain', 'noise')
         _check_limits(self, 'scale', below=1.0)
 
-    def __call__(self, data: Tensor) -> Tensor:
+    def __call__(self, data: Tensor) -> Pair:
         """Change ``float[B, (C,) H, W]`` in 0..1; what comes in from outside is 0."""
+        moved = self._moved(data)
+        return self._disturbed(moved).clamp(0.0, 1.0), moved
+
+    def _moved(self, data: Tensor) -> Tensor:
         images = data if data.dim() == 4 else data[:, None]
         grid = functional.affine_grid(self._theta(images), list(images.shape), align_corners=False)
         moved = functional.grid_sample(images, grid, align_corners=False)
         if self.gain:
             gain = _uniform(moved, self.gain)[:, None, None, None]
             moved = moved + gain * (moved > BACKGROUND)
-        if self.noise:
-            moved = moved + torch.randn_like(moved) * self.noise
         return moved.clamp(0.0, 1.0).reshape(data.shape)
+
+    def _disturbed(self, moved: Tensor) -> Tensor:
+        return moved + torch.randn_like(moved) * self.noise if self.noise else moved
 
     def _theta(self, images: Tensor) -> Tensor:
         """Where each place of the result comes from, ``float[B, 2, 3]``."""
@@ -77,48 +88,140 @@ class Affine:
 
 
 @dataclass(frozen=True)
-class Spectral(Affine):
+class Ink(Affine):
     """
-    An affine change, and what a microphone or another voice does to a spectrogram.
+    An affine change, and what pens and cameras do to a drawing, which is to be looked through.
 
-    The masks are those of Park et al. 2019 (SpecAugment). An autoencoder is trained to give
-    back what it is shown, masks and noise included.
-
-    :param tilt: largest change of the highest frequency against the lowest, added where there
-        is sound, half of it at each end.
-    :param noise_floor: highest level of a noise below which no frame with sound falls.
-    :param frequency_mask: most neighbouring rows that are silenced.
-    :param time_mask: most neighbouring columns that are silenced.
+    :param pen: how far lines become thicker or thinner: 1 is by a pixel at each side.
+    :param blur: largest standard deviation of a Gaussian, in pixels.
     """
 
-    tilt: float = 0.0
-    noise_floor: float = 0.0
-    frequency_mask: int = 0
-    time_mask: int = 0
+    pen: float = 0.0
+    blur: float = 0.0
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_limits(self, 'tilt', 'frequency_mask', 'time_mask')
-        _check_limits(self, 'noise_floor', below=1.0)
+        _check_limits(self, 'blur')
+        _check_limits(self, 'pen', below=1.0 + 1e-9)
 
-    def __call__(self, data: Tensor) -> Tensor:
-        """Change ``float[B, mels, frames]`` in 0..1."""
-        sound = super().__call__(data)
-        mels, frames = sound.shape[1:]
+    def _disturbed(self, moved: Tensor) -> Tensor:
+        images = moved if moved.dim() == 4 else moved[:, None]
+        if self.pen:
+            change = _uniform(images, self.pen)[:, None, None, None]
+            thick = functional.max_pool2d(images, 3, 1, 1)
+            thin = -functional.max_pool2d(-images, 3, 1, 1)
+            images = images + change.abs() * (torch.where(change > 0, thick, thin) - images)
+        if self.blur:
+            images = self._blurred(images)
+        return super()._disturbed(images.reshape(moved.shape))
+
+    def _blurred(self, images: Tensor) -> Tensor:
+        """Each by a Gaussian of its own, along rows and columns, ``float[B, C, H, W]``."""
+        sigma = _uniform(images, self.blur).abs()[:, None, None] + 1e-3
+        for size in images.shape[2:]:
+            place = torch.arange(size, device=images.device)
+            weight = torch.exp(-0.5 * ((place[:, None] - place) / sigma) ** 2)
+            weight = weight / weight.sum(dim=2, keepdim=True)
+            images = (weight[:, None] @ images).transpose(2, 3)
+        return images
+
+
+@dataclass(frozen=True)
+class Spectral(Affine):
+    """
+    An affine change, and what a microphone, a room or another voice does to a spectrogram.
+
+    What is not the voice's is to be looked through. The masks are those of Park et al. 2019
+    (SpecAugment).
+
+    :param tilt: largest change of the highest frequency against the lowest, added where there
+        is sound, half of it at each end.
+    :param background: highest level of a noise of random colour, which lasts up to as many
+        frames longer than the sound as it may come late.
+    :param echo: frames within which echoes fall by 60 dB, at most.
+    :param delay: most frames by which the sound comes late.
+    :param frequency_mask: most neighbouring rows that are silenced.
+    :param time_mask: most neighbouring columns that are silenced.
+    :param range_db: of the spectrogram's values from 0 to 1, as in its preprocessing.
+    """
+
+    tilt: float = 0.0
+    background: float = 0.0
+    echo: float = 0.0
+    delay: int = 0
+    frequency_mask: int = 0
+    time_mask: int = 0
+    range_db: float = 60.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_limits(self, 'tilt', 'frequency_mask', 'time_mask', 'echo', 'delay')
+        _check_limits(self, 'background', below=1.0)
+        if not 0.0 < self.range_db < math.inf:
+            raise ValueError(f'range_db: is {self.range_db}; give more than 0')
+
+    def _moved(self, data: Tensor) -> Tensor:
+        sound = super()._moved(data)
         if self.tilt:
-            slope = torch.linspace(-0.5, 0.5, mels, device=sound.device)
+            slope = torch.linspace(-0.5, 0.5, sound.shape[1], device=sound.device)
             change = _uniform(sound, self.tilt)[:, None, None] * slope[:, None]
             sound = sound + change * (sound > BACKGROUND)
-        if self.noise_floor:
-            level = _uniform(sound, self.noise_floor).abs()[:, None, None]
-            floor = level * (1.0 + FLOOR_SPREAD * torch.randn_like(sound))
-            heard = sound.amax(dim=1, keepdim=True) > BACKGROUND
-            sound = torch.where(heard, torch.maximum(sound, floor), sound)
+        return sound.clamp(0.0, 1.0)
+
+    def _disturbed(self, moved: Tensor) -> Tensor:
+        """Change ``float[B, mels, frames]`` in 0..1."""
+        sound = super()._disturbed(moved).clamp(0.0, 1.0)
+        mels, frames = sound.shape[1:]
+        if self.delay:
+            late = _whole(sound, self.delay)[:, None]
+            source = torch.arange(frames, device=sound.device) - late
+            there = (source >= 0)[:, None]
+            sound = sound.gather(2, source.clamp(0)[:, None].expand_as(sound)) * there
+        if self.echo or self.background:
+            sound = self._heard_in_a_room(sound)
         if self.frequency_mask:
             sound = sound * _outside_of_band(sound, mels, self.frequency_mask)[:, :, None]
         if self.time_mask:
             sound = sound * _outside_of_band(sound, frames, self.time_mask)[:, None, :]
-        return sound.clamp(0.0, 1.0)
+        return sound
+
+    def _heard_in_a_room(self, sound: Tensor) -> Tensor:
+        """Add echoes and noise to the power, and give it a peak of 1 again."""
+        power = 10.0 ** ((sound - 1.0) * self.range_db / 10.0) * (sound > 0)
+        if self.echo:
+            power = power @ self._echoes(sound)
+        if self.background:
+            power = power + self._noise_power(sound)
+        decibel = 10.0 * power.clamp_min(1e-12).log10()
+        return 1.0 + (decibel - decibel.amax(dim=(1, 2), keepdim=True)) / self.range_db
+
+    def _echoes(self, sound: Tensor) -> Tensor:
+        """What each frame adds to later ones, ``float[B, frames, frames]``."""
+        place = torch.arange(sound.shape[2], device=sound.device)
+        lag = (place - place[:, None]).clamp_min(0)
+        decay = _uniform(sound, self.echo).abs()[:, None, None] + 0.1
+        strength = torch.rand(len(sound), 1, 1, device=sound.device)
+        return torch.where(
+            lag > 0, strength * 10.0 ** (-6.0 * lag / decay), (lag == 0).float()
+        ).triu()
+
+    def _noise_power(self, sound: Tensor) -> Tensor:
+        """Of a noise that is some frames longer than the sound, ``float[B, mels, frames]``."""
+        count, mels, frames = sound.shape
+        place = (torch.arange(mels, device=sound.device) + 4.0) / (mels + 4.0)
+        colour = 0.5 * (1.0 + _uniform(sound, 1.4))[:, None] * -10.0 * place.log10()
+        bumps = torch.randn(count, 1, NOISE_BUMPS, device=sound.device) * BUMP_DB
+        bumps = functional.interpolate(bumps, mels, mode='linear')[:, 0]
+        level = (_uniform(sound, self.background).abs()[:, None] - 1.0) * self.range_db
+        shape = 10.0 ** ((colour - colour.mean(1, keepdim=True) + bumps + level) / 10.0)
+        # The power of noise in a narrow band varies from frame to frame about as chi squared.
+        uniform = torch.rand(2, count, -(-mels // 2), frames, device=sound.device)
+        varied = -torch.log1p(-uniform).mean(0)  # finite for every number below 1
+        varied = varied.repeat_interleave(2, dim=1)[:, :mels]
+        heard = (sound.amax(dim=1) > BACKGROUND) * torch.arange(1, frames + 1, device=sound.device)
+        end = heard.amax(dim=1) + _whole(sound, max(self.delay, 1))
+        lasts = torch.arange(frames, device=sound.device) < end[:, None]
+        return shape[:, :, None] * varied * lasts[:, None]
 
 
 @dataclass(frozen=True)
@@ -144,7 +247,7 @@ class Stroke:
         _check_limits(self, 'rotation_deg', 'shear', 'warp')
         _check_limits(self, 'scale', below=1.0)
 
-    def __call__(self, data: Tensor) -> Tensor:
+    def __call__(self, data: Tensor) -> Pair:
         """Change ``float[B, 2 * points]`` in 0..1, point by point."""
         points = data.reshape(len(data), -1, 2) - 0.5
         points = points @ self._matrix(data).transpose(1, 2)
@@ -153,7 +256,8 @@ class Stroke:
         low, high = points.amin(dim=1, keepdim=True), points.amax(dim=1, keepdim=True)
         size = (high - low).amax(dim=2, keepdim=True).clamp_min(1e-6)
         boxed = (points - (low + high) / 2.0) / size + 0.5
-        return boxed.clamp(0.0, 1.0).reshape(data.shape)
+        boxed = boxed.clamp(0.0, 1.0).reshape(data.shape)
+        return boxed, boxed
 
     def _matrix(self, data: Tensor) -> Tensor:
         """Rotation after slant after stretch, ``float[B, 2, 2]``."""
@@ -176,6 +280,7 @@ class Stroke:
 
 AUGMENTATIONS: dict[str, type[Affine | Stroke]] = {
     'affine': Affine,
+    'ink': Ink,
     'spectral': Spectral,
     'stroke': Stroke,
 }
@@ -190,7 +295,7 @@ def build_augmentation(options: Mapping[str, Any], path: str) -> Augmentation:
     :raises ConfigError: on an unknown type or option, or a value out of range.
     """
     if not options:
-        return lambda data: data
+        return lambda data: (data, data)
     values = dict(options)
     name = values.pop('type', '')
     if name not in AUGMENTATIONS:
@@ -201,7 +306,7 @@ def build_augmentation(options: Mapping[str, Any], path: str) -> Augmentation:
     except ValueError as error:
         raise ConfigError(f'{path}.{error}') from error
 
-    def exactly(data: Tensor) -> Tensor:
+    def exactly(data: Tensor) -> Pair:
         with torch.autocast(data.device.type, enabled=False):
             return augmentation(data)
 
@@ -211,6 +316,11 @@ def build_augmentation(options: Mapping[str, Any], path: str) -> Augmentation:
 def _uniform(data: Tensor, limit: float) -> Tensor:
     """One number between plus and minus the limit for every sample, ``float[B]``."""
     return (torch.rand(len(data), device=data.device) * 2.0 - 1.0) * limit
+
+
+def _whole(data: Tensor, most: int) -> Tensor:
+    """One whole number from 0 to ``most`` for every sample, ``int64[B]``."""
+    return torch.randint(most + 1, (len(data),), device=data.device)
 
 
 def _outside_of_band(data: Tensor, count: int, widest: int) -> Tensor:

@@ -113,8 +113,8 @@ def unimodal_stage(spec: TrainingSpec, name: str, source: TensorSource) -> Stage
 
     def loss(positions: Tensor, warm_up: float) -> tuple[Tensor, dict[str, Tensor]]:
         data = source.values(name, positions)
-        data = augment(data) if module.training else data
-        total, terms, _ = module.loss(data, warm_up)
+        shown, wanted = augment(data) if module.training else (data, data)
+        total, terms, _ = module.loss(shown, warm_up, target=wanted)
         return total, terms
 
     identity = autoencoder_part(spec.model.modality(name))
@@ -153,7 +153,7 @@ def classifier_stage(
     def loss(positions: Tensor, _: float) -> tuple[Tensor, dict[str, Tensor]]:
         known = labelled[positions]
         data = source.values(name, known)
-        logits = module(augment(data) if module.training else data).float()
+        logits = module(augment(data)[0] if module.training else data).float()
         truth = labels[known]
         accuracy = (logits.argmax(1) == truth).float().mean()
         return functional.cross_entropy(logits, truth), {'accuracy': accuracy}
@@ -203,7 +203,7 @@ def joint_stage(spec: TrainingSpec, source: TensorSource) -> Stage:
     def loss(rows: Tensor, warm_up: float) -> tuple[Tensor, dict[str, Tensor]]:
         data = {name: source.row_values(name, rows) for name in source.names}
         if module.training:
-            data = {name: augment[name](values) for name, values in data.items()}
+            data = {name: augment[name](values)[0] for name, values in data.items()}
         return module.loss(data, source.present[rows], warm_up)
 
     augmented = {name: _augmentation_options(spec, name) for name in source.names}

@@ -8,7 +8,16 @@ from mm_perception.data.dataset import load_dataset
 
 def test_build_data_command_builds_and_reports(raw_root, tmp_path, capsys):
     out, report = tmp_path / 'mhd', tmp_path / 'report.json'
-    sizes = ['--train-size', '20', '--test-size', '10', '--generated-voices', 'none']
+    sizes = [
+        '--train-size',
+        '20',
+        '--test-size',
+        '10',
+        '--generated-voices',
+        'none',
+        '--mnist-size',
+        '0',
+    ]
     places = ['--data', str(raw_root), '--out', str(out), '--json', str(report)]
     assert main(['build-data', 'mhd', *sizes, *places]) == 0
     assert len(load_dataset(out, 'train')) == 20

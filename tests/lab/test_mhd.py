@@ -15,7 +15,7 @@ from mm_perception.lab.digits.mhd import BuildOptions, build_mhd
 from mm_perception.lab.digits.speech import VALIDATION_SPEAKERS
 
 OPTIONS = BuildOptions(
-    seed=3, train_size=60, test_size=30, validation_size=20, voices=0, progress=False
+    seed=3, train_size=60, test_size=30, validation_size=20, voices=0, mnist_size=0, progress=False
 )
 
 
@@ -67,7 +67,7 @@ def test_build_has_no_leak_between_splits(built):
             seen = {value.tobytes() for value in data[one].values[name]}
             assert not seen & {value.tobytes() for value in data[other].values[name]}
     assert names(data['test_speaker'], 'speaker') == {'fsdd-zoe'}
-    for split, sounds in (('train', 3 * 40), ('validation', 20), ('test', 40)):
+    for split, sounds in (('train', 5 * 40), ('validation', 20), ('test', 40)):
         assert names(data[split], 'speaker') == {'fsdd-anna', 'fsdd-bert'}
         assert len(data[split].values['sound']) == sounds
 
@@ -99,7 +99,9 @@ def test_build_is_deterministic_by_seed(built, raw_root, tmp_path):
     again = build_mhd(raw_root, tmp_path / 'mhd', OPTIONS)
     hashes = [{k: v['sha256'] for k, v in s['splits'].items()} for s in (built[1], again)]
     assert hashes[0] == hashes[1]
-    other = BuildOptions(seed=4, train_size=10, test_size=10, voices=0, progress=False)
+    other = BuildOptions(
+        seed=4, train_size=10, test_size=10, voices=0, mnist_size=0, progress=False
+    )
     assert (
         build_mhd(raw_root, tmp_path / 'other', other)['splits']['test_speaker']['sha256']
         != hashes[0]['test_speaker']
@@ -136,6 +138,21 @@ def test_build_without_recordings_says_which(tmp_path):
     with pytest.raises(DataError, match='fsdd'):
         build_mhd(tmp_path / 'absent', tmp_path / 'out', OPTIONS)
     assert not (tmp_path / 'out').exists()
+
+
+def test_images_that_join_have_but_their_label(built):
+    dataset = load_dataset(built[0], 'train')
+    images = np.full((3, 1, 28, 28), 9, np.uint8)
+    joined = mhd.join_images(dataset, mhd.Part({'image': images}, np.array([4, 4, 7]), []))
+    rows = np.arange(60, 63)
+    assert len(joined) == 63 and len(joined.complete()) == 60
+    assert joined.present[rows].tolist() == [[True, False, False, True]] * 3
+    np.testing.assert_array_equal(joined.rows('symbol', rows).argmax(1), [4, 4, 7])
+    np.testing.assert_array_equal(joined.rows('image', rows), images / np.float32(255))
+    np.testing.assert_array_equal(
+        joined.rows('image', np.arange(60)), dataset.rows('image', np.arange(60))
+    )
+    assert names(joined.subset(rows), 'writer') == {'unknown'}
 
 
 @pytest.mark.parametrize('size', [0, 15])

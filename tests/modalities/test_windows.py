@@ -97,7 +97,7 @@ def test_noise_that_hides_speech_is_said_with_its_level():
     utterances(track(10.0, {}, 0.1)[5 * RATE_HZ :], window)
     fault, reason = window.pending
     assert fault == 'noisy'
-    assert 'background is at -20 dBFS' in reason and 'from -9 dBFS on' in reason
+    assert 'background is at -20 dBFS' in reason and 'from -12 dBFS on' in reason
 
 
 # Strokes

@@ -45,7 +45,7 @@ from mm_perception.model.networks import (
 from mm_perception.ros.cmi.diagnostics import verdict_values
 from mm_perception.ros.codecs import input_codec
 from mm_perception.spec import ModalitySpec, ModelSpec, StageSpec, TrainingSpec
-from mm_perception.training.augmentation import AUGMENTATIONS, Affine, Spectral
+from mm_perception.training.augmentation import AUGMENTATIONS, Affine, Ink, Spectral
 from mm_perception.training.loop import PRECISIONS
 
 ROOT = Path(__file__).parents[2]
@@ -257,10 +257,11 @@ def test_every_augmentation_is_documented() -> None:
     for kind, option, default, _ in section('Augmentations', CONFIGURATION):
         found.setdefault(kind.strip('`'), {})[option.strip('`')] = default
     expected = {name: defaults(kind) for name, kind in AUGMENTATIONS.items()}
-    assert issubclass(Spectral, Affine)
-    expected['spectral'] = {
-        k: v for k, v in expected['spectral'].items() if k not in expected['affine']
-    }
+    for kind in (Ink, Spectral):
+        assert issubclass(kind, Affine)
+        own = expected[kind.__name__.lower()]
+        for option in expected['affine']:
+            del own[option]
     assert found == expected
 
 

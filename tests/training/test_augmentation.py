@@ -14,13 +14,21 @@ from mm_perception.training.augmentation import AUGMENTATIONS, build_augmentatio
 STRONG: dict[str, dict[str, Any]] = {
     'affine': {'shift': [2.0, 2.0], 'scale': [0.1, 0.1], 'rotation_deg': 10.0, 'shear': 0.2,
                'gain': 0.1, 'noise': 0.02},
+    'ink': {'shift': [2.0, 2.0], 'scale': [0.1, 0.1], 'pen': 0.8, 'blur': 0.8, 'noise': 0.05},
     'spectral': {'shift': [2.0, 1.0], 'scale': [0.03, 0.06], 'gain': 0.05, 'tilt': 0.3,
-                 'noise_floor': 0.4, 'frequency_mask': 12, 'time_mask': 4},
+                 'background': 0.4, 'echo': 20.0, 'delay': 6, 'frequency_mask': 12,
+                 'time_mask': 4},
     'stroke': {'rotation_deg': 10.0, 'scale': 0.2, 'shear': 0.2, 'warp': 0.05},
 }  # fmt: skip
 
 
 def augmented(data: Tensor, kind: str, seed: int = 0, **options: Any) -> Tensor:
+    """What an encoder is shown."""
+    return both(data, kind, seed, **options)[0]
+
+
+def both(data: Tensor, kind: str, seed: int = 0, **options: Any) -> tuple[Tensor, Tensor]:
+    """What an encoder is shown, and what is wanted of it."""
     torch.manual_seed(seed)
     return build_augmentation({'type': kind, **options}, 'x')(data)
 
@@ -47,7 +55,7 @@ def speech(count: int = 64) -> Tensor:
     return data
 
 
-DATA = {'affine': bar, 'spectral': speech, 'stroke': strokes}
+DATA = {'affine': bar, 'ink': bar, 'spectral': speech, 'stroke': strokes}
 
 
 @pytest.mark.parametrize('kind', STRONG)
@@ -107,14 +115,49 @@ def test_spectral_tilt_is_a_line_over_frequency_where_there_is_sound() -> None:
     assert 0.15 < change[:, 0].abs().max() <= 0.2
 
 
-def test_spectral_noise_floor_raises_only_what_is_below_it() -> None:
-    data = speech(1024)
-    data[:, 64:, :20] = 0.0
-    result = augmented(data, 'spectral', noise_floor=0.2)
-    torch.testing.assert_close(result[:, :64, :20], data[:, :64, :20])
-    level = result[:, 64:, :20].mean((1, 2))
-    assert level.max() <= 0.21 and 0.093 < level.mean() < 0.107
-    assert result[:, :, 20:].max() == 0
+@pytest.mark.parametrize('options', [
+    {'background': 0.6}, {'echo': 20.0}, {'delay': 8}, {'time_mask': 6}, {'noise': 0.1},
+])  # fmt: skip
+def test_spectral_disturbances_are_to_be_looked_through(options: dict[str, Any]) -> None:
+    shown, wanted = both(speech(), 'spectral', **options)
+    assert (wanted - speech()).abs().max() < 1e-5
+    assert ((shown - wanted).flatten(1).abs().amax(1) > 0.01).float().mean() > 0.5
+
+
+def test_spectral_background_adds_power_below_the_peak() -> None:
+    data = torch.zeros(512, 128, 32)
+    data[:, 60:68, :20] = 1.0
+    shown = augmented(data, 'spectral', background=0.5)
+    torch.testing.assert_close(shown.amax((1, 2)), torch.ones(512))
+    level = shown[:, 100:, :20].mean((1, 2))  # 20 log10 of a noise of up to -30 dB
+    assert 0.05 < level.mean() < 0.35 and level.max() < 0.7
+    assert shown[:, :, 22:].max() == 0  # no longer than the sound but for a frame
+
+
+def test_spectral_echo_falls_with_time() -> None:
+    data = torch.zeros(256, 128, 32)
+    data[:, :, 2] = 1.0
+    shown = augmented(data, 'spectral', echo=20.0).mean((0, 1))
+    assert (shown[3:14] < shown[2:13]).all() and shown[3] > 0.3 and shown[:2].max() == 0
+
+
+def test_spectral_delay_moves_by_whole_frames() -> None:
+    data = torch.zeros(256, 128, 32)
+    data[:, :, :2] = 1.0
+    shown = augmented(data, 'spectral', delay=8)
+    first = shown[:, 0].argmax(1)
+    assert first.unique().tolist() == list(range(9))
+    assert (shown.sum((1, 2)) == 256).all()
+
+
+def test_ink_pens_and_lenses_are_to_be_looked_through() -> None:
+    shown, wanted = both(bar(512), 'ink', pen=1.0, blur=1.0)
+    assert (wanted - bar(512)).abs().max() < 1e-5
+    ink = shown.sum((1, 2, 3)) / wanted.sum((1, 2, 3))
+    assert ink.min() < 0.3 and ink.max() > 1.8
+    blurred = augmented(bar(512), 'ink', blur=1.0)
+    torch.testing.assert_close(blurred.sum((1, 2, 3)), wanted.sum((1, 2, 3)), rtol=0.01, atol=0.0)
+    assert blurred.amax((1, 2, 3)).min() < 0.8
 
 
 @pytest.mark.parametrize(('option', 'axis', 'widest'), [
@@ -173,7 +216,10 @@ def test_stroke_warp_is_smooth_and_small() -> None:
 @pytest.mark.parametrize(
     ('options', 'words'),
     [
-        ({'type': 'twist'}, r'x\.type: unknown augmentation "twist"; known: affine, spectral'),
+        (
+            {'type': 'twist'},
+            r'x\.type: unknown augmentation "twist"; known: affine, ink, spectral',
+        ),
         ({'type': 'affine', 'warp': 1.0}, r'x\.warp: unknown key'),
         ({'type': 'affine', 'shift': [1.0]}, r'x\.shift: give two numbers'),
         ({'type': 'affine', 'scale': [0.1, 1.0]}, r'x\.scale: is 1\.0; .*below 1'),

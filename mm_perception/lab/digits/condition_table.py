@@ -34,7 +34,7 @@ from mm_perception.progress import tqdm
 NAMES = ('image', 'trajectory', 'sound', 'symbol')
 PER_LABEL = 50
 SPLITS = ('test', 'validation')
-LEAD_S, TRAIL_S, CHUNK_S = 1.0, 0.6, 0.1
+LEAD_S, TRAIL_S, CHUNK_S = 3.0, 0.6, 0.1
 USUAL, MNIST, UNHEARD = 'usual', 'mnist', 'unheard_speaker'
 WITHOUT_LEVEL = (USUAL, MNIST, UNHEARD)
 LABEL, BEST_SINGLE, PRODUCT = 'label', 'best_single', 'product'

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +22,7 @@ from mm_perception.data.dataset import (
 )
 from mm_perception.errors import DataError
 from mm_perception.lab.digits.handwriting import StrokeSampler, fit_handwriting, in_turn
+from mm_perception.lab.digits.mnist import mnist_digits
 from mm_perception.lab.digits.pen import DIGITS, PenDigit, load_pen_digits, render_stroke
 from mm_perception.lab.digits.recordings import LIST_FILE, Recording, save_recordings
 from mm_perception.lab.digits.speech import (
@@ -41,12 +42,14 @@ from mm_perception.resources import share_directory
 
 NAMES = ('image', 'trajectory', 'sound', 'symbol')
 POINTS = 100
+UNKNOWN = 'unknown'
+MNIST_SEED = 1001
 # The picture is taken at a quarter of the camera's size: the same after the area resize.
 FRAME = (240, 320)
 # Few people write a five, seven or four in one stroke: half of the training strokes take every
 # writer equally often.
 BY_WRITER = 0.5
-SPEEDS_TENTHS = (9, 10, 11)
+SPEEDS_TENTHS = (8, 9, 10, 11, 12)
 NOISE_SNR_DB = (20.0, 40.0)
 
 
@@ -90,6 +93,34 @@ def draw_strokes(
         {'image': images, 'trajectory': trajectories},
         sampler.handwriting.labels[rows],
         [writers[row] for row in rows],
+    )
+
+
+def join_images(dataset: Dataset, images: Part) -> Dataset:
+    """
+    Append rows that have but an image and its label.
+
+    Such rows name no writer and no speaker.
+    """
+    size = len(images.labels)
+    first = len(dataset.values['image'])
+    more = {'image': first + np.arange(size), 'symbol': images.labels}
+    nothing = np.zeros(size, np.int64)
+    shown = np.array([name in more for name in NAMES])
+    attributes = dict(dataset.attributes)
+    names, labels = attributes['label']
+    attributes['label'] = names, np.concatenate((labels, images.labels))
+    for what in ('writer', 'speaker'):
+        names, index = attributes[what]
+        unknown = np.full(size, len(names))
+        attributes[what] = [*names, UNKNOWN], np.concatenate((index, unknown))
+    joined = np.concatenate((dataset.values['image'], images.values['image']))
+    return replace(
+        dataset,
+        values={**dataset.values, 'image': joined},
+        index={n: np.concatenate((i, more.get(n, nothing))) for n, i in dataset.index.items()},
+        present=np.concatenate((dataset.present, np.tile(shown, (size, 1)))),
+        attributes=attributes,
     )
 
 
@@ -158,6 +189,7 @@ SOURCES = {
     'UCI pendigits (original)': 'CC BY 4.0',
     'Free Spoken Digit Dataset': 'CC BY-SA 4.0',
     'espeak-ng and flite voices': 'generated',
+    'MNIST': 'CC BY-SA 3.0',
 }
 
 
@@ -172,6 +204,7 @@ class BuildOptions:
         there is no split ``validation_speaker`` either.
     :param progress: show progress bars.
     :param validation_size: samples of the validation set, a multiple of 10.
+    :param mnist_size: training images of MNIST that join the training set, with their labels.
     """
 
     seed: int = 0
@@ -180,6 +213,7 @@ class BuildOptions:
     voices: int | None = None
     progress: bool = True
     validation_size: int = 5000
+    mnist_size: int = 20_000
 
     def __post_init__(self) -> None:
         for name in ('train_size', 'test_size', 'validation_size'):
@@ -191,7 +225,7 @@ def build_mhd(data_root: Path, out: Path, options: BuildOptions) -> dict[str, An
     """
     Build the dataset from the raw recordings; ``out`` appears when all of it is written.
 
-    :param data_root: folder with ujipenchars2, pendigits_orig and fsdd.
+    :param data_root: folder with ujipenchars2, pendigits_orig, fsdd and mnist.
     :returns: counts, sources and hashes, as written to ``build.json``.
     :raises DataError: if a recording is missing or broken.
     :raises MissingDependency: if a program for generated voices is not installed.
@@ -201,6 +235,7 @@ def build_mhd(data_root: Path, out: Path, options: BuildOptions) -> dict[str, An
     with complete_folder(out, MANIFEST) as folder:
         spoken = split_utterances(read_fsdd(data_root))
         written = load_pen_digits(data_root)
+        more = see_mnist(data_root, options, modalities['image'])
         for split, generated in _generated(options, out.parent / 'voices').items():
             spoken[split] = spoken.get(split, []) + generated
         _check_every_digit(spoken, written, data_root)
@@ -214,7 +249,10 @@ def build_mhd(data_root: Path, out: Path, options: BuildOptions) -> dict[str, An
             training, sampler = split == 'train', samplers[_writers(split)]
             strokes = draw_strokes(sampler, size, modalities, training, rng, options.progress)
             sounds = hear_sounds(spoken[split], modalities, training, rng, options.progress)
-            save_dataset(folder, split, pair_by_label(strokes, sounds, rng))
+            paired = pair_by_label(strokes, sounds, rng)
+            if training and len(more.labels):
+                paired = join_images(paired, more)
+            save_dataset(folder, split, paired)
         about = _about(sizes, spoken, samplers)
         seconds = round(time.monotonic() - begun, 1)
         return save_build(folder, about, seed=options.seed, sources=SOURCES, seconds=seconds)
@@ -224,6 +262,17 @@ def mhd_modalities() -> dict[str, Modality[Any]]:
     """The transforms of the four modalities, as ``config/mhd.yaml`` trains with them."""
     spec = load_training(share_directory() / 'config' / 'mhd.yaml').model
     return {name: build_modality(spec.modality(name)) for name in NAMES}
+
+
+def see_mnist(data_root: Path, options: BuildOptions, modality: Modality[Any]) -> Part:
+    """Take pictures of training images of MNIST, as dark ink on paper."""
+    if not options.mnist_size:
+        return Part({'image': np.zeros((0, *modality.shape), np.uint8)}, np.zeros(0, int), [])
+    images, labels = mnist_digits(data_root, 'train')
+    rng = np.random.default_rng([options.seed, MNIST_SEED])
+    rows = rng.permutation(len(labels))[: options.mnist_size]
+    seen = [to_bytes(modality.to_model(np.asarray(255 - images[k], np.uint8))) for k in rows]
+    return Part({'image': np.stack(seen)}, labels[rows], [UNKNOWN] * len(rows))
 
 
 def _sizes(options: BuildOptions, spoken: Mapping[str, Sequence[Utterance]]) -> dict[str, int]:
