@@ -19,6 +19,7 @@ from mm_perception.training.stages import (
     TensorSource,
     build_stage,
     cache_posteriors,
+    find_strangers,
     seed_weights,
     split_positions,
 )
@@ -70,17 +71,24 @@ def calibration_stage(
         seen = codes[name][source.index[name].unique()]
         module.novelty[name].fit(scale(posteriors[name].mean), variance, seen)
     _fit_residuals(model, codes, source)
+    # A sensor that contradicts the others looks as one that is right: no width would tell.
+    strangers = find_strangers(spec, model.unimodal, source, held, contradictory=0.0)
 
     def loss(rows: Tensor, _: float) -> tuple[Tensor, dict[str, Tensor]]:
         present = source.present[rows]
-        latents = {name: codes[name][source.index[name][rows]] for name in codes}
+        true = {name: codes[name][source.index[name][rows]] for name in codes}
+        latents = true
+        if strangers and module.training:
+            seen = strangers(source.of_rows(rows))
+            latents = top.scaled({name: posterior.mean for name, posterior in seen.items()})
         shown = forced_perceptual_dropout(present, HIDDEN_RATE)
         with torch.no_grad():
-            part, complete = top.joint(latents, shown), top.joint(latents, present)
+            part, complete = top.joint(latents, shown), top.joint(true, present)
         assert isinstance(part, DiagonalGaussian) and isinstance(complete, DiagonalGaussian)
         return module.loss(part, latents, shown, complete), {}
 
-    identity, stage = (spec.model, spec.unimodal, spec.top, 'spread'), spec.calibration
+    identity = (spec.model, spec.unimodal, spec.top, spec.strange, 'spread')
+    stage = spec.calibration
     return build_stage(spec, 'calibration', module, stage, loss, source.rows, source, identity)
 
 

@@ -25,7 +25,7 @@ from mm_perception.spec import ModalitySpec, ModelSpec, StageSpec, TrainingSpec
 from mm_perception.training.augmentation import Augmentation, build_augmentation
 from mm_perception.training.defaults import paced
 from mm_perception.training.loop import Loss, Stage, use_bfloat16
-from mm_perception.training.strangeness import VARIANTS, Strangers, corrupted
+from mm_perception.training.strangeness import CONTRADICTORY, VARIANTS, Strangers, corrupted
 
 
 class TensorSource:
@@ -221,12 +221,17 @@ def _of_rows(posteriors: Posteriors, source: TensorSource, rows: Tensor) -> Post
 
 @torch.no_grad()
 def find_strangers(
-    spec: TrainingSpec, modules: ByName[UnimodalVAE], source: TensorSource, clean: Posteriors
+    spec: TrainingSpec,
+    modules: ByName[UnimodalVAE],
+    source: TensorSource,
+    clean: Posteriors,
+    contradictory: float = CONTRADICTORY,
 ) -> Strangers | None:
     """
     Encode corrupted data of every unique value, a few times; None where none are asked for.
 
     :param clean: posteriors of the unique values.
+    :param contradictory: share of what is strange that other rows show.
     """
     if not spec.strange:
         return None
@@ -238,10 +243,10 @@ def find_strangers(
         augment, parts = _augmentation(spec, name), []
         for part in torch.arange(source.unique(name), device=source.device).split(1024):
             data = source.values(name, part).repeat(VARIANTS, *[1] * len(module.shape))
-            found = module.eval().encode(corrupted(augment(data)))
+            found = module.eval().encode(corrupted(augment(data)[0]))
             parts.append([each.unflatten(0, (VARIANTS, len(part))) for each in found])
         corrupt[name] = DiagonalGaussian(*(torch.cat(each, dim=1) for each in zip(*parts)))
-    return Strangers(spec.strange, clean, corrupt)
+    return Strangers(spec.strange, clean, corrupt, contradictory)
 
 
 @torch.no_grad()

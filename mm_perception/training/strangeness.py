@@ -70,10 +70,17 @@ class Strangers:
     :param share: of the latents that are replaced.
     :param clean: posteriors of every unique value, ``[U_m, d_m]``.
     :param corrupt: posteriors of corrupted data, ``[VARIANTS, U_m, d_m]``; none for labels.
+    :param contradictory: share of what is strange that other rows show.
     """
 
-    def __init__(self, share: float, clean: Posteriors, corrupt: Posteriors) -> None:
-        self._share = share
+    def __init__(
+        self,
+        share: float,
+        clean: Posteriors,
+        corrupt: Posteriors,
+        contradictory: float = CONTRADICTORY,
+    ) -> None:
+        self._share, self._honest = share, 1.0 - contradictory
         self._clean, self._corrupt = clean, corrupt
 
     def __call__(self, index: Mapping[str, Tensor]) -> dict[str, DiagonalGaussian]:
@@ -93,13 +100,12 @@ class Strangers:
             variant = torch.randint(VARIANTS, positions.shape, device=positions.device)
             bad = (part[variant, positions] for part in self._corrupt[name])
             mean, log_variance = (
-                torch.where(kind < 1.0 - CONTRADICTORY, a, b)
-                for a, b in zip(bad, (mean, log_variance))
+                torch.where(kind < self._honest, a, b) for a, b in zip(bad, (mean, log_variance))
             )
             size = _FARTHEST * torch.rand_like(kind)
             away = clean.mean.mean(0) + clean.mean.std(0) * size * torch.randn_like(mean)
             mean = torch.where(far, away, mean)
-        contradictory = (kind >= 1.0 - CONTRADICTORY) & (kind < 1.0)
+        contradictory = (kind >= self._honest) & (kind < 1.0)
         order = torch.randint(len(clean.mean), positions.shape, device=positions.device)
         other = (part[order] for part in clean)
         return DiagonalGaussian(

@@ -18,6 +18,7 @@ from mm_perception.evaluation.calibration import (
     measure_reconstruction_calibration,
     measure_uncertainty,
 )
+from mm_perception.evaluation.confidence import measure_confidence
 from mm_perception.evaluation.consistency import (
     ABSENT,
     AUROC,
@@ -79,6 +80,7 @@ def measure_everything(
             *measure_uncertainty(engine, test, observed),
             *measure_reconstruction_calibration(engine, test, observed, seed=seed),
             *measure_contradictions(engine, bundle, test, seed),
+            *measure_confidence(engine, bundle, test, observed),
         ]
         if split != KNOWN and KNOWN in tests:
             rows[split] += measure_novelty(engine, tests[KNOWN], test, observed)
