@@ -24,8 +24,8 @@ LEAST_SIDE = 0.12
 """Of the shorter side, for the longer side of what may be a drawing."""
 LEAST_PART = 0.04
 """Of the largest piece's area, below which another piece is a speck."""
-MOST_CONTACT = 0.3
-"""Of the shorter side, above which what touches the border is no drawing."""
+MOST_CONTACT = 0.7
+"""Of a side of the image, above which what lies along it is no drawing."""
 CLEARLY = 2.0
 """By which factor the other polarity must have more contrast to be taken."""
 FILL, PEN = 0.75, 0.075
@@ -117,7 +117,7 @@ def _pieces(mask: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
     paper = np.arange(count) == 0
     kept = inside & ~paper
     if not (kept & large).any():
-        kept = ~inside & ~paper & (_contact(labels, count) <= MOST_CONTACT * WORKING_SIDE)
+        kept = ~inside & ~paper & (_contact(labels, count) <= MOST_CONTACT)
     if not (kept & large).any():
         return None
     kept &= area >= LEAST_PART * area[kept & large].max()
@@ -125,9 +125,9 @@ def _pieces(mask: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
 
 
 def _contact(labels: NDArray[Any], count: int) -> NDArray[Any]:
-    """Pixels of the border that each piece holds."""
-    border = np.concatenate((labels[0], labels[-1], labels[:, 0], labels[:, -1]))
-    return np.bincount(border, minlength=count)
+    """Largest share of a side of the image that each piece holds."""
+    sides = (labels[0], labels[-1], labels[:, 0], labels[:, -1])
+    return np.max([np.bincount(side, minlength=count) / len(side) for side in sides], axis=0)
 
 
 def _boxed(share: Array, size: tuple[int, int]) -> Array:

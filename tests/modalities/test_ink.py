@@ -73,6 +73,7 @@ STRANGE = {
     'as usual': page(),
     'small': page(0.4),
     'off centre': page(0.7, (-150, 60)),
+    'cut off at the top': page(move=(0, -70)),
     'half in shadow': with_light(page()),
     'thin pen': page(pen=12),
     'thick pen': page(pen=66),
