@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -66,8 +65,6 @@ class Fused:
     :param stage_ms: duration of each stage.
     :param source: of the latent: observed, hold, prior, or none.
     :param disagree: whether the modalities contradict each other and none is to blame.
-    :param confidence: probability that the label that the latent gives is right, 0..1; None
-        where nothing was observed, or the bundle cannot tell.
     """
 
     stamp_ns: int
@@ -78,7 +75,6 @@ class Fused:
     stage_ms: Mapping[str, float] = field(default_factory=dict)
     source: str = OBSERVED
     disagree: bool = False
-    confidence: float | None = None
 
 
 @dataclass(frozen=True)
@@ -94,9 +90,7 @@ class Result:
     :param health: how each modality stands, by name; of several streams a list.
     :param reconstruction_std: standard deviation of what the bundle's memory filled in,
         ``float32[*shape]`` by name; NaN for streams in which it did not.
-    :param confidence: probability that the label that the latent gives is right, 0..1, calibrated
-        on data that was not trained on, strange ones among them; NaN where nothing is observed,
-        or the bundle has no labels or was not calibrated for it.
+    :param confidence: how likely the label that the latent gives is right; NaN if not known.
     """
 
     latent: Array
@@ -105,7 +99,7 @@ class Result:
     reconstructions: dict[str, Array]
     health: Any
     reconstruction_std: dict[str, Array] = field(default_factory=dict)
-    confidence: Any = math.nan
+    confidence: Any = np.nan
 
 
 class Perception:
@@ -200,13 +194,11 @@ class Perception:
         std = self._recall(inference, assessments, demand, now_ns)
         health = [assessment.verdicts for assessment in assessments]
         if len(self.streams) > 1:
-            made = inference.reconstructions
-            found = inference.mean, inference.std, mask, made, health, std
-            return Result(*found, inference.confidence)
-        std = {name: array[0] for name, array in std.items()}
+            many = inference.reconstructions, health, std, inference.confidence
+            return Result(inference.mean, inference.std, mask, *many)
         one = inference.stream(0, inference.reconstructions)
-        made, confidence = one.reconstructions, float(one.confidence)
-        return Result(one.mean, one.std, mask[0], made, health[0], std, confidence)
+        about = one.reconstructions, health[0], {n: a[0] for n, a in std.items()}
+        return Result(one.mean, one.std, mask[0], *about, float(one.confidence))
 
     def tick(
         self,
@@ -226,7 +218,7 @@ class Perception:
         """
         begin = time.perf_counter()
         assessments = self._assess(readings, limits, checks, now_ns)
-        prepared = time.perf_counter()
+        ready = time.perf_counter()
         mask = _mask(assessments, self.names)
         sources = [
             self._source(k, bool(each.observed), demand.fallback)
@@ -241,8 +233,7 @@ class Perception:
             inference = self._infer(mask, demand, otherwise)
             recalled = self._recall(inference, assessments, demand, now_ns)
             std = self._uncertainty(inference, recalled, demand)
-        end = time.perf_counter()
-        stage_ms = {'prepare': (prepared - begin) * 1e3, 'infer': (end - prepared) * 1e3}
+        stage_ms = {'prepare': (ready - begin) * 1e3, 'infer': (time.perf_counter() - ready) * 1e3}
         return [
             self._fused(k, assessment, sources[k], inference, std, demand, now_ns, stage_ms)
             for k, assessment in enumerate(assessments)
@@ -392,9 +383,8 @@ class Perception:
             self._held_ns[k] = stamp_ns
             self._stands_in[0][k], self._stands_in[1][k] = result.mean, result.std
         spread = {name: array[k] for name, array in std.items() if name in names}
-        confidence = None if np.isnan(result.confidence) else float(result.confidence)
-        about = source, assessment.disagree, confidence
-        return Fused(stamp_ns, verdicts, observed, result, spread, stage_ms, *about)
+        disagree = assessment.disagree
+        return Fused(stamp_ns, verdicts, observed, result, spread, stage_ms, source, disagree)
 
 
 def _stamp_ns(reading: Reading | None) -> int:
@@ -402,8 +392,7 @@ def _stamp_ns(reading: Reading | None) -> int:
 
 
 def _prior(streams: int, latent_dim: int) -> tuple[Array, Array]:
-    shape = streams, latent_dim
-    return np.zeros(shape, np.float32), np.ones(shape, np.float32)
+    return np.zeros((streams, latent_dim), np.float32), np.ones((streams, latent_dim), np.float32)
 
 
 def _mask(assessments: Sequence[Assessment], names: Sequence[str]) -> NDArray[Any]:

@@ -19,10 +19,10 @@ from mm_perception.training.stages import (
     TensorSource,
     build_stage,
     cache_posteriors,
-    find_strangers,
     seed_weights,
     split_positions,
 )
+from mm_perception.training.strangeness import find_strangers
 
 SPLIT = 'validation'
 ROWS = 4096
@@ -60,12 +60,11 @@ def calibration_stage(
     seed_weights(spec, 'calibration')
     module, top = model.uncertainty, model.top
     assert module is not None
-    device = source.device
-    module.to(device).requires_grad_(True)
+    module.to(source.device).requires_grad_(True)
     codes = {}
     held = cache_posteriors(model.unimodal, source)
     for name in spec.model.names:
-        scale = top.scale[name].to(device)
+        scale = top.scale[name].to(source.device)
         variance = posteriors[name].log_variance.exp().mean(0) / scale.std.square()
         codes[name] = scale(held[name].mean)
         seen = codes[name][source.index[name].unique()]
@@ -76,11 +75,10 @@ def calibration_stage(
 
     def loss(rows: Tensor, _: float) -> tuple[Tensor, dict[str, Tensor]]:
         present = source.present[rows]
-        true = {name: codes[name][source.index[name][rows]] for name in codes}
-        latents = true
+        latents = true = {name: codes[name][source.index[name][rows]] for name in codes}
         if strangers and module.training:
             seen = strangers(source.of_rows(rows))
-            latents = top.scaled({name: posterior.mean for name, posterior in seen.items()})
+            latents = top.scaled({name: p.mean for name, p in seen.items()})
         shown = forced_perceptual_dropout(present, HIDDEN_RATE)
         with torch.no_grad():
             part, complete = top.joint(latents, shown), top.joint(true, present)
@@ -88,8 +86,8 @@ def calibration_stage(
         return module.loss(part, latents, shown, complete), {}
 
     identity = (spec.model, spec.unimodal, spec.top, spec.strange, 'spread')
-    stage = spec.calibration
-    return build_stage(spec, 'calibration', module, stage, loss, source.rows, source, identity)
+    about = 'calibration', module, spec.calibration
+    return build_stage(spec, *about, loss, source.rows, source, identity)
 
 
 @torch.no_grad()

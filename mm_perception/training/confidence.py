@@ -14,6 +14,7 @@ from mm_perception.evaluation.consistency import evidence_alone
 from mm_perception.evaluation.generation import batches, class_modality, encode_all, label_indices
 from mm_perception.fusion.confidence import FEATURES, TABLE, WEIGHTS, features
 from mm_perception.fusion.consistency import ConsistencyCheck, log_sum
+from mm_perception.modalities.base import Array
 from mm_perception.spec import ModelSpec
 
 MOST_ROWS = 4000
@@ -44,13 +45,7 @@ def with_confidence(
     table = _label_table(evidence, held.present, labels, len(kind.classes))
     column = spec.names.index(kind.spec.name)
     shown = _shown(held.present, column, generator)
-    lying = np.flatnonzero(generator.random(len(rows)) < CONTRADICTORY)
-    columns = generator.integers(len(spec.names), size=len(lying))
-    others = generator.integers(len(rows), size=len(lying))
-    for each, name in enumerate(spec.names):
-        one = columns == each
-        codes[name][lying[one]] = codes[name][others[one]]
-        evidence[lying[one], each] = evidence[others[one], each]
+    _contradict(codes, evidence, generator)
     evidence = np.where(shown[:, :, None], evidence, 0.0)
     joint = [
         engine.fuse({n: c[part] for n, c in codes.items()}, shown[part])
@@ -74,6 +69,19 @@ def _label_table(
     shares = np.exp(evidence - log_sum(evidence)[:, :, None]) * present[:, :, None]
     table: np.ndarray = shares.sum(axis=1).T @ np.eye(count)[labels] + 1e-3
     return table / table.sum(axis=1, keepdims=True)
+
+
+def _contradict(
+    codes: dict[str, Array], evidence: np.ndarray, generator: np.random.Generator
+) -> None:
+    """Let one modality show another row, in some rows."""
+    lying = np.flatnonzero(generator.random(len(evidence)) < CONTRADICTORY)
+    columns = generator.integers(len(codes), size=len(lying))
+    others = generator.integers(len(evidence), size=len(lying))
+    for each, code in enumerate(codes.values()):
+        one = columns == each
+        code[lying[one]] = code[others[one]]
+        evidence[lying[one], each] = evidence[others[one], each]
 
 
 def _shown(present: np.ndarray, column: int, generator: np.random.Generator) -> np.ndarray:

@@ -45,7 +45,6 @@ from mm_perception.training.stages import (
     TensorSource,
     cache_posteriors,
     classifier_stage,
-    find_strangers,
     joint_stage,
     load_split,
     refinement_stage,
@@ -53,6 +52,7 @@ from mm_perception.training.stages import (
     top_stage,
     unimodal_stage,
 )
+from mm_perception.training.strangeness import find_strangers
 from mm_perception.training.watch import WATCHED_ROWS, collapse_warnings, watch_latents
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,6 @@ from mm_perception.spec import ModalitySpec, ModelSpec, StageSpec, TrainingSpec
 from mm_perception.training.augmentation import Augmentation, build_augmentation
 from mm_perception.training.defaults import paced
 from mm_perception.training.loop import Loss, Stage, use_bfloat16
-from mm_perception.training.strangeness import CONTRADICTORY, VARIANTS, Strangers, corrupted
 
 
 class TensorSource:
@@ -167,12 +166,13 @@ def top_stage(
     spec: TrainingSpec,
     posteriors: Posteriors,
     source: TensorSource,
-    strangers: Strangers | None = None,
+    strangers: Callable[[Mapping[str, Tensor]], Posteriors] | None = None,
 ) -> Stage:
     """
     Train the top level on the cached unimodal posteriors of the training set.
 
-    :param strangers: what the joint encoder sees of them; None: what there is.
+    :param strangers: latents that the joint encoder sees, given which unique value each row
+        shows; None: those of the rows.
     """
     seed_weights(spec, 'top')
     model = build_model(spec.model)
@@ -217,36 +217,6 @@ def _of_rows(posteriors: Posteriors, source: TensorSource, rows: Tensor) -> Post
         name: DiagonalGaussian(*(part[source.index[name][rows]] for part in posterior))
         for name, posterior in posteriors.items()
     }
-
-
-@torch.no_grad()
-def find_strangers(
-    spec: TrainingSpec,
-    modules: ByName[UnimodalVAE],
-    source: TensorSource,
-    clean: Posteriors,
-    contradictory: float = CONTRADICTORY,
-) -> Strangers | None:
-    """
-    Encode corrupted data of every unique value, a few times; None where none are asked for.
-
-    :param clean: posteriors of the unique values.
-    :param contradictory: share of what is strange that other rows show.
-    """
-    if not spec.strange:
-        return None
-    seed_weights(spec, 'strange')
-    corrupt = {}
-    for name, module in modules.items():
-        if build_modality(module.spec).labels:
-            continue
-        augment, parts = _augmentation(spec, name), []
-        for part in torch.arange(source.unique(name), device=source.device).split(1024):
-            data = source.values(name, part).repeat(VARIANTS, *[1] * len(module.shape))
-            found = module.eval().encode(corrupted(augment(data)[0]))
-            parts.append([each.unflatten(0, (VARIANTS, len(part))) for each in found])
-        corrupt[name] = DiagonalGaussian(*(torch.cat(each, dim=1) for each in zip(*parts)))
-    return Strangers(spec.strange, clean, corrupt, contradictory)
 
 
 @torch.no_grad()

@@ -12,7 +12,11 @@ from torch import Tensor
 from mm_perception.data.dataset import Dataset
 from mm_perception.modalities import build_modality
 from mm_perception.model.distributions import DiagonalGaussian
-from mm_perception.spec import ModelSpec
+from mm_perception.model.networks import ByName
+from mm_perception.model.nexus import UnimodalVAE
+from mm_perception.spec import ModelSpec, TrainingSpec
+from mm_perception.training.augmentation import build_augmentation
+from mm_perception.training.stages import Posteriors, TensorSource, seed_weights
 
 VARIANTS = 3
 """Encodings of corrupted data that are kept of every unique value."""
@@ -21,8 +25,6 @@ CONTRADICTORY, FAR = 0.15, 0.15
 _OFTEN = 0.35
 _FARTHEST = 4.0
 _BATCH = 1000
-
-Posteriors = Mapping[str, DiagonalGaussian]
 
 
 def corrupted(data: Tensor) -> Tensor:
@@ -111,6 +113,38 @@ class Strangers:
         return DiagonalGaussian(
             *(torch.where(contradictory, a, b) for a, b in zip(other, (mean, log_variance)))
         )
+
+
+@torch.no_grad()
+def find_strangers(
+    spec: TrainingSpec,
+    modules: ByName[UnimodalVAE],
+    source: TensorSource,
+    clean: Posteriors,
+    contradictory: float = CONTRADICTORY,
+) -> Strangers | None:
+    """
+    Encode corrupted data of every unique value, a few times; None where none are asked for.
+
+    :param clean: posteriors of the unique values.
+    :param contradictory: share of what is strange that other rows show.
+    """
+    if not spec.strange:
+        return None
+    seed_weights(spec, 'strange')
+    corrupt = {}
+    for name, module in modules.items():
+        if build_modality(module.spec).labels:
+            continue
+        stage = spec.unimodal.get(name)
+        options = stage.augmentation if stage else {}
+        augment, parts = build_augmentation(options, name), []
+        for part in torch.arange(source.unique(name), device=source.device).split(1024):
+            data = source.values(name, part).repeat(VARIANTS, *[1] * len(module.shape))
+            found = module.eval().encode(corrupted(augment(data)[0]))
+            parts.append([each.unflatten(0, (VARIANTS, len(part))) for each in found])
+        corrupt[name] = DiagonalGaussian(*(torch.cat(each, dim=1) for each in zip(*parts)))
+    return Strangers(spec.strange, clean, corrupt, contradictory)
 
 
 def with_strange_rows(dataset: Dataset, spec: ModelSpec, count: int, seed: int) -> Dataset:

@@ -115,7 +115,8 @@ def test_training_with_strange_sensors_makes_a_bundle_that_is_sure_or_not(
 def test_a_share_that_cannot_be_is_one_line(line: str, tmp_path: Path) -> None:
     file = tmp_path / 'robot.yaml'
     file.write_text(
-        f'name: robot\ndataset: data\n{line}\nmodel:\n  modalities:\n  - {{name: a, kind: vector}}\n'
+        f'name: robot\ndataset: data\n{line}\n'
+        'model:\n  modalities:\n  - {name: a, kind: vector}\n'
     )
     with pytest.raises(ConfigError, match='is no share from 0 to 1'):
         load_training(file)

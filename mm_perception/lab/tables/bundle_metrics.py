@@ -80,7 +80,6 @@ def measure_everything(
             *measure_uncertainty(engine, test, observed),
             *measure_reconstruction_calibration(engine, test, observed, seed=seed),
             *measure_contradictions(engine, bundle, test, seed),
-            *measure_confidence(engine, bundle, test, observed),
         ]
         if split != KNOWN and KNOWN in tests:
             rows[split] += measure_novelty(engine, tests[KNOWN], test, observed)
@@ -108,6 +107,7 @@ def _with_labels(
     return [
         *measure_frechet(engine, test, labels, features, observed[:-1], *how),
         *measure_probe(engine, known, known_labels, test, labels, observed, *how),
+        *measure_confidence(engine, bundle, test, observed),
     ]
 
 
