@@ -65,9 +65,10 @@ def with_confidence(
 def _label_table(
     evidence: np.ndarray, present: np.ndarray, labels: np.ndarray, count: int
 ) -> np.ndarray:
-    """p(label | shared class), of all modalities together, ``float64[K, L]``."""
-    shares = np.exp(evidence - log_sum(evidence)[:, :, None]) * present[:, :, None]
-    table: np.ndarray = shares.sum(axis=1).T @ np.eye(count)[labels] + 1e-3
+    """p(label | shared class), of what all present modalities say together, ``float64[K, L]``."""
+    total = np.where(present[:, :, None], evidence, 0.0).sum(axis=1)
+    shares = np.exp(total - log_sum(total)[:, None])
+    table: np.ndarray = shares.T @ np.eye(count)[labels] + 1e-3
     return table / table.sum(axis=1, keepdims=True)
 
 
@@ -96,7 +97,7 @@ def _shown(present: np.ndarray, column: int, generator: np.random.Generator) -> 
 
 def _regression(found: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Weights ``float64[F]`` of a logistic regression, by maximum likelihood."""
-    scale = np.maximum(found.std(axis=0), 1e-6)
+    scale = np.maximum(found.std(axis=0), 0.1)
     scale[-1] = 1.0
     scaled, sign = found / scale, np.where(right, 1.0, -1.0)
 
