@@ -127,15 +127,17 @@ def _run_conditions(args: argparse.Namespace) -> dict[str, Any]:
     from mm_perception.bundle import load_bundle
     from mm_perception.evaluation.coherence import versions
     from mm_perception.lab.digits.condition_table import (
+        Judge,
         condition_tables,
         load_data,
         measure_conditions,
     )
 
     began, bundle = time.monotonic(), load_bundle(args.bundle)
+    judge = Judge(bundle)
     voices = (args.dataset or Path('data/mhd')).parent / 'voices'
     data = load_data(args.data, args.split, voices, args.per_label)
-    rows = measure_conditions(bundle, data)
+    rows = measure_conditions(judge, data)
     print('\n'.join(condition_tables(rows)))
     return {
         'rows': [vars(row) for row in rows],

@@ -84,10 +84,10 @@ class ImageModality(Modality[ImageOptions]):
         if raw.ndim not in (2, 3) or raw.shape[2:] not in ((), (1,), (3,)) or raw.size == 0:
             raise InvalidInput(f'image has shape {raw.shape}; expected [H, W] or [H, W, 3]')
         image = _centre_square(raw) if self.options.square else raw
-        # Grey of the whole frame, then one channel to resize, is faster than the other way.
-        image = self._match_channels(image)
         if self.options.normalise == INK:
             return self._ink(image)
+        # Grey of the whole frame, then one channel to resize, is faster than the other way.
+        image = self._match_channels(image)
         size = (self.options.width, self.options.height)
         small = _shrink(image, size)
         if not np.isfinite(small).all():
@@ -131,7 +131,8 @@ class ImageModality(Modality[ImageOptions]):
         return Fault(name, f'{name}: all of it has a brightness of {level:.2f}')
 
     def _ink(self, image: NDArray[Any]) -> Array:
-        """Normalised ink of a grey image, ``float32[1, H, W]``."""
+        """Normalised ink, ``float32[1, H, W]``."""
+        image = image.reshape(image.shape[:2]) if image.shape[2:] == (1,) else image
         if image.dtype != np.uint8:
             finite = np.isfinite(image)
             if not finite.any():

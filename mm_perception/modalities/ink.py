@@ -43,13 +43,16 @@ def normalise_ink(page: NDArray[Any], size: tuple[int, int], dark: bool) -> Arra
     The paper's brightness is followed over the page, so that light and shadow do not matter.
     What touches the border, such as the edge of a desk, counts only if nothing else is there.
 
-    :param page: brightness, ``uint8[H, W]``, or ``float32[H, W]`` in 0..1.
+    Of a page in colour the channel counts in which a pixel is darkest (lightest, if ink is
+    light), so that ink of any colour stands out.
+
+    :param page: ``uint8[H, W(, 3)]``, or ``float32[H, W(, 3)]`` in 0..1.
     :param size: height and width of the result.
     :param dark: whether ink is usually darker than paper; it is taken for the other way round
         where the contrast clearly says so.
     :returns: ``float32[height, width]``, 0 for paper and 1 for ink; all 0 for a blank page.
     """
-    page = _working_copy(page)
+    page = _working_copy(page, dark)
     depth = _depth(page, _is_dark(page, dark))
     found = _find_drawing(depth)
     if found is None:
@@ -60,14 +63,18 @@ def normalise_ink(page: NDArray[Any], size: tuple[int, int], dark: bool) -> Arra
     return _boxed(np.asarray(share, np.float32), size)
 
 
-def _working_copy(page: NDArray[Any]) -> Array:
-    height, width = page.shape
+def _working_copy(page: NDArray[Any], dark: bool) -> Array:
+    height, width = page.shape[:2]
     scale = WORKING_SIDE / min(height, width)
     size = max(round(width * scale), 1), max(round(height * scale), 1)
     how = cv2.INTER_AREA if scale < 1.0 else cv2.INTER_CUBIC
-    small = cv2.resize(page, size, interpolation=how).astype(np.float32)
-    small = small / np.float32(255.0) if page.dtype == np.uint8 else small
-    return np.asarray(cv2.GaussianBlur(small, (3, 3), 0))
+    small = cv2.resize(page, size, interpolation=how)
+    if small.ndim == 3:
+        pick = cv2.min if dark else cv2.max
+        red, green, blue = cv2.split(small)
+        small = pick(pick(red, green), blue)
+    grey = small.astype(np.float32) / np.float32(255.0 if page.dtype == np.uint8 else 1.0)
+    return np.asarray(cv2.GaussianBlur(grey, (3, 3), 0))
 
 
 def _is_dark(page: Array, usually: bool) -> bool:
@@ -127,7 +134,8 @@ def _pieces(mask: NDArray[np.uint8]) -> NDArray[np.uint8] | None:
 def _contact(labels: NDArray[Any], count: int) -> NDArray[Any]:
     """Largest share of a side of the image that each piece holds."""
     sides = (labels[0], labels[-1], labels[:, 0], labels[:, -1])
-    return np.max([np.bincount(side, minlength=count) / len(side) for side in sides], axis=0)
+    shares = [np.bincount(side, minlength=count) / len(side) for side in sides]
+    return np.asarray(np.max(shares, axis=0))
 
 
 def _boxed(share: Array, size: tuple[int, int]) -> Array:

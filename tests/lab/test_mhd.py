@@ -12,6 +12,7 @@ from mm_perception.errors import DataError
 from mm_perception.lab.digits import mhd
 from mm_perception.lab.digits.authors import import_authors
 from mm_perception.lab.digits.mhd import BuildOptions, build_mhd
+from mm_perception.lab.digits.mnist import mnist_digits
 from mm_perception.lab.digits.speech import VALIDATION_SPEAKERS
 
 OPTIONS = BuildOptions(
@@ -138,6 +139,20 @@ def test_build_without_recordings_says_which(tmp_path):
     with pytest.raises(DataError, match='fsdd'):
         build_mhd(tmp_path / 'absent', tmp_path / 'out', OPTIONS)
     assert not (tmp_path / 'out').exists()
+
+
+def test_mnist_joins_as_dark_ink_on_paper(real_root):
+    modality = mhd.mhd_modalities()['image']
+    some = mhd.see_mnist(real_root, replace(OPTIONS, mnist_size=12), modality)
+    images, labels = mnist_digits(real_root, 'train')
+    assert some.values['image'].shape == (12, 1, 28, 28) and len(images) == 55_000
+    ink = some.values['image'].reshape(12, -1)
+    assert (ink.max(1) > 200).all() and (np.median(ink, axis=1) == 0).all()
+    alike = [
+        max(np.corrcoef(each, image.ravel())[0, 1] for image in images[labels == label][:300])
+        for each, label in zip(ink, some.labels, strict=True)
+    ]
+    assert np.median(alike) > 0.5  # about the same drawings, centred otherwise
 
 
 def test_images_that_join_have_but_their_label(built):

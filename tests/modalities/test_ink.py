@@ -62,6 +62,11 @@ def with_noise(image: NDArray[np.uint8], sigma: float = 40.0) -> NDArray[np.uint
     return np.asarray(np.clip(image + noise, 0, 255), np.uint8)
 
 
+def in_yellow(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """Ink that is hardly darker than white, but has another colour."""
+    return np.stack((np.full_like(image, 250), np.full_like(image, 250), image), axis=2)
+
+
 def with_squares(image: NDArray[np.uint8]) -> NDArray[np.uint8]:
     lined = image.copy()
     lined[::40] = np.minimum(lined[::40], 170)
@@ -87,6 +92,8 @@ STRANGE = {
     'light on dark': 255 - page(),
     'small camera': np.asarray(cv2.resize(page(), (56, 42), interpolation=cv2.INTER_AREA)),
     'in colour': np.repeat(page()[:, :, None], 3, axis=2),
+    'yellow ink': in_yellow(page()),
+    'one channel': page()[:, :, None],
     'float': page().astype(np.float32) / np.float32(255),
     '16 bits': page().astype(np.uint16) * 257,
 }

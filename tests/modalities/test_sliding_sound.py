@@ -30,9 +30,11 @@ def hum(count: int, seed: int = 0) -> np.ndarray:
 
 
 @settings(max_examples=25, deadline=None)
-@given(CHUNKS, st.sampled_from((8000, 16000, 44100)), st.integers(0, 7))
-def test_sliding_window_equals_the_whole_computation(chunks, rate_hz, every) -> None:
-    modality, reference = sliding(frames=16), sliding(frames=16)
+@given(
+    CHUNKS, st.sampled_from((8000, 16000, 44100)), st.integers(0, 7), st.sampled_from((0.0, 120.0))
+)
+def test_sliding_window_equals_the_whole_computation(chunks, rate_hz, every, edge_hz) -> None:
+    modality, reference = (sliding(frames=16, high_pass_hz=edge_hz) for _ in range(2))
     window = modality.new_window()
     samples = hum(sum(chunks))
     at_8000 = resample(samples, rate_hz, 8000)

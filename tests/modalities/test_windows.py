@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from mm_perception.errors import ConfigError
 from mm_perception.modalities import Modality, Motion, Waveform, build_modality
 from mm_perception.modalities.base import Stamped, Window
 from mm_perception.spec import ModalitySpec
@@ -88,6 +89,40 @@ def test_an_offset_of_the_microphone_is_no_noise():
     found = utterances(track(5.0, words, 2e-4) + np.float32(0.2), window)
     assert ends_s(found) == pytest.approx([1.4, 3.4], abs=0.06)
     assert window.pending[0] == ''
+
+
+def test_words_are_heard_beside_a_hum_as_loud_as_they_are():
+    mains = 0.15 * np.sin(2 * np.pi * 50 * np.arange(9 * RATE_HZ) / RATE_HZ)
+    words = {1.0: word(), 3.0: word(), 6.0: word()}
+    samples = track(9.0, words, 2e-4) + mains.astype(np.float32)
+    assert ends_s(utterances(samples)) == pytest.approx([1.4, 3.4, 6.4], abs=0.06)
+
+
+def test_words_in_noise_of_a_third_of_their_level_are_heard_with_their_beginning():
+    words = {float(at): word() for at in range(4, 12, 2)}
+    level = np.sqrt(np.mean(word() ** 2)) * 10 ** (-10 / 20)
+    found = utterances(track(13.0, words, level))
+    assert len(found) == len(words)
+    for value, at in zip(found, words, strict=True):
+        begin_s = value.stamp_ns / SECOND - value.raw.seconds + 0.2  # with the pause after it
+        assert at - 0.2 < begin_s < at + 0.1
+
+
+def test_offset_and_hum_do_not_change_the_array_with_a_high_pass():
+    options = {'high_pass_hz': 100.0}
+    sound = build_modality(ModalitySpec('sound', 'sound', 4, preprocessing=options))
+    clean = np.pad(word(), 800).astype(np.float32)
+    mains = 0.2 * np.sin(2 * np.pi * 50 * np.arange(len(clean)) / RATE_HZ + 1.0)
+    dirty = Waveform((clean + mains + 0.1).astype(np.float32), RATE_HZ)
+    usual = sound.to_model(Waveform(clean, RATE_HZ))
+    apart = np.abs(sound.to_model(dirty) - usual).mean()
+    assert apart < 0.02 < np.abs(SOUND.to_model(dirty) - usual).mean()
+
+
+@pytest.mark.parametrize('edge_hz', [-1.0, 4000.0, float('nan')])
+def test_high_pass_out_of_range_is_one_line(edge_hz: float):
+    with pytest.raises(ConfigError, match=r'high_pass_hz is .*; give 0 to below half the rate_hz'):
+        build_modality(ModalitySpec('a', 'sound', 4, preprocessing={'high_pass_hz': edge_hz}))
 
 
 def test_noise_that_hides_speech_is_said_with_its_level():

@@ -198,7 +198,7 @@ def _chosen(labels: Sequence[str], per_label: int, rng: np.random.Generator) -> 
     return [int(k) for k in np.concatenate(parts)]
 
 
-def measure_conditions(bundle: Bundle, data: Data, quiet: bool = False) -> list[Row]:
+def measure_conditions(judge: Judge, data: Data, quiet: bool = False) -> list[Row]:
     """
     Measure every condition at every level: its modality alone, and beside every other subset.
 
@@ -206,7 +206,6 @@ def measure_conditions(bundle: Bundle, data: Data, quiet: bool = False) -> list[
 
     :returns: rows, first those of ``usual`` data.
     """
-    judge = Judge(bundle)
     usual = {name: judge.see(name, _usual(judge, data, name)) for name in NAMES}
     rows = _rows(judge, usual, data.labels, '', (USUAL, 0.0))
     for condition, level in tqdm(list(levels()), desc='conditions', unit='level', disable=quiet):

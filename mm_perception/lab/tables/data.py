@@ -69,6 +69,8 @@ def take(dataset: Dataset, names: Sequence[str], count: int) -> Dataset:
     """
     Some modalities and some rows, with the unique values that they show.
 
+    Rows in which one of them is absent are left out, if there are others.
+
     :param count: number of rows, drawn at random; 0 for all.
     :raises DataError: if the dataset lacks a modality.
     """
@@ -78,9 +80,11 @@ def take(dataset: Dataset, names: Sequence[str], count: int) -> Dataset:
             f'the dataset has no modality {", ".join(sorted(missing))};'
             f' it has: {", ".join(dataset.names)}'
         )
-    order = np.random.default_rng(0).permutation(len(dataset))
-    chosen = dataset.subset(np.sort(order[: count or len(dataset)]))
     columns = [dataset.names.index(name) for name in names]
+    complete = np.flatnonzero(dataset.present[:, columns].all(axis=1))
+    rows = complete if len(complete) else np.arange(len(dataset))
+    order = rows[np.random.default_rng(0).permutation(len(rows))]
+    chosen = dataset.subset(np.sort(order[: count or len(rows)]))
     return replace(chosen, names=tuple(names), present=chosen.present[:, columns]).shown()
 
 
