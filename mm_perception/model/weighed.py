@@ -106,7 +106,7 @@ class Weighed(MeanAggregator):
         # to carry what it reconstructs, not to be right about classes.
         views, unusual = views.detach().float(), unusual.detach()
         trust = self.trust(self._features(views, unusual, present))
-        weight = trust[:, :, :1].exp().masked_fill(absent, 0.0)
+        weight = trust[:, :, :1].clamp(-8.0, 8.0).exp().masked_fill(absent, 0.0)
         power = (2.0 * trust[:, :, 1:].sigmoid()).masked_fill(absent, 0.0)
         mean = (weight / (1.0 + weight.sum(1, keepdim=True)) * content).sum(1)
         product = (power * views).sum(1).softmax(1)
