@@ -41,6 +41,11 @@ def load_training(path: Path) -> TrainingSpec:
         spec = from_plain(TrainingSpec, data)
     except ConfigError as error:
         raise ConfigError(f'{path}: {error}') from error
+    if not 0.0 <= spec.strange <= 1.0 or (spec.strange and spec.joint):
+        raise ConfigError(
+            f'{path}: strange: {spec.strange} is no share from 0 to 1, or joint is true, which'
+            ' takes none'
+        )
     unknown = sorted(set(spec.unimodal) - set(spec.model.names))
     if unknown:
         raise ConfigError(

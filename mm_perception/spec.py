@@ -143,6 +143,9 @@ class TrainingSpec:
     :param refinement: the stage that trains top decoders on through those below, for modalities
         with a data_weight.
     :param calibration: the stage that corrects the published std, if the model asks for it.
+    :param strange: share of the latents that the joint encoder sees, while a top level trains
+        apart, that are of corrupted data, of other rows, or far from all; what is generated
+        from them stays what the row shows. 0: none.
     :param validation_fraction: share of the training set kept for validation.
     :param joint: train both levels in one step, as in the paper.
     :param precision: float32, bfloat16, or auto: bfloat16 where the device has it natively.
@@ -157,6 +160,7 @@ class TrainingSpec:
     refinement: StageSpec = StageSpec(epochs=8, batch_size=256)
     calibration: StageSpec = StageSpec(epochs=80, batch_size=512, learning_rate=2e-3)
     seed: int = 0
+    strange: float = 0.0
     validation_fraction: float = 0.1
     joint: bool = False
     precision: str = 'auto'

@@ -238,6 +238,11 @@ class ConsistencyCheck:
                 ' make it again: mm-perception calibrate-health'
             ) from error
 
+    @property
+    def classes(self) -> int:
+        """How many shared classes K there are."""
+        return len(self._heads[self.names[0]].output[1])
+
     def read(self, codes: Mapping[str, Array], names: Sequence[str]) -> list[NDArray[Any]]:
         """
         What one modality alone says about the shared classes, in each of some rows.
@@ -312,6 +317,21 @@ class ConsistencyCheck:
         if count < 2:
             return np.zeros(evidence.shape[:2])
         return surprise_nats(evidence) / self._thresholds[count]
+
+    def largest_surprise(
+        self, evidence: NDArray[Any], present: NDArray[np.bool_]
+    ) -> NDArray[np.float64]:
+        """
+        Largest surprise among the present modalities of each row; 0 where there is but one.
+
+        :param evidence: of every modality, 0 of those that are absent, ``float64[B, M, K]``.
+        :param present: ``bool[B, M]``.
+        :returns: ``float64[B]``.
+        """
+        thresholds = np.array([np.inf, np.inf, *self._thresholds.values()])
+        nats = np.where(present, surprise_nats(evidence), 0.0).max(axis=1)
+        surprise: NDArray[np.float64] = nats / thresholds[present.sum(axis=1)]
+        return surprise
 
 
 def features_of(

@@ -90,6 +90,7 @@ class Result:
     :param health: how each modality stands, by name; of several streams a list.
     :param reconstruction_std: standard deviation of what the bundle's memory filled in,
         ``float32[*shape]`` by name; NaN for streams in which it did not.
+    :param confidence: how likely the label that the latent gives is right; NaN if not known.
     """
 
     latent: Array
@@ -98,6 +99,7 @@ class Result:
     reconstructions: dict[str, Array]
     health: Any
     reconstruction_std: dict[str, Array] = field(default_factory=dict)
+    confidence: Any = np.nan
 
 
 class Perception:
@@ -192,11 +194,11 @@ class Perception:
         std = self._recall(inference, assessments, demand, now_ns)
         health = [assessment.verdicts for assessment in assessments]
         if len(self.streams) > 1:
-            made = inference.reconstructions
-            return Result(inference.mean, inference.std, mask, made, health, std)
-        std = {name: array[0] for name, array in std.items()}
+            many = inference.reconstructions, health, std, inference.confidence
+            return Result(inference.mean, inference.std, mask, *many)
         one = inference.stream(0, inference.reconstructions)
-        return Result(one.mean, one.std, mask[0], one.reconstructions, health[0], std)
+        about = one.reconstructions, health[0], {n: a[0] for n, a in std.items()}
+        return Result(one.mean, one.std, mask[0], *about, float(one.confidence))
 
     def tick(
         self,
@@ -216,7 +218,7 @@ class Perception:
         """
         begin = time.perf_counter()
         assessments = self._assess(readings, limits, checks, now_ns)
-        prepared = time.perf_counter()
+        ready = time.perf_counter()
         mask = _mask(assessments, self.names)
         sources = [
             self._source(k, bool(each.observed), demand.fallback)
@@ -231,8 +233,7 @@ class Perception:
             inference = self._infer(mask, demand, otherwise)
             recalled = self._recall(inference, assessments, demand, now_ns)
             std = self._uncertainty(inference, recalled, demand)
-        end = time.perf_counter()
-        stage_ms = {'prepare': (prepared - begin) * 1e3, 'infer': (end - prepared) * 1e3}
+        stage_ms = {'prepare': (ready - begin) * 1e3, 'infer': (time.perf_counter() - ready) * 1e3}
         return [
             self._fused(k, assessment, sources[k], inference, std, demand, now_ns, stage_ms)
             for k, assessment in enumerate(assessments)
@@ -391,8 +392,7 @@ def _stamp_ns(reading: Reading | None) -> int:
 
 
 def _prior(streams: int, latent_dim: int) -> tuple[Array, Array]:
-    shape = streams, latent_dim
-    return np.zeros(shape, np.float32), np.ones(shape, np.float32)
+    return np.zeros((streams, latent_dim), np.float32), np.ones((streams, latent_dim), np.float32)
 
 
 def _mask(assessments: Sequence[Assessment], names: Sequence[str]) -> NDArray[Any]:

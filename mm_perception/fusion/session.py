@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from mm_perception.bundle import Health
 from mm_perception.engines.engine import Engine
 from mm_perception.errors import InvalidInput, NothingObserved
+from mm_perception.fusion.confidence import read_confidence
 from mm_perception.fusion.consistency import ConsistencyCheck, Judgement
 from mm_perception.modalities import build_modality
 from mm_perception.modalities.base import Array
@@ -25,16 +26,19 @@ class Inference:
 
     :param mean: of the joint posterior, ``float32[N, D]``; ``std``: likewise.
     :param reconstructions: expected data per wanted modality, ``float32[N, *shape]``.
+    :param confidence: probability that the label that the mean gives is right, 0..1,
+        ``float32[N]``; NaN where nothing is present, or the bundle cannot tell.
     """
 
     mean: Array
     std: Array
     reconstructions: dict[str, Array]
+    confidence: Array
 
     def stream(self, k: int, names: Collection[str]) -> Inference:
         """Part of one stream, with the reconstructions of some modalities."""
         made = {name: self.reconstructions[name][k] for name in names}
-        return Inference(self.mean[k], self.std[k], made)
+        return Inference(self.mean[k], self.std[k], made, self.confidence[k])
 
 
 class InferenceSession:
@@ -59,6 +63,7 @@ class InferenceSession:
         self.spec = spec
         self.streams = streams
         self._check = ConsistencyCheck(engine, spec, health) if health else None
+        self._confidence = read_confidence(spec, health) if health else None
         self._evidence: list[dict[str, Array]] = [{} for _ in range(streams)]
         self._judged: list[tuple[tuple[str, ...], Judgement] | None] = [None] * streams
         self._shapes = {m.name: build_modality(m).shape for m in spec.modalities}
@@ -105,7 +110,9 @@ class InferenceSession:
         self._encode(mask)
         self._joint = mean, std = self._fuse(mask, otherwise)
         joint = self._sample(1)[:, 0] if sample else mean
-        return Inference(mean, std, {name: self.engine.decode(name, joint) for name in wanted})
+        made = {name: self.engine.decode(name, joint) for name in wanted}
+        confidence = self._confide(mask, mean, std, {} if sample else made)
+        return Inference(mean, std, made, confidence)
 
     def judge(self, present: Collection[str] | NDArray[Any]) -> list[Judgement | None]:
         """
@@ -192,6 +199,29 @@ class InferenceSession:
             codes = {name: code[rows] for name, code in self._codes.items()}
             mean[rows], std[rows] = self.engine.fuse(codes, mask[rows])
         return mean, std
+
+    def _confide(
+        self, mask: NDArray[Any], mean: Array, std: Array, made: Mapping[str, Array]
+    ) -> Array:
+        """How likely the labels that the joint means give are right, ``float32[N]``."""
+        found = np.full(self.streams, np.nan, np.float32)
+        rows = np.flatnonzero(mask.any(1))
+        if self._check is None or self._confidence is None or not len(rows):
+            return found
+        names = self.spec.names
+        seen = {k: tuple(n for n, here in zip(names, mask[k]) if here) for k in rows.tolist()}
+        self._read(
+            self._check, {used: [k for k in seen if seen[k] == used] for used in seen.values()}
+        )
+        nothing = np.zeros(self._check.classes)
+        evidence = np.stack(
+            [[self._evidence[k][n] if n in seen[k] else nothing for n in names] for k in seen]
+        )
+        name = self._confidence.name
+        labels = made[name][rows] if name in made else self.engine.decode(name, mean[rows])
+        surprise = self._check.largest_surprise(evidence, mask[rows])
+        found[rows] = self._confidence(labels, evidence, surprise, std[rows])
+        return found
 
     def _read(self, check: ConsistencyCheck, groups: Mapping[tuple[str, ...], list[int]]) -> None:
         """Read what each modality alone says where it is not known, in one pass for all."""

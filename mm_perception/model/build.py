@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 
 from mm_perception.errors import ConfigError
+from mm_perception.model import weighed  # noqa: F401
 from mm_perception.model.base import MultimodalModel
 from mm_perception.model.baselines.flat import FlatModel
 from mm_perception.model.baselines.hmvae import HMVAE

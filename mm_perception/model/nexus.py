@@ -241,6 +241,7 @@ class TopLevel(nn.Module):
         present: Tensor,
         warm_up: float = 1.0,
         generator: torch.Generator | None = None,
+        shown: Mapping[str, DiagonalGaussian] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """
         Negative weighted top-level bound of the family, averaged over the batch.
@@ -252,12 +253,14 @@ class TopLevel(nn.Module):
         :param unimodal: unimodal posteriors (no gradient flows into them).
         :param present: which modalities were recorded, ``bool[B, M]``; only they are targets.
         :param warm_up: factor on the KL weight, 0..1.
+        :param shown: what the joint encoder sees instead, such as strange sensors' latents.
         :returns: the loss and the batch means of its terms.
 
         Vasco et al. 2022, eq. 15 and the second sum of eq. 21, weights gamma and alpha.
         """
         posteriors = {name: mapped(p, Tensor.detach) for name, p in unimodal.items()}
-        codes = {n: self.scale[n](p.sample(generator)) for n, p in posteriors.items()}
+        seen = posteriors if shown is None else shown
+        codes = {n: self.scale[n](p.sample(generator)) for n, p in seen.items()}
         targets = {n: self.scale[n](p.mean) for n, p in posteriors.items()}
         return self._objective(self, Batch(codes, targets, present, warm_up, generator))
 

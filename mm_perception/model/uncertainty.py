@@ -101,6 +101,15 @@ class Novelty(nn.Module):
         nearest = (self.prototypes.square().sum(1) - 2.0 * products).amin(1)
         return (scaled.square().sum(1) + nearest).clamp_min(0.0).sqrt()
 
+    def excess(self, latents: Tensor) -> Tensor:
+        """
+        How far ``float[B, d]`` lie beyond what is usual, on a scale without end: ``float[B]``.
+
+        :returns: log of 1 and the distance above the usual, in units of its spread.
+        """
+        beyond = functional.relu((self.distance(latents) - self.usual) / self.spread)
+        return (1.0 + beyond).log()
+
     def forward(self, latents: Tensor) -> Tensor:
         """Novelty of standardised latents ``float[B, d]``, 0 (usual) to 1: ``float[B]``."""
         below = (self.usual - self.distance(latents)) / self.spread

@@ -22,6 +22,7 @@ from mm_perception.training.stages import (
     seed_weights,
     split_positions,
 )
+from mm_perception.training.strangeness import find_strangers
 
 SPLIT = 'validation'
 ROWS = 4096
@@ -59,29 +60,34 @@ def calibration_stage(
     seed_weights(spec, 'calibration')
     module, top = model.uncertainty, model.top
     assert module is not None
-    device = source.device
-    module.to(device).requires_grad_(True)
+    module.to(source.device).requires_grad_(True)
     codes = {}
     held = cache_posteriors(model.unimodal, source)
     for name in spec.model.names:
-        scale = top.scale[name].to(device)
+        scale = top.scale[name].to(source.device)
         variance = posteriors[name].log_variance.exp().mean(0) / scale.std.square()
         codes[name] = scale(held[name].mean)
         seen = codes[name][source.index[name].unique()]
         module.novelty[name].fit(scale(posteriors[name].mean), variance, seen)
     _fit_residuals(model, codes, source)
+    # A sensor that contradicts the others looks as one that is right: no width would tell.
+    strangers = find_strangers(spec, model.unimodal, source, held, contradictory=0.0)
 
     def loss(rows: Tensor, _: float) -> tuple[Tensor, dict[str, Tensor]]:
         present = source.present[rows]
-        latents = {name: codes[name][source.index[name][rows]] for name in codes}
+        latents = true = {name: codes[name][source.index[name][rows]] for name in codes}
+        if strangers and module.training:
+            seen = strangers(source.of_rows(rows))
+            latents = top.scaled({name: p.mean for name, p in seen.items()})
         shown = forced_perceptual_dropout(present, HIDDEN_RATE)
         with torch.no_grad():
-            part, complete = top.joint(latents, shown), top.joint(latents, present)
+            part, complete = top.joint(latents, shown), top.joint(true, present)
         assert isinstance(part, DiagonalGaussian) and isinstance(complete, DiagonalGaussian)
         return module.loss(part, latents, shown, complete), {}
 
-    identity, stage = (spec.model, spec.unimodal, spec.top, 'spread'), spec.calibration
-    return build_stage(spec, 'calibration', module, stage, loss, source.rows, source, identity)
+    identity = (spec.model, spec.unimodal, spec.top, spec.strange, 'spread')
+    about = 'calibration', module, spec.calibration
+    return build_stage(spec, *about, loss, source.rows, source, identity)
 
 
 @torch.no_grad()

@@ -29,7 +29,9 @@ from mm_perception.fusion.consistency import (
 from mm_perception.modalities import build_modality
 from mm_perception.spec import ModelSpec, TrainingSpec
 from mm_perception.training.calibration import SPLIT
+from mm_perception.training.confidence import with_confidence
 from mm_perception.training.stages import split_positions
+from mm_perception.training.strangeness import with_strange_rows
 
 CLASSES = 16
 """How many shared classes there are at least; twice the number of labels if that is more."""
@@ -133,6 +135,7 @@ def _batches(events: Events, seed: int) -> Iterator[Tensor]:
 FALSE_ALARM = 0.01
 """Share of agreeing held-out events that raise an alarm, if not told."""
 LEAST_ROWS, MOST_ROWS = 200, 50_000
+STRANGE_ROWS = 10_000
 PAIRINGS = 4
 MOST_SUBSETS = 20
 """Of the subsets of one size, so many are drawn to calibrate on."""
@@ -189,19 +192,23 @@ def calibrate_consistency(
     parts = [_some_rows(part, seed) for part in (training, held)]
     if min((part.present.sum(1) > 1).sum() for part in parts) < LEAST_ROWS:
         return None
-    heads = learn_class_heads(engine, spec, parts[0], seed)
+    usual = len(parts[1])
+    learned = with_strange_rows(parts[0], spec, STRANGE_ROWS, seed)
+    judged = with_strange_rows(parts[1], spec, STRANGE_ROWS, seed)
+    heads = learn_class_heads(engine, spec, learned, seed)
     health = Health(
         {f'{name}.{key}': part for name, h in heads.items() for key, part in h.arrays().items()},
         usual={name: head.usual for name, head in heads.items()},
         spread={name: head.spread for name, head in heads.items()},
         thresholds={str(n): 1.0 for n in range(2, len(spec.names) + 1)},
         false_alarm=false_alarm,
-        rows=len(parts[1]),
+        rows=usual,
     )
     check = ConsistencyCheck(engine, spec, health)
-    evidence = evidence_alone(engine, check, encode_all(engine, parts[1]))
-    usual = _paired(evidence, make_events(parts[1], spec), seed)
-    return _with_thresholds(engine, spec, health, usual)
+    evidence = evidence_alone(engine, check, encode_all(engine, judged))
+    events = make_events(parts[1], spec)
+    health = _with_thresholds(engine, spec, health, _paired(evidence[:usual], events, seed))
+    return with_confidence(engine, spec, health, judged, seed)
 
 
 def _some_rows(dataset: Dataset, seed: int) -> Dataset:
@@ -209,9 +216,10 @@ def _some_rows(dataset: Dataset, seed: int) -> Dataset:
     return dataset.subset(np.sort(order[:MOST_ROWS]))
 
 
-def _paired(
-    evidence: np.ndarray, events: Events, seed: int
-) -> list[tuple[np.ndarray, np.ndarray]]:
+Paired = list[tuple[np.ndarray, np.ndarray]]
+
+
+def _paired(evidence: np.ndarray, events: Events, seed: int) -> Paired:
     """Evidence of agreeing events, ``[N, M, K]``, and what is present: ``bool[N, M]``."""
     generator = np.random.default_rng(seed)
     modalities = np.arange(evidence.shape[1])
@@ -220,9 +228,7 @@ def _paired(
     return [(evidence[part, modalities], events.present) for part in rows]
 
 
-def _with_thresholds(
-    engine: Engine, spec: ModelSpec, health: Health, usual: list[tuple[np.ndarray, np.ndarray]]
-) -> Health:
+def _with_thresholds(engine: Engine, spec: ModelSpec, health: Health, usual: Paired) -> Health:
     """By the number present, from two on, as an alarm among more needs that fewer agree."""
     generator = np.random.default_rng(0)
     for count in range(2, len(spec.names) + 1):

@@ -53,6 +53,7 @@ from mm_perception.training.stages import (
     top_stage,
     unimodal_stage,
 )
+from mm_perception.training.strangeness import find_strangers
 from mm_perception.training.watch import WATCHED_ROWS, collapse_warnings, watch_latents
 
 
@@ -223,7 +224,8 @@ def _train_apart(run: Run, source: TensorSource) -> Trained:
             _load_trained(run, name, module)
     posteriors = cache_posteriors(modules, source)
     model_spec = sized(run.spec.model, standardised_rows(posteriors, source))
-    stage = top_stage(replace(run.spec, model=model_spec), posteriors, source)
+    strangers = find_strangers(run.spec, modules, source, posteriors)
+    stage = top_stage(replace(run.spec, model=model_spec), posteriors, source, strangers)
     fitted['top'] = run.fit(stage)
     model = build_model(model_spec).to(source.device)
     assert isinstance(model, Nexus)

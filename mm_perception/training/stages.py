@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -52,6 +52,10 @@ class TensorSource:
         """Unique values of a modality, ``float32[B, *shape]`` in 0..1."""
         values = self._values[name][positions]
         return values.float() / 255.0 if values.dtype == torch.uint8 else values.float()
+
+    def of_rows(self, rows: Tensor) -> dict[str, Tensor]:
+        """Which unique value of each modality some rows show, ``int64[B]``."""
+        return {name: index[rows] for name, index in self.index.items()}
 
     def row_values(self, name: str, rows: Tensor) -> Tensor:
         """Values of a modality in some rows, ``float32[B, *shape]`` in 0..1."""
@@ -158,8 +162,18 @@ def classifier_stage(
     return build_stage(spec, title, module, spec.classifiers, loss, count, source, identity)
 
 
-def top_stage(spec: TrainingSpec, posteriors: Posteriors, source: TensorSource) -> Stage:
-    """Train the top level on the cached unimodal posteriors of the training set."""
+def top_stage(
+    spec: TrainingSpec,
+    posteriors: Posteriors,
+    source: TensorSource,
+    strangers: Callable[[Mapping[str, Tensor]], Posteriors] | None = None,
+) -> Stage:
+    """
+    Train the top level on the cached unimodal posteriors of the training set.
+
+    :param strangers: latents that the joint encoder sees, given which unique value each row
+        shows; None: those of the rows.
+    """
     seed_weights(spec, 'top')
     model = build_model(spec.model)
     assert isinstance(model, Nexus)
@@ -167,9 +181,11 @@ def top_stage(spec: TrainingSpec, posteriors: Posteriors, source: TensorSource) 
     module.fit(posteriors)
 
     def loss(rows: Tensor, warm_up: float) -> tuple[Tensor, dict[str, Tensor]]:
-        return module.loss(_of_rows(posteriors, source, rows), source.present[rows], warm_up)
+        shown = strangers(source.of_rows(rows)) if strangers and module.training else None
+        true = _of_rows(posteriors, source, rows)
+        return module.loss(true, source.present[rows], warm_up, shown=shown)
 
-    identity = (_top_part(spec.model), spec.unimodal)
+    identity = (_top_part(spec.model), spec.unimodal, spec.strange)
     return build_stage(spec, 'top', module, spec.top, loss, source.rows, source, identity)
 
 

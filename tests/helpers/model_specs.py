@@ -84,6 +84,7 @@ def every_kind() -> dict[str, ModelSpec]:
         'calibrated': family_spec('nexus', calibrated=True),
         'attention': family_spec('nexus', joint_encoder='attention'),
         'skip': family_spec('nexus', joint_encoder='skip', calibrated=True),
+        'weighed': family_spec('nexus', joint_encoder='weighed', calibrated=True),
         'surrogates': family_spec('nexus', joint_encoder='surrogates'),
         'laplace': family_spec('mmvae', options={'posterior': 'laplace'}),
         'deep': family_spec('hmvae', options={'depth': 3}),

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from mm_perception.cli.main import main
+from mm_perception.evaluation.confidence import AUROC
 from mm_perception.lab.digits import condition_table
 from mm_perception.lab.digits.condition_table import (
     BEST_SINGLE,
@@ -42,8 +43,9 @@ def test_tables_show_the_subset_that_falls_most_behind() -> None:
                                         ('image+symbol', 0.8, 0.8, 0.99)):  # fmt: skip
         for metric, value in ((LABEL, fused), (BEST_SINGLE, best), (PRODUCT, product)):
             rows.append(Row(names, 'image', 'noise', 40.0, metric, value, 10))
+    rows.append(Row('image', 'image', 'noise', 40.0, AUROC, 0.875, 10))
     lines = condition_tables(rows)
-    assert '| image | noise | 40 | 50.0 |' in lines
+    assert '| image | noise | 40 | 50.0 | 0.875 |' in lines
     behind = '| image | noise | 40 | image+sound | 90.0 | 95.0 | image+symbol | 80.0 | 99.0 |'
     assert behind in lines
 
@@ -66,8 +68,8 @@ def test_evaluate_conditions_writes_a_row_for_every_subset(
     assert all(0 <= row['value'] <= 1 and row['n'] == 20 for row in rows)
     # 15 subsets of usual data, and 8 with each of 3 conditions and of 2 foreign sources.
     assert len([row for row in rows if row['metric'] == LABEL]) == 15 + 8 * 5
-    alone = {(r['modality'], r['condition']): r['value'] for r in rows if '+' not in r['modality']}
-    usual = {name for name, condition in alone if condition == 'usual'}
+    alone = {(r['modality'], r['condition']): r['value'] for r in rows if r['metric'] == LABEL}
+    usual = {n for n, condition in alone if condition == 'usual' and '+' not in n}
     assert usual == {'image', 'trajectory', 'sound', 'symbol'}
     assert all(alone[name, 'usual'] >= 0.8 for name in usual)
     assert ('image', 'mnist') in alone and ('sound', 'unheard_speaker') in alone

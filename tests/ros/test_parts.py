@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 
 from mm_perception.errors import ConfigError
-from mm_perception.fusion.health import Limits
+from mm_perception.fusion.health import Limits, State, Verdict
+from mm_perception.fusion.perception import Fused
+from mm_perception.fusion.session import Inference
 from mm_perception.modalities import build_modality
+from mm_perception.ros.cmi.diagnostics import status_message
 from mm_perception.ros.cmi.inputs import (
     Throttle,
 )
@@ -252,3 +255,16 @@ def test_throttle_lets_one_event_per_key_through():
     assert not throttle.ready('a')
     assert throttle.ready('b')
     assert Throttle(0.0).ready('a')
+
+
+# Diagnostics
+
+
+@pytest.mark.parametrize(('confidence', 'said'), [(0.875, '0.875'), (np.nan, ''), (None, '')])
+def test_status_says_how_sure_the_label_is(confidence, said):
+    """Of nothing that was fused, and of a bundle that cannot tell, nothing."""
+    latent = np.zeros(2, np.float32), np.ones(2, np.float32)
+    result = None if confidence is None else Inference(*latent, {}, np.float32(confidence))
+    fused = Fused(0, {'image': Verdict(State.OK, True)}, {}, result)
+    (entry,) = status_message(fused, 'latent/a@b').status
+    assert {pair.key: pair.value for pair in entry.values}['confidence'] == said

@@ -24,6 +24,7 @@ from mm_perception.evaluation.consistency import (
     measure_consistency,
 )
 from mm_perception.evaluation.generation import encode_all
+from mm_perception.fusion.confidence import TABLE, WEIGHTS
 from mm_perception.fusion.consistency import ConsistencyCheck
 from mm_perception.fusion.session import InferenceSession
 from mm_perception.spec import StageSpec
@@ -153,6 +154,8 @@ def test_command_calibrates_a_bundle_that_is_not(
     strict, often = after.health, load_bundle(path).health
     assert often is not None and often.false_alarm == 0.1
     for name, array in strict.class_heads.items():
+        if name in (TABLE, WEIGHTS):  # learned from the split for the thresholds
+            continue
         np.testing.assert_array_equal(often.class_heads[name], array)
     assert all(often.thresholds[n] < value for n, value in strict.thresholds.items())
     assert 'at a false-alarm rate of 10 %' in (path / 'README.md').read_text()

@@ -15,6 +15,8 @@ from mm_perception.bundle import Bundle
 from mm_perception.engines.build import reference_engine
 from mm_perception.engines.classifiers import load_classifiers
 from mm_perception.errors import ConfigError, DataError, InvalidInput
+from mm_perception.evaluation.calibration import auroc
+from mm_perception.evaluation.confidence import AUROC, confidence_of, tell
 from mm_perception.evaluation.generation import batches, presence, subsets
 from mm_perception.lab.digits.conditions import Condition, levels
 from mm_perception.lab.digits.handwriting import in_turn
@@ -48,7 +50,8 @@ class Row:
     :param modality: that was observed; several joined by ``+``.
     :param strange: the one that the condition is of.
     :param metric: ``label`` (of the bundle), ``best_single`` (of the bundle, from the best of
-        these modalities alone) or ``product`` (of the evaluation classifiers' probabilities).
+        these modalities alone), ``product`` (of the evaluation classifiers' probabilities), or
+        ``confidence_auroc`` (of the bundle's confidence, right labels against wrong ones).
     """
 
     modality: str
@@ -93,6 +96,7 @@ class Judge:
             spec.name: build_modality(spec) for spec in bundle.spec.modalities
         }
         self._engine = reference_engine(bundle)
+        self._confidence = confidence_of(self._engine, bundle)
         self._classifiers = load_classifiers(bundle)
 
     def see(self, name: str, raws: Iterable[Any]) -> Seen:
@@ -114,18 +118,28 @@ class Judge:
         except InvalidInput:
             return None
 
-    def labels(self, seen: dict[str, Seen], observed: Sequence[str]) -> NDArray[np.int64]:
-        """What the bundle tells from some modalities; -1 where none of them can be used."""
+    def labels(
+        self, seen: dict[str, Seen], observed: Sequence[str]
+    ) -> tuple[NDArray[np.int64], NDArray[np.float64] | None]:
+        """
+        What the bundle tells from some modalities; -1 where none of them can be used.
+
+        :returns: labels, and the confidence in them, 0 for -1; None where the bundle has none.
+        """
         codes = {name: one.codes for name, one in seen.items()}
         present = np.repeat(presence(NAMES, observed)[None], len(codes['image']), axis=0)
         for column, name in enumerate(NAMES):
             present[:, column] &= seen[name].usable
-        labels = np.full(len(present), -1)
+        labels, chance = np.full(len(present), -1), np.zeros(len(present))
         rows = np.flatnonzero(present.any(axis=1))
-        if len(rows):
-            joint, _ = self._engine.fuse({n: c[rows] for n, c in codes.items()}, present[rows])
+        part = {name: code[rows] for name, code in codes.items()}
+        if len(rows) and self._confidence:
+            found = tell(self._engine, *self._confidence, part, present[rows])
+            labels[rows], chance[rows] = found
+        elif len(rows):
+            joint, _ = self._engine.fuse(part, present[rows])
             labels[rows] = np.argmax(self._engine.decode('symbol', joint), axis=1)
-        return labels
+        return labels, chance if self._confidence else None
 
 
 @dataclass(frozen=True)
@@ -254,12 +268,16 @@ def _rows(
     about: tuple[str, float],
 ) -> list[Row]:
     """Rows of every subset that the strange modality is in; of every subset where none is."""
-    right = {s: float((judge.labels(seen, s) == labels).mean()) for s in subsets(NAMES)}
+    told = {subset: judge.labels(seen, subset) for subset in subsets(NAMES)}
+    right = {subset: float((found == labels).mean()) for subset, (found, _) in told.items()}
     rows = []
     for observed in right:
         if strange and strange not in observed:
             continue
         figures = {LABEL: right[observed]}
+        found, chance = told[observed]
+        if chance is not None and 0.0 < right[observed] < 1.0:
+            figures[AUROC] = auroc(chance[found == labels], chance[found != labels])
         if len(observed) > 1:
             read = sum(seen[n].log_probabilities * seen[n].usable[:, None] for n in observed)
             figures[BEST_SINGLE] = max(right[(name,)] for name in observed)
@@ -274,14 +292,27 @@ def _rows(
 def condition_tables(rows: Sequence[Row]) -> list[str]:
     """Lines of Markdown: modalities alone, and the fused ones beside what they are held to."""
     alone = [row for row in rows if '+' not in row.modality]
+    known = {
+        (row.modality, row.condition, row.level): f'{row.value:.3f}'
+        for row in alone
+        if row.metric == AUROC
+    }
     lines = [
-        [row.modality, *_named(row.condition, row.level), _percent(row.value)]
+        [
+            row.modality,
+            *_named(row.condition, row.level),
+            _percent(row.value),
+            known.get((row.modality, row.condition, row.level), ''),
+        ]
         for row in sorted(alone, key=lambda row: NAMES.index(row.modality))
+        if row.metric == LABEL
     ]
     return [
         f'## Label from one modality, under strange conditions ({rows[0].n:,} digits)',
         '',
-        *markdown_table(['modality', 'condition', 'level', 'right, %'], lines),
+        *markdown_table(
+            ['modality', 'condition', 'level', 'right, %', 'AUROC of the confidence'], lines
+        ),
         '',
         '## Beside others that are as usual',
         '',

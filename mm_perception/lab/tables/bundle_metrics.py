@@ -18,6 +18,7 @@ from mm_perception.evaluation.calibration import (
     measure_reconstruction_calibration,
     measure_uncertainty,
 )
+from mm_perception.evaluation.confidence import measure_confidence
 from mm_perception.evaluation.consistency import (
     ABSENT,
     AUROC,
@@ -106,6 +107,7 @@ def _with_labels(
     return [
         *measure_frechet(engine, test, labels, features, observed[:-1], *how),
         *measure_probe(engine, known, known_labels, test, labels, observed, *how),
+        *measure_confidence(engine, bundle, test, observed),
     ]
 
 

@@ -69,9 +69,15 @@ def _modality_status(name: str, verdict: Verdict, fused: Fused) -> Any:
     values = {
         **verdict_values(verdict),
         'source': 'sensor' if verdict.used else inferred,
+        'confidence': _confidence(fused),
         'reason': verdict.reason,
     }
     return make_status(name, level(verdict), verdict.reason or 'ok', values)
+
+
+def _confidence(fused: Fused) -> str:
+    chance = np.nan if fused.result is None else fused.result.confidence
+    return '' if np.isnan(chance) else f'{chance:.3f}'
 
 
 def twins(node: Node) -> int:
@@ -141,6 +147,7 @@ class Reporter:
         self._inputs = inputs
         self._outputs = outputs
         self._disagree = False
+        self._confidence = ''
         self._rates = Rates()
         self._reports = 0
         self._explain = Throttle(EXPLAIN_PERIOD_S)
@@ -178,7 +185,7 @@ class Reporter:
         self.latents += fused.result is not None
         self.times.add({**fused.stage_ms, 'tick': tick_ms})
         self._verdicts = fused.verdicts
-        self._disagree = fused.disagree
+        self._disagree, self._confidence = fused.disagree, _confidence(fused)
         for name, verdict in fused.verdicts.items():
             if verdict.state in (State.REJECTED, State.INCONSISTENT) or verdict.fault:
                 self._inputs.report_fault(name, verdict)
@@ -243,6 +250,7 @@ class Reporter:
             self._node.get_logger().info(problem)
         values = {
             'latent_rate_hz': f'{rate_hz:.2f}',
+            'confidence': self._confidence,
             'ticks': self.ticks,
             'ticks_dropped': dropped,
             'errors': self.errors,
