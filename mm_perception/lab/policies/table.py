@@ -38,7 +38,7 @@ LIE_MOMENTS = (15,)
 DROPOUT, NO_DROPOUT = 'dropout', 'all sensors'
 TRAININGS = {DROPOUT: Failures(spells=RandomSpells()), NO_DROPOUT: Failures()}
 """How the sensors fail while a policy is trained."""
-SETTINGS = SacSettings()
+SETTINGS = SacSettings(steps=8000)
 
 
 def run_policies(args: argparse.Namespace) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def run_policies(args: argparse.Namespace) -> dict[str, Any]:
     chosen = args.variants or tuple(VARIANTS)
     results = [_result(args, name, folder, dataset) for name in chosen]
     rows = [each for result in results for each in result['rows']]
-    text = policies_markdown(rows)
+    text = policies_markdown(rows, SETTINGS.steps)
     file = args.markdown or folder / 'table.md'
     file.write_text(text)
     print(text)
