@@ -33,12 +33,12 @@ from mm_perception.rl.observation import QUICK_CHECKS, VectorObservedBy
 from mm_perception.rl.pendulum import ID, RATE_HZ
 from mm_perception.rl.training import SacSettings, make_vector
 
-SEEDS, EPISODES = 3, 6
+SEEDS, EPISODES = 3, 5
 LIE_MOMENTS = (15,)
 DROPOUT, NO_DROPOUT = 'dropout', 'all sensors'
 TRAININGS = {DROPOUT: Failures(spells=RandomSpells()), NO_DROPOUT: Failures()}
 """How the sensors fail while a policy is trained."""
-SETTINGS = SacSettings(steps=6000)
+SETTINGS = SacSettings()
 
 
 def run_policies(args: argparse.Namespace) -> dict[str, Any]:
