@@ -213,11 +213,12 @@ def test_node_stands_in_for_a_camera_as_a_consumer_expects_it(live: Robot):
     assert {(m.header.frame_id, m.width) for m in infos} == {('lens', 640)}
     stamps = {nanoseconds(m) for m in messages}
     # Of both the newest alone is kept for a subscriber that is late.
-    assert len(infos) > 20 and len({nanoseconds(m) for m in infos} - stamps) < 0.2 * len(infos)
+    assert len(infos) > 5 and len({nanoseconds(m) for m in infos} - stamps) < 0.2 * len(infos)
     stamps_s = np.array([nanoseconds(m) for m in messages]) * 1e-9
     pauses_s = np.diff(stamps_s)
     assert pauses_s.min() > 0.0
-    assert np.median(pauses_s) < 1.5 * TICK_S and pauses_s.max() < 0.35, pauses_s.max()
+    assert np.median(pauses_s) < 2.0 * TICK_S
+    assert pauses_s.max() < 0.7 * MAX_AGE_S, 'no gap until the camera counts as lost'
     live.node.destroy_subscription(watched)
 
 

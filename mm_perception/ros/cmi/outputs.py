@@ -177,7 +177,7 @@ class Outputs:
         return publisher
 
 
-PATIENCE = 2.0
+PATIENCE = 3.0
 """Periods of a sensor after which its next message is late."""
 EARLY = 0.75
 """Periods of a sensor after which its next message may be made up: ticks have a beat of theirs."""
@@ -192,7 +192,8 @@ class _Sensor:
 
     ``newest`` is its last message that could be read, ``good`` its last one that was used, which
     what is made up takes after. ``passing`` is whether messages go on as they come. ``made_ns`` is
-    the stamp of what was made up last, 0 if the sensor has spoken since.
+    the stamp of what was made up last, 0 if the sensor has spoken since; ``lag_ns`` is how much
+    later than their stamps messages come.
     """
 
     codec: InputCodec
@@ -204,6 +205,7 @@ class _Sensor:
     sent: Any = None
     passing: bool = False
     made_ns: int = 0
+    lag_ns: int = 0
     period_s: float | None = None
     heard_s: float = 0.0
     sent_s: float = 0.0
@@ -309,6 +311,9 @@ class Filled:
             return
         with sensor.lock:
             sensor.hear(message)
+            now_ns = self._node.get_clock().now().nanoseconds
+            header = getattr(message, 'header', None)
+            sensor.lag_ns = 0 if header is None else now_ns - stamp_of(header, now_ns)
             if sensor.passing:
                 sensor.hand_on()
 
@@ -364,7 +369,8 @@ class Filled:
                 sensor.passing = True
                 sensor.hand_on()
             elif sensor.wanted and sensor.due(EARLY if sensor.made_ns else PATIENCE):
-                sensor.make_up(restamped(sensor.good, time_message(now_ns)), now_ns)
+                stamp_ns = now_ns - sensor.lag_ns
+                sensor.make_up(restamped(sensor.good, time_message(stamp_ns)), stamp_ns)
 
     def _say_rate(self, name: str, sensor: _Sensor, own_hz: float, rate_hz: float) -> None:
         """Say once that ticks come less often than the sensor sent."""
