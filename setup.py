@@ -55,7 +55,7 @@ EXTRAS = {
     'train': [
         'onnx>=1.16',
         'rich>=13.7',
-        'rosbags>=0.10',
+        'rosbags>=0.11',
         'scipy>=1.11',
         'tensorboard',
         'torch>=2.6',

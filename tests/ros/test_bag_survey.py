@@ -10,7 +10,7 @@ import pytest
 pytest.importorskip('rclpy', reason='rclpy is not installed')
 pytest.importorskip('rosbags', reason='rosbags is not installed')
 
-from geometry_msgs.msg import PoseStamped
+from geometry_msgs.msg import PointStamped, PoseStamped
 from rclpy.serialization import serialize_message
 from rosbags.rosbag2 import Writer
 from rosbags.typesys import Stores, get_typestore
@@ -19,13 +19,16 @@ from mm_perception.cli.main import main
 from mm_perception.config import load_training
 from mm_perception.data.dataset import load_dataset
 from mm_perception.data.drafting import Frames, Timing, draft_image, group_names, name_of
+from mm_perception.lab.digits.recordings import load_recordings
 from mm_perception.modalities import build_modality
 from mm_perception.ros.bag_survey import survey_bags
 from mm_perception.ros.codecs import make_header, message_name
 from mm_perception.spec import ModalitySpec
 from tests.helpers.driving_bag import JOINTS, START_NS, STEP_NS, write_driving_bag
+from tests.helpers.recorded_bag import write_bag
 
-REAL = Path(os.environ.get('MM_PERCEPTION_DATA', Path(__file__).parents[3] / 'shared' / 'data'))
+ROOT = Path(__file__).parents[2]
+REAL = Path(os.environ.get('MM_PERCEPTION_DATA', ROOT.parent / 'shared' / 'data'))
 TAKES_FIELDS = 'fields' in build_modality(ModalitySpec('one', 'vector')).plain_options()
 real = pytest.mark.skipif(not (REAL / 'bags').is_dir(), reason=f'no recorded bags in {REAL}')
 
@@ -110,7 +113,7 @@ def test_recorded_bags_give_what_was_configured_by_hand():
     seen, length_s = survey_bags([REAL / 'bags' / 'joint_states_imu_mcap'])
     assert length_s == pytest.approx(95.2, abs=0.1)
     drafted = {draft.name: draft for each in seen for draft in each.drafts}
-    by_hand = load_training(Path(__file__).parents[2] / 'config' / 'robots' / 'imu.yaml').model
+    by_hand = load_training(ROOT / 'config' / 'robots' / 'imu.yaml').model
     joints = [m.preprocessing['names'] for m in by_hand.modalities if m.name != 'imu']
     drafts = [draft for draft in drafted.values() if 'names' in draft.preprocessing]
     assert {frozenset(d.preprocessing['names']) for d in drafts} == {
@@ -158,3 +161,44 @@ def test_cameras_that_show_nothing_are_not_drafted():
     assert 'repeats the same frame for up to 0.6 s' in remarks[0]
     draft, remarks = draft_image('camera', black, Timing(14, 0.1, 0.1, 0.1))
     assert draft is None and '14 of 14 frames looked at are black' in remarks[0]
+
+
+def test_sound_and_motions_are_drafted_with_their_windows(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    recordings = load_recordings(ROOT / 'models' / 'mhd' / 'recordings')[::40]
+    write_bag(tmp_path / 'digits', recordings, 4.0)
+    assert main(['init', 'digits']) == 0
+    spec = load_training(Path('my_robot.yaml')).model
+    options = {m.name: build_modality(m).plain_options() for m in spec.modalities}
+    assert {m.name: m.kind for m in spec.modalities} == {
+        'image': 'image',
+        'trajectory': 'trajectory',
+        'audio': 'sound',
+        'symbol': 'symbol',
+    }
+    assert (options['audio']['rate_hz'], options['audio']['window']) == (8000, 'utterance')
+    assert options['trajectory']['dimensions'] == 2
+    assert len(options['symbol']['labels']) == 2
+    assert main(['import-bag', 'digits', '--config', 'my_robot.yaml', '--json', 'n.json']) == 0
+    counts = json.loads(Path('n.json').read_text())['modalities']
+    assert all(account['rows'] and not account['refused'] for account in counts.values())
+
+
+def test_streamed_points_are_a_sliding_window_unless_they_pause(tmp_path):
+    store = get_typestore(Stores.ROS2_JAZZY)
+    with Writer(tmp_path / 'bag', version=9) as writer:
+        to = {t: writer.add_connection(t, message_name(PointStamped), typestore=store)
+              for t in ('/tip', '/pen')}  # fmt: skip
+        for k in range(400):
+            point = PointStamped(header=make_header(START_NS + k * STEP_NS))
+            point.point.x, point.point.y = np.sin(k / 20), np.cos(k / 30)
+            writer.write(to['/pen'], START_NS + k * STEP_NS, serialize_message(point))
+            point.point.z = k / 100
+            writer.write(to['/tip'], START_NS + k * STEP_NS, serialize_message(point))
+        last = PointStamped(header=make_header(START_NS + 500 * STEP_NS))
+        writer.write(to['/pen'], START_NS + 500 * STEP_NS, serialize_message(last))
+    seen, _ = survey_bags([tmp_path / 'bag'])
+    options = {draft.name: draft.preprocessing for each in seen for draft in each.drafts}
+    assert options['pen'] == {'dimensions': 2}
+    assert options['tip']['window'] == 'sliding' and options['tip']['dimensions'] == 3
+    assert len(options['tip']['low']) == 3
