@@ -23,7 +23,7 @@ from mm_perception.rl.failures import PRESENT, sensors_of
 from mm_perception.rl.policy import DEFAULT_PARTS, Layout
 
 KINDS = ('image', 'vector')
-QUICK_CHECKS = Checks(frozen_s=0.1, inconsistent_s=0.1, steady_s=0.5)
+QUICK_CHECKS = Checks(frozen_s=0.1, inconsistent_s=0.0)
 """For controllers of 20 Hz: what a robot's node waits for, a pendulum has fallen by then."""
 _START_NS = 10**18
 _NONE = np.zeros(0, np.float32)

@@ -127,6 +127,6 @@ def test_page_shows_mean_and_worst(tmp_path: Path):
         for seed in (0, 1)
         for c, value in ((Condition(), -100), (Condition(('joints',)), -150 - 50 * seed))
     ]
-    page = policies_markdown(rows)
+    page = policies_markdown(rows, 8000)
     assert '| dropout | -100 (-100) | -175 (-200) |' in page
     assert '| dropout | 92.5 (90.0) |' in page and '2 seeds' in page

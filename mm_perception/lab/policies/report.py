@@ -24,11 +24,12 @@ the same policy with all sensors.
 """
 
 
-def policies_markdown(rows: Sequence[Row], steps: int = 10_000) -> str:
+def policies_markdown(rows: Sequence[Row], steps: int) -> str:
     """
     Write the page.
 
     :param rows: of all variants and seeds.
+    :param steps: of each policy while it was trained.
     """
     seeds = len({each['seed'] for each in rows})
     parts = [HEAD.format(steps=f'{steps:,}', seeds=seeds, episodes=rows[0]['episodes'])]
