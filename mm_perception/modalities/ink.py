@@ -12,6 +12,8 @@ from mm_perception.modalities.base import Array
 
 WORKING_SIDE = 120
 """Pixels of the shorter side at which the page is looked at."""
+LONGEST = 4 * WORKING_SIDE
+"""Pixels of the longer side at most: an image of one row is no page."""
 REACH = 0.35
 """Of the shorter side: what is darker than all paper within it is ink, what is wider is not."""
 LEAST_DEPTH = 0.12
@@ -65,7 +67,7 @@ def normalise_ink(page: NDArray[Any], size: tuple[int, int], dark: bool) -> Arra
 
 def _working_copy(page: NDArray[Any], dark: bool) -> Array:
     height, width = page.shape[:2]
-    scale = WORKING_SIDE / min(height, width)
+    scale = min(WORKING_SIDE / min(height, width), LONGEST / max(height, width))
     size = max(round(width * scale), 1), max(round(height * scale), 1)
     how = cv2.INTER_AREA if scale < 1.0 else cv2.INTER_CUBIC
     small = cv2.resize(page, size, interpolation=how)

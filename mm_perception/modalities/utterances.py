@@ -45,7 +45,7 @@ def speech_levels(samples: Array, rate_hz: int) -> Array:
     :returns: ``float32[n / frame]``.
     """
     length = max(int(rate_hz * FRAME_S), 1)
-    shape = np.hanning(length).astype(np.float32)
+    shape = np.hanning(length + 2)[1:-1].astype(np.float32)
     spectrum = np.fft.rfft(samples.reshape(-1, length) * shape, axis=1)
     lowest = math.ceil(LOWEST_HZ * length / rate_hz)
     power = (spectrum.real**2 + spectrum.imag**2)[:, lowest:].sum(axis=1)

@@ -151,6 +151,15 @@ def test_ink_wrong_options_are_one_line(options: dict[str, object], words: str) 
         camera(**options)
 
 
+@pytest.mark.parametrize('size', [(1, 1), (1, 60_000), (60_000, 2), (2, 3), (28, 28)])
+def test_ink_takes_images_of_any_size(size: tuple[int, int]) -> None:
+    image = np.random.default_rng(0).integers(0, 255, size, np.uint8)
+    began = time.process_time()
+    array = camera().to_model(image)
+    assert array.shape == (1, 28, 28) and np.isfinite(array).all()
+    assert time.process_time() - began < 0.5  # some ms; no memory for a page of 60,000 columns
+
+
 def test_ink_costs_little_beside_resizing_in_python() -> None:
     image = page()
     began = time.process_time()

@@ -217,6 +217,25 @@ def test_validation_positions_are_apart() -> None:
     assert sorted([*training, *validation]) == list(range(100))
 
 
+def test_an_autoencoder_learns_to_look_through_noise(folder: Path) -> None:
+    noisy = replace(UNIMODAL, epochs=15, batch_size=32, augmentation={'type': 'ink', 'noise': 0.6})
+    data = load_dataset(folder / 'data', 'train')
+    clean = torch.from_numpy(
+        load_dataset(folder / 'data', 'test').unique('camera', np.arange(200))
+    )
+    torch.manual_seed(0)
+    shown = (clean + 0.6 * torch.randn_like(clean)).clamp(0.0, 1.0)
+    errors = []
+    for stage in (noisy, replace(noisy, augmentation={})):
+        spec = configuration(folder, unimodal={'camera': stage})
+        trained = unimodal_stage(spec, 'camera', TensorSource(data, torch.device('cpu')))
+        fit(trained, folder / f'{len(errors)}.safetensors', False, Logging(quiet=True))
+        with torch.no_grad():
+            made = trained.module.decode(trained.module.encode(shown).mean)
+        errors.append(float((made - clean).square().mean()))
+    assert errors[0] < 0.7 * errors[1]
+
+
 def test_augmentation_moves_but_stays_in_range() -> None:
     torch.manual_seed(0)
     options = {'type': 'affine', 'shift': [1.0, 2.0], 'gain': 0.05, 'noise': 0.01}
