@@ -15,7 +15,7 @@ from mm_perception.spec import ModelSpec
 TABLE, WEIGHTS = 'confidence.table', 'confidence.weights'
 """Names of a confidence's arrays among those of the class heads."""
 FEATURES = 5
-LEAST = 1e-9
+LEAST = 1e-4
 
 
 class Confidence:

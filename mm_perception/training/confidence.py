@@ -19,7 +19,7 @@ from mm_perception.spec import ModelSpec
 
 MOST_ROWS = 4000
 LEAST_WRONG = 20
-CONTRADICTORY, LABEL_SEEN = 0.1, 0.25
+CONTRADICTORY, LABEL_SEEN = 0.03, 0.25
 """Shares of rows in which one modality shows another row, and the label may be observed."""
 _DECAY = 1e-3
 
