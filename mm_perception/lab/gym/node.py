@@ -283,7 +283,7 @@ class GymNode(Node):
             return
         for_newest = stamp_ns == self._stamp_ns
         if not self._begun:
-            if for_newest or self.parameters['message'] != STAMPED:
+            if stamp_ns or self.parameters['message'] != STAMPED:
                 self._begun = True
                 self._restart()
             return
