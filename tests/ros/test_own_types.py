@@ -442,7 +442,7 @@ class Sensors:
                     self._publishers[name].publish(message)
             return condition()
 
-        self.robot.until(step, what, 40.0)
+        self.robot.until(step, what, 90.0)
 
     def came(self, name: str) -> list[Any]:
         """What came in the place of a sensor."""
