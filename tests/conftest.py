@@ -64,6 +64,7 @@ SLOW = (
     'training/test_kept.py',
     'training/test_killed_training.py',
     'training/test_side_by_side.py',
+    'training/test_strangeness.py',
     'training/test_training.py',
 )
 """Files whose tests carry the marker ``slow``: ``make test-fast`` leaves them out."""
