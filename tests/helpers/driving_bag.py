@@ -24,14 +24,14 @@ JOINTS = ('arm_1_joint', 'arm_2_joint', 'wheel_left_joint', 'wheel_right_joint',
 WORDS = ('forward', 'back')
 
 
-def messages(seconds, seed=0):
+def messages(seconds, seed=0, joints=JOINTS):
     """Topic, time and message of all that the robot sends."""
     noise = np.random.default_rng(seed)
     for k in range(int(seconds * 1e9 / STEP_NS)):
         now_ns, angle = START_NS + k * STEP_NS, k / 25
         header = make_header(now_ns, 'base')
-        moved = [np.sin(angle), np.cos(angle), angle, -angle, 0.5]
-        yield '/joint_states', now_ns, JointState(header=header, name=JOINTS, position=moved)
+        moved = [np.sin(angle), np.cos(angle), angle, -angle, 0.5][: len(joints)]
+        yield '/joint_states', now_ns, JointState(header=header, name=joints, position=moved)
         imu = Imu(header=header)
         imu.angular_velocity.z = np.cos(angle) + noise.normal(0.0, 0.01)
         imu.linear_acceleration.x = np.sin(angle) + noise.normal(0.0, 0.01)
@@ -45,13 +45,19 @@ def messages(seconds, seed=0):
             yield '/time', now_ns, TimeReference(header=header)
 
 
-def write_driving_bag(path, seconds=12.0, plugin=StoragePlugin.SQLITE3, seed=0, topics=TYPES):
-    """Write the bag as ``ros2 bag record`` does; returns how many messages each topic has."""
+def write_driving_bag(
+    path, seconds=12.0, plugin=StoragePlugin.SQLITE3, seed=0, topics=TYPES, joints=JOINTS
+):
+    """
+    Write the bag as ``ros2 bag record`` does; returns how many messages each topic has.
+
+    :param joints: the first of its joints.
+    """
     counts = dict.fromkeys(topics, 0)
     store = get_typestore(Stores.ROS2_JAZZY)
     with Writer(path, version=9, storage_plugin=plugin) as writer:
         to = {t: writer.add_connection(t, message_name(TYPES[t]), typestore=store) for t in topics}
-        for topic, now_ns, message in messages(seconds, seed):
+        for topic, now_ns, message in messages(seconds, seed, joints):
             if topic in to:
                 writer.write(to[topic], now_ns, serialize_message(message))
                 counts[topic] += 1
