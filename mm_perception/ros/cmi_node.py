@@ -20,7 +20,6 @@ from mm_perception.fusion.health import NO_OUTPUT
 from mm_perception.fusion.loading import load_perception
 from mm_perception.fusion.perception import Perception
 from mm_perception.fusion.sets import withheld
-from mm_perception.modalities import Modality
 from mm_perception.ros.cmi.diagnostics import Reporter
 from mm_perception.ros.cmi.inputs import Inputs, Throttle
 from mm_perception.ros.cmi.outputs import Outputs
@@ -376,7 +375,10 @@ class CmiNode(ManagedNode):
 
     def _swap(self, loaded: Perception) -> None:
         old, new = (
-            [(n, m.spec.kind, m.shape, _fields(m)) for n, m in each.modalities.items()]
+            [
+                (n, m.spec.kind, m.shape, *map(m.plain_options().get, ('fields', 'values')))
+                for n, m in each.modalities.items()
+            ]
             for each in (self._perception, loaded)
         )
         if old != new:
@@ -385,12 +387,6 @@ class CmiNode(ManagedNode):
             loaded.adopt(self._perception)
             self._perception = loaded
         self._publish_info()
-
-
-def _fields(modality: Modality[Any]) -> Any:
-    """What of a modality its codec has been made for."""
-    options = modality.options
-    return getattr(options, 'fields', ()), getattr(options, 'values', None)
 
 
 def main(args: list[str] | None = None) -> int:

@@ -200,9 +200,10 @@ def test_every_library_that_is_pinned_is_asked_for(setup_script):
 def test_node_and_extras_cover_what_is_imported(setup_script):
     """Every library that the package imports comes with it, an extra, or ROS 2."""
     libraries = {'cv2': 'opencv-python-headless', 'yaml': 'pyyaml', 'PIL': 'matplotlib'}
-    libraries['stable_baselines3'] = 'stable-baselines3'
+    libraries |= {'stable_baselines3': 'stable-baselines3', 'backports': 'rosbags'}
     listed = str([setup_script.NODE, setup_script.EXTRAS])
     known = set(sys.stdlib_module_names) | {'mm_perception'} | ROS_PACKAGES
+    known.add('compression')  # of the standard library from 3.14 on; before it backports.zstd
     for file, _ in modules():
         for name, line in imported(file):
             library = name.split('.')[0]

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from sensor_msgs.msg import Image
+from std_msgs.msg import Header
 
+from mm_perception.fusion.perception import Fused
 from mm_perception.modalities import Modality
 from mm_perception.modalities.drawing import (
     FAINT,
@@ -20,6 +23,7 @@ from mm_perception.modalities.drawing import (
     draw_bars,
     write_text,
 )
+from mm_perception.ros.codecs import picture_message
 
 CELL = 160
 MARGIN = 6
@@ -105,3 +109,23 @@ def _draw(
         picture = np.ascontiguousarray(modality.draw(array, side))
     cv2.rectangle(picture, (0, 0), (side - 1, side - 1), frame, 1)
     return picture
+
+
+def mosaic_message(fused: Fused, modalities: Mapping[str, Modality[Any]], header: Header) -> Image:
+    """Draw what a tick used and generated."""
+    result = fused.result
+    generated = result.reconstructions if result else {}
+    nothing = np.empty(0)
+    picture = render_mosaic(
+        [
+            MosaicColumn(
+                modality,
+                fused.observed.get(name),
+                generated.get(name),
+                fused.verdicts[name].state.value,
+            )
+            for name, modality in modalities.items()
+        ],
+        latent=(result.mean, result.std) if result else (nothing, nothing),
+    )
+    return picture_message(picture, header)

@@ -9,7 +9,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 from rclpy.lifecycle import LifecycleNode
 from sensor_msgs.msg import Image, PointCloud2
 from std_msgs.msg import Float32MultiArray, Header
@@ -19,7 +18,7 @@ from mm_perception.fusion.health import HOLD
 from mm_perception.fusion.perception import Demand, Fused
 from mm_perception.modalities import Modality
 from mm_perception.ros.cmi.camera_info import CameraInfos
-from mm_perception.ros.cmi.mosaic import MosaicColumn, render_mosaic
+from mm_perception.ros.cmi.mosaic import mosaic_message
 from mm_perception.ros.cmi.parameters import NodeSettings
 from mm_perception.ros.codecs import (
     Draft,
@@ -30,7 +29,6 @@ from mm_perception.ros.codecs import (
     latent_vector_message,
     make_header,
     output_codec,
-    picture_message,
     restamped,
     stamp_of,
     time_message,
@@ -126,7 +124,7 @@ class Outputs:
         now_ns = self._node.get_clock().now().nanoseconds
         self.filled.publish(fused, modalities, frame_id, now_ns, settings.rate_hz)
         if _wanted(self._mosaic):
-            self._mosaic.publish(_mosaic_message(fused, modalities, header))
+            self._mosaic.publish(mosaic_message(fused, modalities, header))
 
     def explain(self) -> list[str]:
         """Say which subscribers get nothing although they are there."""
@@ -344,19 +342,15 @@ class Filled:
             lost, sensor.passing = sensor.passing, False
             if array is None or not sensor.wanted:
                 continue
+            each, newest = modality.single, modality.newest(array)
             if not sensor.own:
                 header = make_header(fused.stamp_ns, frame_id)
-                sensor.publisher.publish(
-                    sensor.array.encode(modality.single, modality.newest(array), header)
-                )
+                sensor.publisher.publish(sensor.array.encode(each, newest, header))
                 continue
             if not (lost or sensor.good is None or sensor.due(EARLY)):
                 continue
-            header = make_header(stamp_ns, frame_id)
-            std = fused.std.get(name)
-            std = None if std is None else modality.newest(std)
-            newest = modality.newest(array)
-            draft = Draft(modality.single, newest, header, sensor.good, std)
+            std = modality.newest(fused.std[name]) if name in fused.std else None
+            draft = Draft(each, newest, make_header(stamp_ns, frame_id), sensor.good, std)
             self._send(name, sensor, draft, stamp_ns)
             if lost and sensor.period_s is not None and sensor.period_s * rate_hz < SLOW:
                 self._say_rate(name, sensor, 1.0 / sensor.period_s, rate_hz)
@@ -397,24 +391,3 @@ class Filled:
 
 def _wanted(*publishers: Any) -> bool:
     return any(p is not None and p.get_subscription_count() > 0 for p in publishers)
-
-
-def _mosaic_message(
-    fused: Fused, modalities: Mapping[str, Modality[Any]], header: Header
-) -> Image:
-    result = fused.result
-    generated = result.reconstructions if result else {}
-    nothing = np.empty(0)
-    picture = render_mosaic(
-        [
-            MosaicColumn(
-                modality,
-                fused.observed.get(name),
-                generated.get(name),
-                fused.verdicts[name].state.value,
-            )
-            for name, modality in modalities.items()
-        ],
-        latent=(result.mean, result.std) if result else (nothing, nothing),
-    )
-    return picture_message(picture, header)
