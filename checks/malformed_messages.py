@@ -13,10 +13,18 @@ from typing import Any
 
 import cv2
 import numpy as np
-from geometry_msgs.msg import Point, PointStamped, Vector3, Wrench, WrenchStamped
+from geometry_msgs.msg import (
+    Point,
+    PointStamped,
+    Pose,
+    PoseStamped,
+    Vector3,
+    Wrench,
+    WrenchStamped,
+)
 from rclpy.serialization import deserialize_message, serialize_message
-from sensor_msgs.msg import CompressedImage, Imu, JointState
-from std_msgs.msg import Float32MultiArray, String
+from sensor_msgs.msg import CompressedImage, Imu, JointState, NavSatFix
+from std_msgs.msg import Float32MultiArray, Int16MultiArray, String, UInt8MultiArray
 
 from mm_perception.lab.digits.pen import render_stroke
 from mm_perception.lab.digits.recordings import Recording, load_recordings
@@ -27,6 +35,7 @@ from mm_perception.ros.codecs import (
     image_message,
     make_header,
     message_name,
+    table_message,
     trajectory_message,
 )
 
@@ -104,6 +113,12 @@ def _messages_of(recording: Recording) -> list[Any]:
         String(data=recording.label),
         Float32MultiArray(data=[x, y]),
         WrenchStamped(header=header, wrench=Wrench(force=thrust, torque=thrust)),
+        UInt8MultiArray(data=array('B', (chunk * 32767).astype('<i2').tobytes())),
+        Int16MultiArray(data=(chunk * 32767).astype(int).tolist()),
+        Float32MultiArray(data=chunk.tolist()),
+        table_message({'a': np.float32([x]), 'b': np.float32([y])}, header),
+        NavSatFix(header=header, latitude=47.0, longitude=8.0, altitude=y),
+        PoseStamped(header=header, pose=Pose(position=Point(x=x, y=y, z=1.0))),
         Imu(header=header, angular_velocity=thrust, linear_acceleration=thrust),
     ]
 

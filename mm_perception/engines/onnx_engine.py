@@ -195,7 +195,7 @@ class Graph:
             raise BundleError(f'{where}: {error}; not one of this package') from error
         arrays = [np.ascontiguousarray(weights[key]) for key in needed]
         values = [onnxruntime.OrtValue.ortvalue_from_numpy(array) for array in arrays]
-        options = _options(threads)
+        options = session_options(threads)
         options.add_external_initializers(needed, values)
         providers = with_options(provider, precision, content, arrays)
         try:
@@ -217,8 +217,14 @@ class Graph:
         return outputs
 
 
-def _options(threads: int) -> Any:
-    """Several threads are one pool for all sessions: pools of their own would spin on and on."""
+def session_options(threads: int) -> Any:
+    """
+    Options of a session of ONNX Runtime.
+
+    Several threads are one pool for all sessions: pools of their own would spin on and on.
+
+    :param threads: how many; 0 for as many as help.
+    """
     import onnxruntime
 
     threads = threads or min(SMALL_MODEL_THREADS, len(os.sched_getaffinity(0)))

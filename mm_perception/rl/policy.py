@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from mm_perception.bundle import read_hashed, read_object
 from mm_perception.config import from_plain, to_plain
+from mm_perception.engines.onnx_engine import session_options
 from mm_perception.errors import BundleError, ConfigError
 from mm_perception.modalities.base import Array
 
@@ -138,10 +139,7 @@ class Policy:
         import onnxruntime
 
         self.spec, self.path, self._graph = spec, path, graph
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        options.add_session_config_entry('session.load_model_format', 'ONNX')
+        options = session_options(threads=1)
         try:
             self._session = onnxruntime.InferenceSession(graph, options, ['CPUExecutionProvider'])
             (taken,), (_,) = self._session.get_inputs(), self._session.get_outputs()

@@ -38,6 +38,8 @@ from mm_perception.ros.codecs import input_codec, input_names
 from mm_perception.spec import ModalitySpec
 
 KINDS = ('image', 'vector', 'symbol', 'sound', 'trajectory')
+USUALLY = {'sensor_msgs/msg/PointCloud2': 'sound'}
+"""What a message is taken for that several kinds read."""
 """In the order in which they are tried: of what several can read, the first."""
 MOST_VALUES = 20_000
 MOST_FRAMES = 300
@@ -94,7 +96,8 @@ class _Watched:
 
     def __init__(self, topic: str, message: str, every: int) -> None:
         self._topic, self._message = topic, message
-        self._kind = next((kind for kind in KINDS if message in input_names(kind)), '')
+        reading = (kind for kind in KINDS if message in input_names(kind))
+        self._kind = USUALLY.get(message) or next(reading, '')
         self._fields = _Fields(message) if self._kind in ('', 'vector') else None
         if self._fields is not None and not self._fields.paths:
             self._fields = None

@@ -133,6 +133,8 @@ def decode_stamped_array(
 ) -> tuple[NDArray[Any], int]:
     """Read an array that has a stamp: all of its FLOAT32 fields, one after the other."""
     columns = list(read_table(message).values())
+    if not columns:
+        raise InvalidInput('no FLOAT32 fields; an array has at least one')
     return finite_vector(np.concatenate(columns)), stamp_of(message.header, receipt_ns)
 
 
