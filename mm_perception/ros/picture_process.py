@@ -128,7 +128,7 @@ class PictureProcess:
 
     def __init__(self) -> None:
         self._open = ExitStack()
-        self._lost = False
+        self._lost, self._number = False, 0
         shared = os.memfd_create('pictures')
         self._open.callback(os.close, shared)
         os.ftruncate(shared, SHARED_BYTES)
@@ -173,7 +173,8 @@ class PictureProcess:
             )
         self._memory[:length] = bytes(picture)
         try:
-            os.write(self._requests, REQUEST.pack(length))
+            self._number = self._number % 0xFFFF + 1
+            os.write(self._requests, REQUEST.pack(self._number, length))
             state, *shape, channels, itemsize = self._reply()
         except OSError as error:
             self._lost = True
@@ -205,13 +206,16 @@ class PictureProcess:
     def _reply(self) -> tuple[int, ...]:
         poll = select.poll()
         poll.register(self._replies, select.POLLIN)
-        if not poll.poll(self._patience_s * 1e3):
-            self.close()
-            raise InvalidInput(f'compressed image not decoded within {self._patience_s:.0f} s')
-        answer = os.read(self._replies, REPLY.size)
-        if len(answer) < REPLY.size:
-            raise BrokenPipeError('no answer')
-        return REPLY.unpack(answer)
+        while True:
+            if not poll.poll(self._patience_s * 1e3):
+                self.close()
+                raise InvalidInput(f'compressed image not decoded within {self._patience_s:.0f} s')
+            answer = os.read(self._replies, REPLY.size)
+            if len(answer) < REPLY.size:
+                raise BrokenPipeError('no answer')
+            number, *reply = REPLY.unpack(answer)
+            if number in (0, self._number):  # else to a request before, whose reader had died
+                return tuple(reply)
 
     def _pixels(self, shape: list[int], channels: int, itemsize: int) -> NDArray[Any]:
         """Copy what was decoded; the process that says how large it is is not believed either."""

@@ -18,10 +18,13 @@ import sys
 import cv2
 import numpy as np
 
-REQUEST = struct.Struct('<I')
-"""Length of the picture, which lies at the beginning of the shared memory."""
-REPLY = struct.Struct('<5I')
-"""State, height, width, channels, bytes per number; the pixels follow the room for the picture."""
+REQUEST = struct.Struct('<2I')
+"""Its number, and the length of the picture, which lies at the beginning of the shared memory."""
+REPLY = struct.Struct('<6I')
+"""
+Number of the request, state, height, width, channels, bytes per number; the pixels follow the room
+for the picture. Who dies answers to no number: the next one may still find the request.
+"""
 DECODED, REFUSED, DIED = range(3)
 MAX_BYTES = 32 << 20
 MAX_PIXEL_BYTES = 320_000_000
@@ -48,7 +51,7 @@ def main(shared: int, requests: int, replies: int) -> None:
         _, status = os.waitpid(child, 0)
         if os.WIFEXITED(status) and os.WEXITSTATUS(status) == 0:
             return
-        os.write(replies, REPLY.pack(DIED, abs(os.waitstatus_to_exitcode(status)), 0, 0, 0))
+        os.write(replies, REPLY.pack(0, DIED, abs(os.waitstatus_to_exitcode(status)), 0, 0, 0))
 
 
 def _serve(shared: int, requests: int, replies: int) -> None:
@@ -58,11 +61,11 @@ def _serve(shared: int, requests: int, replies: int) -> None:
         request = os.read(requests, REQUEST.size)
         if len(request) < REQUEST.size:
             os._exit(0)
-        (length,) = REQUEST.unpack(request)
+        number, length = REQUEST.unpack(request)
         # Unhandled, its signal ends this process in the midst of the decoder. It counts time of
         # the processor: on a busy machine a good picture takes longer by the clock.
         signal.setitimer(signal.ITIMER_PROF, DEADLINE_S)
-        answer = _decode(memory, length)
+        answer = REPLY.pack(number, *_decode(memory, length))
         signal.setitimer(signal.ITIMER_PROF, 0)
         try:
             os.write(replies, answer)
@@ -77,7 +80,7 @@ def _limit() -> None:
     ctypes.CDLL(None).prctl(_NO_NEW_PRIVILEGES, 1, 0, 0, 0)
 
 
-def _decode(memory: mmap.mmap, length: int) -> bytes:
+def _decode(memory: mmap.mmap, length: int) -> tuple[int, ...]:
     # A copy: who wrote the picture cannot change it under the decoder's feet.
     data = np.frombuffer(memory, np.uint8, length).copy()
     try:
@@ -85,11 +88,11 @@ def _decode(memory: mmap.mmap, length: int) -> bytes:
     except cv2.error:
         pixels = None
     if pixels is None or pixels.nbytes > MAX_PIXEL_BYTES:
-        return REPLY.pack(REFUSED, 0, 0, 0, 0)
+        return REFUSED, 0, 0, 0, 0
     channels = pixels.shape[2] if pixels.ndim == 3 else 1
     room = np.frombuffer(memory, pixels.dtype, pixels.size, MAX_BYTES).reshape(pixels.shape)
     np.copyto(room, pixels)
-    return REPLY.pack(DECODED, *pixels.shape[:2], channels, pixels.itemsize)
+    return DECODED, *pixels.shape[:2], channels, pixels.itemsize
 
 
 if __name__ == '__main__':

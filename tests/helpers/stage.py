@@ -108,7 +108,7 @@ class Oracle:
 
     tolerances: ClassVar[dict[str, float]] = {
         'image': 0.02,
-        'trajectory': 0.01,
+        'trajectory': 0.02,
         'sound': 0.02,
         'symbol': 0.02,
     }

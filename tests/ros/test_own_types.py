@@ -480,10 +480,17 @@ def sensors(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Sensors]:
 def test_sensors_in_use_pass_untouched(sensors: Sensors) -> None:
     sensors.until(lambda: sensors.robot.used() == set(CASES), 'all sensors')
     sensors.robot.received.clear()
-    sensors.until(lambda: all(sensors.came(name) for name in CASES), 'what passes')
-    for name in CASES:
-        sent = [serialize_message(message) for message in sensors.sent[name]]
-        assert serialize_message(sensors.came(name)[-1]) in sent, name
+    passed: set[str] = set()
+
+    def all_passed() -> bool:
+        # What comes late on a busy machine is made up for: not all of it is as it was sent.
+        for name in set(CASES) - passed:
+            sent = [serialize_message(message) for message in sensors.sent[name]]
+            if any(serialize_message(message) in sent for message in sensors.came(name)):
+                passed.add(name)
+        return passed == set(CASES)
+
+    sensors.until(all_passed, 'what passes')
 
 
 @pytest.mark.parametrize('half', [0, 1])

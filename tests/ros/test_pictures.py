@@ -104,14 +104,16 @@ def decode(data: bytes) -> Any:
 def test_decoder_that_dies_costs_one_picture(process: PictureProcess) -> None:
     good = encoded('.jpg', PICTURE)
     assert process.decode(good).shape == PICTURE.shape
-    zygote = process._process.pid
-    for _ in range(3):
+    zygote, other = process._process.pid, encoded('.png', PICTURE[:8, :9])
+    for _ in range(10):
         (child,) = map(int, Path(f'/proc/{zygote}/task/{zygote}/children').read_text().split())
         os.kill(child, signal.SIGSEGV)
         with pytest.raises(InvalidInput, match=r'died .*signal 11'):
             process.decode(good)
         begin_s = time.perf_counter()
-        assert process.decode(good).shape == PICTURE.shape
+        assert process.decode(other).shape == (8, 9, 3), (
+            'its own pixels, not those asked for before'
+        )
         assert time.perf_counter() - begin_s < 0.2
     assert not process.lost
 
