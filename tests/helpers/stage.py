@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
@@ -17,6 +18,7 @@ from trajectory_msgs.msg import JointTrajectory
 
 from mm_perception.bundle import Bundle
 from mm_perception.engines.build import build_engine
+from mm_perception.errors import InvalidInput
 from mm_perception.fusion.gathering import complete
 from mm_perception.fusion.session import InferenceSession
 from mm_perception.lab.digits.pen import render_stroke
@@ -137,8 +139,8 @@ class Oracle:
         if key not in self._expected:
             missing = [name for name in NAMES if name not in used]
             generated = self._session.infer(used, missing).reconstructions
-            arrays = {**self.arrays, **{name: made[0] for name, made in generated.items()}}
-            self._expected[key] = {name: self._sent(name, arrays[name]) for name in NAMES}
+            made = {name: self._sent(name, array[0]) for name, array in generated.items()}
+            self._expected[key] = self.arrays | made
         return self._expected[key]
 
     def _sent(self, name: str, array: np.ndarray) -> np.ndarray:
@@ -156,7 +158,10 @@ class Oracle:
     def distance(self, name: str, message: Any, used: set[str]) -> float:
         """Mean distance of ``filled/<name>`` from what it should be, in model units."""
         modality = self._modalities[name]
-        filled = read_output(modality, input_codec(modality.spec.kind), message)
+        try:
+            filled = read_output(modality, input_codec(modality.spec.kind), message)
+        except InvalidInput:  # a message that passed before its fault was found
+            return math.inf
         return float(np.abs(filled - self.filled(used)[name]).mean())
 
 

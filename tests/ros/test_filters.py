@@ -180,9 +180,12 @@ def test_node_that_wants_complete_sets_fuses_nothing_else(run: Any, robot: Robot
     robot.word = '3'
     robot.live = set(SENSORS) - {'trajectory'}
     robot.until_state('sound', 'ok')
-    entry = robot.status()['image']
-    assert (entry['state'], entry['used']) == ('ok', 'false')
-    assert entry['reason'] == 'no complete set: no value within 0.3 s of the newest of trajectory'
+    lacking = 'no complete set: no value within 0.3 s of the newest of trajectory'
+    for _ in range(100):  # on a busy machine sound may lack for a moment, too
+        entry = robot.status()['image']
+        if entry['reason'] == lacking:
+            break
+    assert (entry['state'], entry['used'], entry['reason']) == ('ok', 'false', lacking)
     assert not robot.received['latent']
     robot.live.add('trajectory')
     robot.until_used(set(SENSORS))
