@@ -122,7 +122,8 @@ def _write_trajectory(draft: Draft) -> JointTrajectory:
     order = [like.joint_names.index(name) for name in wanted] or list(range(points.shape[1]))
     if not modality.options.low:
         low, high = before[:, order].min(axis=0), before[:, order].max(axis=0)
-        points = (points - 0.5) * (high - low).max() + (low + high) / 2
+        size = (high - low).max() or 1.0  # the last one may have stood still
+        points = (points - 0.5) * size + (low + high) / 2
     before[:, order] = points
     message = _trajectory(Motion(before, times_s), header, like.joint_names)
     message.joint_names = list(like.joint_names)
