@@ -109,7 +109,7 @@ class Oracle:
     """
 
     tolerances: ClassVar[dict[str, float]] = {
-        'image': 0.02,
+        'image': 0.05,  # the ink is found anew; another digit is 0.095 off at least
         'trajectory': 0.02,
         'sound': 0.02,
         'symbol': 0.02,
