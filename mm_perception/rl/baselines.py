@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -19,7 +20,7 @@ SMALL = 8
 """Sides of the images that a policy reads raw."""
 
 
-class SideBySide:
+class SideBySide(ABC):
     """
     Observer that puts features of all sensors one beside the other, and the mask.
 
@@ -32,9 +33,9 @@ class SideBySide:
         self._features = {n: np.zeros((count, size), np.float32) for n, size in sizes.items()}
         self.size = sum(sizes.values()) + len(sizes)
 
+    @abstractmethod
     def features(self, name: str, values: Sequence[Any] | NDArray[Any]) -> Array:
         """Features of what a sensor gave, ``float32[B, size]``."""
-        raise NotImplementedError
 
     def begin(self, rows: Iterable[int]) -> None:
         """Forget what was before."""
