@@ -30,7 +30,8 @@ from checks.malformed_messages import BREAKS, real_messages
 from mm_perception.bundle import Bundle
 from mm_perception.engines.build import build_engine
 from mm_perception.fusion.health import UNREADABLE, Limits
-from mm_perception.fusion.perception import Demand, Fused, Perception
+from mm_perception.fusion.perception import Perception
+from mm_perception.fusion.results import Demand, Fused
 from mm_perception.model.build import build_model
 from mm_perception.ros.cmi.diagnostics import status_message
 from mm_perception.ros.codecs import input_codec

@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mm_perception.fusion.perception import Perception, Result
+    from mm_perception.fusion.perception import Perception
+    from mm_perception.fusion.results import Result
     from mm_perception.modalities import Motion, Waveform
 
 __version__ = '0.1.0'

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from mm_perception.errors import InvalidInput
@@ -41,12 +41,15 @@ class Assessment:
     :param observed: model arrays of those that can be used; the same object for the same value.
     :param stamp_ns: of the newest value among these; None if there is none.
     :param disagree: whether they contradict each other and none can be blamed.
+    :param switched_off: model arrays of those that are fresh but switched off, with which what
+        fills in can be compared.
     """
 
     verdicts: dict[str, Verdict]
     observed: dict[str, Array]
     stamp_ns: int | None
     disagree: bool = False
+    switched_off: dict[str, Array] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -104,7 +107,10 @@ class Assessor:
             verdict = self._if_faulty(name, verdict, readings[name], checks)
             verdict = _if_stuck(name, verdict, streams, limits[name], checks, now_ns)
             verdicts[name] = self._if_flapping(name, verdict, checks, now_ns * 1e-9)
-        return self._assessment(verdicts)
+        off = [name for name in verdicts if _is_spare(verdicts[name], limits[name])]
+        ready = {name: self._ready(name, readings[name], checks) for name in off}
+        arrays = {name: p.array for name, p in ready.items() if p and p.array is not None}
+        return self._assessment(verdicts, arrays)
 
     def compare(
         self, assessment: Assessment, judgement: Judgement | None, checks: Checks, now_ns: int
@@ -138,30 +144,39 @@ class Assessor:
                 verdicts[name], state=State.INCONSISTENT, used=not exclude, reason=reason
             )
         disagree = self._disagreement.lasts(judgement.disagree, now_s, checks.inconsistent_s)
-        return self._assessment(verdicts, disagree)
+        return self._assessment(verdicts, assessment.switched_off, disagree)
 
     def _trust(self) -> None:
         self._doubts = {name: Doubt() for name in self._modalities}
         self._disagreement = Lasting()
 
-    def _assessment(self, verdicts: dict[str, Verdict], disagree: bool = False) -> Assessment:
+    def _assessment(
+        self, verdicts: dict[str, Verdict], off: dict[str, Array], disagree: bool = False
+    ) -> Assessment:
         ready = {n: self._prepared[n] for n, verdict in verdicts.items() if verdict.used}
         observed = {name: p.array for name, p in ready.items() if p.array is not None}
         stamp_ns = max((p.value.stamp_ns for p in ready.values()), default=None)
-        return Assessment(verdicts, observed, stamp_ns, disagree)
+        return Assessment(verdicts, observed, stamp_ns, disagree, off)
 
     def _if_faulty(
         self, name: str, verdict: Verdict, reading: Reading | None, checks: Checks
     ) -> Verdict:
         """Make the value ready, and reject it if it is not what the model can use."""
-        if not verdict.used or reading is None or reading.value is None:
+        known = self._ready(name, reading, checks) if verdict.used else None
+        if known is None:
             return verdict
-        known = self._prepared.get(name)
-        if known is None or known.value is not reading.value or known.checks is not checks:
-            known = self._prepared[name] = self._prepare(name, reading.value, checks)
         if known.array is None and known.fault is not None:
             return _rejected(verdict, known.fault)
         return _with_fault(verdict, known.fault, checks)
+
+    def _ready(self, name: str, reading: Reading | None, checks: Checks) -> _Prepared | None:
+        """The newest value made ready, once; None if there is none."""
+        if reading is None or reading.value is None:
+            return None
+        known = self._prepared.get(name)
+        if known is None or known.value is not reading.value or known.checks is not checks:
+            known = self._prepared[name] = self._prepare(name, reading.value, checks)
+        return known
 
     def _prepare(self, name: str, value: Stamped, checks: Checks) -> _Prepared:
         modality = self._modalities[name]
@@ -186,6 +201,12 @@ class Assessor:
             f' been well for {checks.steady_s:.3g} s; look at its cable and its driver'
         )
         return _rejected(verdict, Fault(FLAPPING, reason))
+
+
+def _is_spare(verdict: Verdict, limits: Limits) -> bool:
+    """Whether a modality is switched off while its sensor goes on."""
+    fresh = verdict.age_s is not None and verdict.age_s <= limits.max_age_s
+    return verdict.state is State.DISABLED and fresh
 
 
 def judge(reading: Reading | None, limits: Limits, now_ns: int) -> Verdict:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,92 +13,17 @@ from mm_perception.bundle import Bundle
 from mm_perception.engines.engine import Engine
 from mm_perception.errors import ConfigError
 from mm_perception.fusion.assessment import Assessment, Assessor
-from mm_perception.fusion.health import HOLD, NO_OUTPUT, PRIOR, Checks, Limits, Verdict, limits_of
+from mm_perception.fusion.health import HOLD, PRIOR, Checks, Limits, limits_of
 from mm_perception.fusion.losses import Entry, Losses
 from mm_perception.fusion.memory import Memory
+from mm_perception.fusion.results import NONE, OBSERVED, Demand, Fused, Result
 from mm_perception.fusion.session import Inference, InferenceSession
 from mm_perception.fusion.streams import Reading, Stream
 from mm_perception.modalities import Modality, build_modality
 from mm_perception.modalities.base import Array
 
 USUAL_CHECKS = Checks()
-OBSERVED, NONE = 'observed', 'none'
 Readings = Mapping[str, Reading | None]
-
-
-@dataclass(frozen=True)
-class Demand:
-    """
-    What somebody wants to have generated.
-
-    :param missing: modalities wanted while they are missing.
-    :param always: modalities wanted in any case.
-    :param std: modalities whose uncertainty is wanted.
-    :param std_samples: latent samples for the uncertainty.
-    :param sample: generate from a sample of the joint posterior, not from its mean.
-    :param fallback: what to give while nothing is observed: silent, hold or prior.
-    :param memory: whether what is missing is filled in from its last good value too, if the
-        bundle has a memory; never from a sample.
-    """
-
-    missing: frozenset[str] = frozenset()
-    always: frozenset[str] = frozenset()
-    std: frozenset[str] = frozenset()
-    std_samples: int = 16
-    sample: bool = False
-    fallback: str = NO_OUTPUT
-    memory: bool = True
-
-
-@dataclass(frozen=True)
-class Fused:
-    """
-    Result of one tick of one stream.
-
-    :param stamp_ns: of the newest value that the latent came from; of the tick if none did.
-    :param verdicts: per modality.
-    :param observed: model arrays of the modalities that took part.
-    :param result: latent ``float32[D]`` and reconstructions ``float32[*shape]``; None if nothing
-        was observed or stands in.
-    :param std: uncertainty of what was generated, where wanted.
-    :param stage_ms: duration of each stage.
-    :param source: of the latent: observed, hold, prior, or none.
-    :param disagree: whether the modalities contradict each other and none is to blame.
-    """
-
-    stamp_ns: int
-    verdicts: Mapping[str, Verdict]
-    observed: Mapping[str, Array]
-    result: Inference | None
-    std: Mapping[str, Array] = field(default_factory=dict)
-    stage_ms: Mapping[str, float] = field(default_factory=dict)
-    source: str = OBSERVED
-    disagree: bool = False
-
-
-@dataclass(frozen=True)
-class Result:
-    """
-    What :meth:`Perception.infer` gives; of several streams with a first axis N.
-
-    :param latent: mean of the joint posterior, ``float32[D]``; the prior's 0 where nothing is
-        observed.
-    :param std: its standard deviation, ``float32[D]``; the prior's 1 where nothing is observed.
-    :param mask: which modalities were used, ``bool[M]``, in the order of ``names``.
-    :param reconstructions: model arrays of what was generated, ``float32[*shape]`` by name.
-    :param health: how each modality stands, by name; of several streams a list.
-    :param reconstruction_std: standard deviation of what the bundle's memory filled in,
-        ``float32[*shape]`` by name; NaN for streams in which it did not.
-    :param confidence: how likely the label that the latent gives is right; NaN if not known.
-    """
-
-    latent: Array
-    std: Array
-    mask: NDArray[Any]
-    reconstructions: dict[str, Array]
-    health: Any
-    reconstruction_std: dict[str, Array] = field(default_factory=dict)
-    confidence: Any = np.nan
 
 
 class Perception:
@@ -383,8 +307,15 @@ class Perception:
             self._held_ns[k] = stamp_ns
             self._stands_in[0][k], self._stands_in[1][k] = result.mean, result.std
         spread = {name: array[k] for name, array in std.items() if name in names}
+        errors = {
+            name: self.modalities[name].error(result.reconstructions[name], truth)
+            for name, truth in assessment.switched_off.items()
+            if name in names
+        }
         disagree = assessment.disagree
-        return Fused(stamp_ns, verdicts, observed, result, spread, stage_ms, source, disagree)
+        return Fused(
+            stamp_ns, verdicts, observed, result, spread, stage_ms, source, disagree, errors
+        )
 
 
 def _stamp_ns(reading: Reading | None) -> int:

@@ -6,7 +6,7 @@ from collections import defaultdict, deque
 from collections.abc import Collection
 from dataclasses import replace
 
-from mm_perception.fusion.perception import NONE, Fused
+from mm_perception.fusion.results import NONE, Fused
 from mm_perception.modalities import Stamped
 
 

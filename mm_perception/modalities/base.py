@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, ClassVar, Generic, TypeVar
 
 import numpy as np
@@ -163,19 +163,6 @@ def check_names(where: str, names: Sequence[str], count: int) -> None:
         raise ConfigError(f'{where}: names are {len(names)}; give {count} different ones or none')
 
 
-@dataclass(frozen=True)
-class StackOptions:
-    """
-    Values of a moment ago beside the newest, so that velocities are known.
-
-    :param frames: how many values make one; 1 for the newest alone.
-    :param stride_s: time between them, in seconds.
-    """
-
-    frames: int = field(default=1, kw_only=True)
-    stride_s: float = field(default=0.1, kw_only=True)
-
-
 Options = TypeVar('Options')
 
 
@@ -299,6 +286,14 @@ class Modality(ABC, Generic[Options]):
     def unit_scale(self) -> Array | float:
         """Sensor units per unit of the model's array; 1 where errors are told in the latter."""
         return 1.0
+
+    def error(self, array: Array, truth: Array) -> float:
+        """
+        How far off a generated array is: root mean square, in the unit of :attr:`unit_scale`.
+
+        :param array: ``float32[shape]``; ``truth``: what the sensor gave meanwhile.
+        """
+        return float(np.sqrt(np.square((array - truth) * self.unit_scale).mean()))
 
     def draw(self, array: Array, side: int) -> NDArray[Any]:
         """

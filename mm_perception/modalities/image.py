@@ -20,13 +20,13 @@ from mm_perception.modalities.base import (
     Array,
     Fault,
     Modality,
-    StackOptions,
     Thresholds,
     Trace,
     register_kind,
     sampled_rows,
 )
 from mm_perception.modalities.ink import normalise_ink
+from mm_perception.modalities.stacking import StackOptions
 from mm_perception.spec import ModalitySpec
 
 OVERSAMPLING = 4

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,6 @@ from mm_perception.modalities.base import (
     Array,
     Fault,
     Modality,
-    StackOptions,
     Stamped,
     Thresholds,
     Trace,
@@ -28,6 +27,19 @@ OFF = 0.6
 """How far a value may lie from where it is wanted, in strides."""
 MOST_FRAMES = 64
 LONGEST_S = 60.0
+
+
+@dataclass(frozen=True)
+class StackOptions:
+    """
+    Values of a moment ago beside the newest, so that velocities are known.
+
+    :param frames: how many values make one; 1 for the newest alone.
+    :param stride_s: time between them, in seconds.
+    """
+
+    frames: int = field(default=1, kw_only=True)
+    stride_s: float = field(default=0.1, kw_only=True)
 
 
 @dataclass(frozen=True)
@@ -137,6 +149,10 @@ class Stacked(Modality[Any]):
     def clips(self) -> bool:
         """As of the kind."""
         return self.kind.clips
+
+    def error(self, array: Array, truth: Array) -> float:
+        """As of the kind, of the newest values."""
+        return self.kind.error(self.newest(array), self.newest(truth))
 
     def draw(self, array: Array, side: int) -> NDArray[Any]:
         """Draw the newest value."""

@@ -64,6 +64,10 @@ class SymbolModality(Modality[SymbolOptions]):
         array[self.options.labels.index(raw)] = 1.0
         return array
 
+    def error(self, array: Array, truth: Array) -> float:
+        """Probability that another label than the true one was given."""
+        return float(1.0 - array[np.argmax(truth)])
+
     def from_model(self, array: Array) -> str:
         """Most probable label."""
         return self.options.labels[int(np.argmax(array))]

@@ -14,13 +14,13 @@ from mm_perception.modalities.base import (
     Array,
     Fault,
     Modality,
-    StackOptions,
     Thresholds,
     beyond_range,
     check_names,
     register_kind,
     require_finite,
 )
+from mm_perception.modalities.stacking import StackOptions
 from mm_perception.spec import ModalitySpec
 
 RARE = 0.001

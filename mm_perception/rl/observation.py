@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 import mm_perception
 from mm_perception.errors import ConfigError, InvalidInput
 from mm_perception.fusion.health import HOLD, PRIOR, Checks
-from mm_perception.fusion.perception import Demand, Perception
+from mm_perception.fusion.perception import Perception
+from mm_perception.fusion.results import Demand
 from mm_perception.modalities.base import Array
 from mm_perception.rl.failures import PRESENT, sensors_of
 from mm_perception.rl.policy import DEFAULT_PARTS, Layout

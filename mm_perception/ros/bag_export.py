@@ -13,7 +13,8 @@ from mm_perception.data.dataset import complete_folder
 from mm_perception.data.lerobot_writer import Column, LeRobotWriter
 from mm_perception.errors import ConfigError, DataError
 from mm_perception.fusion.health import HOLD
-from mm_perception.fusion.perception import Demand, Fused, Perception
+from mm_perception.fusion.perception import Perception
+from mm_perception.fusion.results import Demand, Fused
 from mm_perception.modalities import Modality
 from mm_perception.ros.bag_files import Say, silent
 from mm_perception.ros.bag_import import Bags, Player, nothing_usable

@@ -21,7 +21,8 @@ from mm_perception.engines.build import build_engine
 from mm_perception.errors import InvalidInput
 from mm_perception.fusion.consistency import Judgement
 from mm_perception.fusion.health import HOLD, PRIOR, TOLERABLE, Checks, Limits, State
-from mm_perception.fusion.perception import NONE, OBSERVED, Demand, Fused, Perception
+from mm_perception.fusion.perception import Perception
+from mm_perception.fusion.results import NONE, OBSERVED, Demand, Fused
 from mm_perception.modalities import Motion, build_modality
 from mm_perception.modalities.base import Thresholds
 from mm_perception.ros.codecs import audio_message, image_message, input_codec, trajectory_message

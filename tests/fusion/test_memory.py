@@ -13,7 +13,8 @@ from mm_perception.engines.build import build_engine, reference_engine
 from mm_perception.errors import BundleError
 from mm_perception.evaluation.recall import Recall
 from mm_perception.fusion.memory import PARTS, Memory
-from mm_perception.fusion.perception import Demand, Perception
+from mm_perception.fusion.perception import Perception
+from mm_perception.fusion.results import Demand
 from mm_perception.spec import StageSpec, TrainingSpec
 from mm_perception.training.memory import learn_memory, with_memory
 from tests.helpers.moving_world import NAMES, ROWS, moving_spec, moving_world

@@ -13,7 +13,8 @@ from mm_perception.engines.build import build_engine
 from mm_perception.errors import ConfigError
 from mm_perception.fusion.assessment import judge
 from mm_perception.fusion.health import Limits, State
-from mm_perception.fusion.perception import Demand, Perception
+from mm_perception.fusion.perception import Perception
+from mm_perception.fusion.results import Demand
 from mm_perception.fusion.streams import Reading
 from mm_perception.modalities import Stamped
 from tests.helpers.small_bundle import LABELS, make_bundle
@@ -103,6 +104,22 @@ def test_perception_generates_what_is_wanted_and_no_more(perception):
     fused = tick(perception, Demand(missing=everything, std=frozenset({'image'})), symbol=SEVEN)
     assert set(fused.std) == {'image'}
     assert fused.std['image'].shape == (1, 28, 28)
+
+
+def test_a_sensor_that_is_switched_off_tells_how_well_it_is_filled_in(perception):
+    readings = readings_of(perception, image=IMAGE, symbol=SEVEN)
+    limits = dict.fromkeys(perception.modalities, LIMITS)
+    everything = Demand(missing=frozenset(perception.modalities))
+    off = Limits(enabled=False)
+    (fused,) = perception.tick([readings], limits | {'image': off}, everything, 10 * SECOND_NS)
+    truth = perception.modalities['image'].to_model(IMAGE.value.raw)
+    difference = fused.result.reconstructions['image'] - truth
+    assert fused.errors == {'image': pytest.approx(np.sqrt(np.square(difference).mean()))}
+    (fused,) = perception.tick([readings], limits | {'symbol': off}, everything, 10 * SECOND_NS)
+    given = fused.result.reconstructions['symbol'][LABELS.index('7')]
+    assert fused.errors == {'symbol': pytest.approx(1.0 - given)}
+    (fused,) = perception.tick([readings], limits | {'symbol': off}, everything, 12 * SECOND_NS)
+    assert not fused.errors, 'the truth is too old'
 
 
 def test_perception_rejects_a_value_that_the_model_cannot_take(perception):

@@ -55,6 +55,7 @@ def test_acting_demo_of_the_shipped_pendulum_keeps_its_return_in_real_time(tmp_p
     differences = [episode['live_difference'] for episode in summary['episodes']]
     assert np.median(differences) <= 0.03, summary['episodes']  # a busy test machine
     assert 0.0 < summary['latency_ms']['p50'] < 25.0
+    assert 'watch it: http://127.0.0.1:' in shown
     assert 'without camera' in shown
     page = (tmp_path / 'out' / 'index.html').read_text()
     assert page.count('<tr>') == 2 + len(summary['targets']) + len(summary['episodes'])

@@ -116,7 +116,8 @@ def test_every_state_and_fault_is_documented() -> None:
     items = re.findall(r'^- ((?:`\w+`(?:, )?)+): \w', after, re.MULTILINE)
     assert {name for item in items for name in item.split('`')[1::2]} == known
     keys = {row[0].strip('`') for row in table('| key | values |')}
-    assert keys == {*verdict_values(Verdict(State.OK, True)), 'source', 'confidence', 'reason'}
+    more = {'source', 'confidence', 'error', 'reason'}
+    assert keys == {*verdict_values(Verdict(State.OK, True)), *more}
 
 
 def test_every_command_and_kind_is_documented() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from mm_perception.errors import ConfigError
 from mm_perception.fusion.health import Limits, State, Verdict
-from mm_perception.fusion.perception import Fused
+from mm_perception.fusion.results import Fused
 from mm_perception.fusion.session import Inference
 from mm_perception.modalities import build_modality
 from mm_perception.ros.cmi.diagnostics import status_message

@@ -19,7 +19,7 @@ POLICY = Path(__file__).parents[2] / 'config' / 'sros2' / 'policy.xml'
 ONLY_WITH_SIM_TIME = {'/clock'}
 ONLY_WHILE_WATCHED = {
     f'{SECOND}/{topic}' for topic in ('cmi/mosaic', 'cmi/status', 'latent/vector')
-}
+} | {'/diagnostics'}
 NOT_IN_EVERY_DISTRIBUTION = 'get_type_description'
 
 

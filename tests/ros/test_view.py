@@ -85,6 +85,7 @@ class Browser(threading.Thread):
         self.sensors: dict[str, dict[str, str]] = {}
         self.pictures: list[tuple[float, bytes]] = []
         self.stds: list[float] = []
+        self.rates: dict[str, str] = {}
         self._port = port
         self._wishes: list[str] = []
         self._open = True
@@ -122,6 +123,7 @@ class Browser(threading.Thread):
             return
         news = json.loads(data)
         self.sensors |= {each['name']: each for each in news.get('sensors', ())}
+        self.rates |= news.get('rates', {})
         self.stds += [news['std']] if 'std' in news else []
 
 
@@ -149,6 +151,9 @@ def test_view_shows_the_node_and_takes_a_sensor_away(
             robot.until(changed, state, 10.0)
             assert time.monotonic() - pressed_s < SEEN_WITHIN_S
             assert browser.sensors['image']['source'] == source
+            told = lambda o=on: bool(browser.sensors['image']['error']) is not o  # noqa: E731
+            robot.until(told, 'the error of what fills in, while the camera goes on', 10.0)
+        robot.until(lambda: float(browser.rates.get('image', 0)) > 1, 'rates of sensors', 10.0)
         browser.pictures.clear()
         robot.run(2.0)
         assert len(browser.pictures) >= 20, '10 Hz'

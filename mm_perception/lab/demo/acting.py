@@ -34,6 +34,7 @@ from mm_perception.lab.harness.processes import (
     interruptions_deferred,
     isolate,
     running,
+    viewing,
 )
 from mm_perception.rl.pendulum import ID, RATE_HZ, STEPS
 from mm_perception.rl.policy import Policy, load_policy
@@ -209,6 +210,7 @@ class ActingDemo:
         offline = Offline(self._bundle, self._policy, self._options.steps)
         domain = isolate()
         with ExitStack() as stack:
+            page = stack.enter_context(viewing())
             nodes = [
                 stack.enter_context(running(name, self._parameters(name)))
                 for name in ('cmi_node', 'policy_node', 'gym_node')
@@ -218,6 +220,7 @@ class ActingDemo:
                 stack.callback(observer.close)
             self._console.print(f'ROS_DOMAIN_ID={domain}; starting the nodes', style='dim')
             observer.expect(lambda: observer.log.begun, nodes[2], 'no action came')
+            self._console.print(page())
             rows = self._watch(observer.log, offline, nodes)
         summary = self._summary(observer.log, rows)
         summary |= {'seconds': round(time.monotonic() - begin_s, 1), 'started': started}

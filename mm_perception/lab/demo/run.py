@@ -33,6 +33,7 @@ from mm_perception.lab.harness.processes import (
     interruptions_deferred,
     isolate,
     running,
+    viewing,
 )
 from mm_perception.lab.replay.episodes import holds_episodes, load_episodes
 from mm_perception.modalities import Modality, build_modality
@@ -108,6 +109,7 @@ class Demo:
         started = datetime.now(timezone.utc).isoformat(timespec='seconds')
         domain = isolate()
         with ExitStack() as stack:
+            page = stack.enter_context(viewing())
             cmi = stack.enter_context(running('cmi_node', self._cmi_parameters()))
             replay = stack.enter_context(running('replay_node', self._replay_parameters()))
             with interruptions_deferred():
@@ -117,6 +119,7 @@ class Demo:
             self._console.print(f'ROS_DOMAIN_ID={domain}; starting the nodes', style='dim')
             observer.expect(lambda: log.statuses, cmi, 'cmi_node published no status')
             observer.expect(lambda: log.latents, replay, 'no latent came')
+            self._console.print(page())
             self._watch(log, judge, (cmi, replay))
         judge.read(log)
         ticks = self._ticks(log)

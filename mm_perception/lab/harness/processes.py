@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from functools import cached_property
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -194,6 +197,31 @@ def running(name: str, parameters: Mapping[str, Any]) -> Iterator[NodeProcess]:
             stack.callback(node.stop)
         yield node
         node.check()
+
+
+@contextmanager
+def viewing() -> Iterator[Callable[[], str]]:
+    """
+    Run ``view_node`` for a while, if what it needs is installed.
+
+    :returns: what tells where its page is, in a line, once the other nodes are up.
+    """
+    if find_spec('aiohttp') is None:
+        yield lambda: 'no page to watch it: pip install aiohttp'
+        return
+    with running('view_node', {'port': 0}) as node:
+        yield lambda: f'watch it: {_address(node)}'
+
+
+def _address(node: NodeProcess) -> str:
+    end_s = time.monotonic() + STOP_S
+    while time.monotonic() < end_s:
+        node.check()
+        found = re.search(r'open (http\S+)', node.log)
+        if found:
+            return found[1]
+        time.sleep(0.05)
+    raise NodeFailed(f'view_node: no page within {STOP_S:.0f} s: {node.log_tail()}')
 
 
 def _as_yaml(value: Any) -> str:

@@ -13,7 +13,8 @@ from rclpy.node import Node
 from std_msgs.msg import Header
 
 from mm_perception.fusion.health import State, Verdict
-from mm_perception.fusion.perception import OBSERVED, Fused, Perception
+from mm_perception.fusion.perception import Perception
+from mm_perception.fusion.results import OBSERVED, Fused
 from mm_perception.ros.cmi.inputs import Inputs, Throttle
 from mm_perception.ros.cmi.outputs import Outputs
 from mm_perception.ros.cmi.watchdog import Alarm
@@ -70,6 +71,7 @@ def _modality_status(name: str, verdict: Verdict, fused: Fused) -> Any:
         **verdict_values(verdict),
         'source': 'sensor' if verdict.used else inferred,
         'confidence': _confidence(fused),
+        'error': f'{fused.errors[name]:.4g}' if name in fused.errors else '',
         'reason': verdict.reason,
     }
     return make_status(name, level(verdict), verdict.reason or 'ok', values)

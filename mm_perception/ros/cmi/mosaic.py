@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from sensor_msgs.msg import Image
 from std_msgs.msg import Header
 
-from mm_perception.fusion.perception import Fused
+from mm_perception.fusion.results import Fused
 from mm_perception.modalities import Modality
 from mm_perception.modalities.drawing import (
     FAINT,

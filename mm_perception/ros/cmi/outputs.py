@@ -15,7 +15,7 @@ from std_msgs.msg import Float32MultiArray, Header
 
 from mm_perception.errors import InvalidInput
 from mm_perception.fusion.health import HOLD
-from mm_perception.fusion.perception import Demand, Fused
+from mm_perception.fusion.results import Demand, Fused
 from mm_perception.modalities import Modality
 from mm_perception.ros.cmi.camera_info import CameraInfos
 from mm_perception.ros.cmi.mosaic import mosaic_message

@@ -24,7 +24,7 @@ from mm_perception.ros.qos import output_qos
 
 LOOK_S = 0.1
 QUALITY = 80
-SHOWN = ('state', 'fault', 'age_ms', 'source')
+SHOWN = ('state', 'fault', 'age_ms', 'source', 'error')
 ROWS = (
     ParameterSpec(
         'address',
@@ -80,6 +80,7 @@ class ViewNode(Node):
             for kind, topic, take in (
                 (Image, f'{self._target}/mosaic', self._take_picture),
                 (DiagnosticArray, f'{self._target}/status', self._take_status),
+                (DiagnosticArray, '/diagnostics', self._take_rates),
                 (Float32MultiArray, 'latent/vector', self._take_latent),
             )
             if begin
@@ -108,6 +109,17 @@ class ViewNode(Node):
             values = {pair.key: pair.value for pair in entry.values}
             sensors.append({'name': entry.name, **{key: values.get(key, '') for key in SHOWN}})
         self._server.send('status', json.dumps({'sensors': sensors}))
+
+    def _take_rates(self, message: DiagnosticArray) -> None:
+        own = f'{self._target}: '
+        rates = {
+            entry.name.removeprefix(own): pair.value
+            for entry in message.status
+            for pair in entry.values
+            if entry.name.startswith(own) and pair.key == 'rate_hz'
+        }
+        if rates:
+            self._server.send('rates', json.dumps({'rates': rates}))
 
     def _take_latent(self, message: Float32MultiArray) -> None:
         values = np.asarray(message.data, np.float32)
