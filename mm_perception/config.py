@@ -153,7 +153,7 @@ def _convert_scalar(hint: Any, value: Any, path: str) -> Any:
     if hint is float and isinstance(value, (int, str)) and not isinstance(value, bool):
         try:
             return float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             pass
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise ConfigError(f'{path}: expected {hint.__name__}, got {reprlib.repr(value)}')
