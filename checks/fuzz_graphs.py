@@ -171,7 +171,7 @@ def main() -> int:
     wrong, longest_s = [], 0.0
     for content in broken(bundle.graphs, args.tries, args.seed):
         counts['tries'] += 1
-        begin_s = time.perf_counter()
+        begin_s = time.thread_time()
         try:
             check_graph(content, WEIGHTS, bundle.weights)
         except ValueError:
@@ -181,7 +181,7 @@ def main() -> int:
             wrong.append(f'{error!r}: {content[:2000].hex()}')
             continue
         finally:
-            longest_s = max(longest_s, time.perf_counter() - begin_s)
+            longest_s = max(longest_s, time.thread_time() - begin_s)
         counts['taken'] += 1
         found = hidden(content)
         if found:

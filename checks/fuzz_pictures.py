@@ -179,10 +179,10 @@ def main() -> int:
     longest_s, taken_mib, wrong = 0.0, 0, []
     for data in broken(args.tries, args.seed):
         counts['tries'] += 1
-        begin_s = time.perf_counter()
+        begin_s = time.thread_time()
         with suppress(InvalidInput):
             essential_picture(np.frombuffer(data, np.uint8))
-        longest_s = max(longest_s, time.perf_counter() - begin_s)
+        longest_s = max(longest_s, time.thread_time() - begin_s)
         try:
             decode_compressed(CompressedImage(data=data), 1, modality)
             counts['pictures'] += 1

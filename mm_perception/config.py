@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import reprlib
 import typing
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -101,7 +102,7 @@ def from_plain(kind: type[T], data: Any, path: str = '') -> T:
             f'{path or "top level"}: expected keys and values, got {reprlib.repr(data)}'
         )
     fields = {f.name: f for f in dataclasses.fields(kind)}  # type: ignore[arg-type]
-    hints = typing.get_type_hints(kind)
+    hints = _hints(kind)
     for key in data:
         if key not in fields:
             known = ', '.join(fields)
@@ -112,6 +113,9 @@ def from_plain(kind: type[T], data: Any, path: str = '') -> T:
         if no_default and name not in values:
             raise ConfigError(f'{_join(path, name)}: missing')
     return kind(**values)
+
+
+_hints: Callable[[Any], dict[str, Any]] = functools.cache(typing.get_type_hints)
 
 
 def to_plain(value: Any) -> Any:
@@ -153,7 +157,7 @@ def _convert_scalar(hint: Any, value: Any, path: str) -> Any:
     if hint is float and isinstance(value, (int, str)) and not isinstance(value, bool):
         try:
             return float(value)
-        except ValueError:
+        except (ValueError, OverflowError):
             pass
     if not isinstance(value, hint) or (isinstance(value, bool) and hint is not bool):
         raise ConfigError(f'{path}: expected {hint.__name__}, got {reprlib.repr(value)}')

@@ -62,7 +62,7 @@ SLOW = (
     'training/test_distributed.py',
     'training/test_finished_levels.py',
     'training/test_kept.py',
-    'training/test_killed_training.py',
+    'training/test_killed.py',
     'training/test_side_by_side.py',
     'training/test_strangeness.py',
     'training/test_training.py',

@@ -69,6 +69,7 @@ def import_split(args: argparse.Namespace, spec: ModelSpec, out: Path, source: S
     :returns: the exit code.
     :raises DataError: if a split would be empty, or something cannot be read.
     """
+    from mm_perception.data.dataset import MANIFEST, complete_folder
     from mm_perception.data.preprocessing import TRAIN, decide, decided, filled
     from mm_perception.data.rows import Division
 
@@ -86,13 +87,15 @@ def import_split(args: argparse.Namespace, spec: ModelSpec, out: Path, source: S
     facts = {'rate_hz': args.rate, **source.facts}
     if len(shares) > 1:
         facts |= {'shares': shares, 'gap_s': gap_s}
-    _write(out, parts, options, facts)
+    with complete_folder(out, MANIFEST, keep=True) as folder:
+        _write(folder, out, parts, options, facts)
     _report(args, out, parts, accounts)
     _name_constants(spec, parts)
     return 0
 
 
 def _write(
+    folder: Path,
     out: Path,
     parts: Mapping[str, Dataset],
     options: Mapping[str, Mapping[str, Any]] | None,
@@ -104,15 +107,15 @@ def _write(
     from mm_perception.data.dataset import add_build, save_dataset, save_preprocessing
 
     if options is not None:
-        outdated = [split for split in save_preprocessing(out, options) if split not in parts]
+        outdated = [split for split in save_preprocessing(folder, options) if split not in parts]
         if outdated:
             tqdm.write(
                 f'{out}: the training data have another range than before; import the split'
                 f' {" and ".join(outdated)} again'
             )
     for split, part in parts.items():
-        save_dataset(out, split, part)
-        add_build(out, split, **facts)
+        save_dataset(folder, split, part)
+        add_build(folder, split, **facts)
 
 
 def read_shares(text: str) -> dict[str, float]:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,16 +18,18 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file, save_file
 
 from mm_perception.errors import DataError
-from mm_perception.resources import replace_folder
+from mm_perception.resources import link_all, replace_folder
 
 
 @contextmanager
-def complete_folder(path: Path, marker: str) -> Iterator[Path]:
+def complete_folder(path: Path, marker: str, keep: bool = False) -> Iterator[Path]:
     """
     Write into a temporary sibling that takes the place of ``path`` when all went well.
 
     :param marker: file that a folder of this sort has; another non-empty folder is never
         replaced.
+    :param keep: whether it begins with all that ``path`` holds, as second names of the same files:
+        put others in their place, and do not write into them.
     :returns: the folder to write into.
     :raises DataError: if ``path`` holds something else, or cannot be written.
     """
@@ -41,6 +44,8 @@ def complete_folder(path: Path, marker: str) -> Iterator[Path]:
         raise DataError(f'{path.parent}: cannot be written ({error.strerror})') from error
     try:
         scratch.chmod(0o755)
+        for file in path.iterdir() if keep and path.exists() else ():
+            link_all(file, scratch / file.name)
         yield scratch
         replace_folder(scratch, path)
     finally:
@@ -193,7 +198,7 @@ def save_dataset(path: Path, split: str, dataset: Dataset) -> None:
         arrays[f'attribute.{name}'] = index.astype(np.int32)
     if dataset.time_s is not None:
         arrays['time_s'] = dataset.time_s.astype(np.float64)
-    save_file(arrays, path / f'{split}.safetensors')
+    _put(path / f'{split}.safetensors', lambda file: save_file(arrays, file))
     manifest = _manifest_or_new(path)
     manifest['splits'][split] = {
         'rows': len(dataset),
@@ -307,7 +312,14 @@ def to_bytes(array: np.ndarray) -> np.ndarray:
 
 
 def _write_json(file: Path, content: Any) -> None:
-    file.write_text(json.dumps(content, indent=1) + '\n')
+    _put(file, lambda new: new.write_text(json.dumps(content, indent=1) + '\n'))
+
+
+def _put(file: Path, write: Callable[[Path], Any]) -> None:
+    """Put a new file in the place of another in one step."""
+    new = file.with_name(f'.{file.name}')
+    write(new)
+    os.replace(new, file)
 
 
 def _manifest_or_new(path: Path) -> dict[str, Any]:

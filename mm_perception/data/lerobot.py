@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,13 @@ from pyarrow import Table
 from tqdm import tqdm
 
 from mm_perception.data.dataset import Dataset, to_bytes
-from mm_perception.data.lerobot_files import LeRobot, open_lerobot, read_frames, read_table
+from mm_perception.data.lerobot_files import (
+    LeRobot,
+    element_names,
+    open_lerobot,
+    read_frames,
+    read_table,
+)
 from mm_perception.data.rows import Account, Rows, Wanted
 from mm_perception.errors import ConfigError, DataError, InvalidInput
 from mm_perception.modalities import Modality, build_modality
@@ -75,8 +82,9 @@ def _elements(
     modality: str, feature: str, about: Mapping[str, Any], wanted: Sequence[str]
 ) -> tuple[int, ...]:
     """Positions of the elements that have these names, or these numbers."""
-    names = element_names(about)
-    size = int(np.prod(about.get('shape', ())))
+    if not wanted:
+        return ()
+    names, size = element_names(about), math.prod(about.get('shape', ()))
     place = {str(k): k for k in range(size)} | {name: k for k, name in enumerate(names)}
     missing = [name for name in wanted if name not in place]
     if missing:
@@ -86,21 +94,6 @@ def _elements(
             ' preprocessing'
         )
     return tuple(place[name] for name in wanted)
-
-
-def element_names(about: Mapping[str, Any]) -> list[str]:
-    """Names of the elements of a feature; none unless each has one."""
-    names = list(_flat(about.get('names')))
-    return names if len(names) == int(np.prod(about.get('shape', ()))) else []
-
-
-def _flat(names: Any) -> Iterator[str]:
-    """Names of elements: a list, or lists in a list or by group."""
-    if isinstance(names, str):
-        yield names
-    else:
-        for part in (names.values() if isinstance(names, Mapping) else names) or ():
-            yield from _flat(part)
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import math
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import lru_cache
@@ -16,8 +18,12 @@ from numpy.typing import NDArray
 from pyarrow import ArrowException, Table
 
 from mm_perception.errors import DataError
+from mm_perception.resources import read_file
 
 VERSIONS = ('v2.0', 'v2.1', 'v3.0')
+MAX_META_BYTES = 64 << 20
+MAX_FPS, MAX_ELEMENTS = 100_000.0, 1 << 24
+_TEMPLATE = re.compile(r'(?!/)(?!.*\.\.)(?:[^{}]|\{[a-z]\w*(?::0?\d?d)?\}){1,300}')
 
 
 @dataclass(frozen=True)
@@ -51,11 +57,13 @@ class LeRobot:
         return float(self.episodes[episode].get(f'videos/{feature}/from_timestamp') or 0.0)
 
     def _file(self, template: str, prefix: str, episode: int, **more: str) -> Path:
-        about = self.episodes[episode]
+        about, named = self.episodes[episode], str(self.info.get(template))
         try:
-            return self.path / str(self.info[template]).format(
+            if not _TEMPLATE.fullmatch(named):
+                raise ValueError(named[:80])
+            return self.path / named.format(
                 episode_index=episode,
-                episode_chunk=episode // int(self.info.get('chunks_size', 1000)),
+                episode_chunk=episode // self.info['chunks_size'],
                 chunk_index=about.get(f'{prefix}/chunk_index'),
                 file_index=about.get(f'{prefix}/file_index'),
                 **more,
@@ -75,12 +83,12 @@ def open_lerobot(path: Path) -> LeRobot:
     """
     file = path / 'meta' / 'info.json'
     try:
-        info = json.loads(file.read_text())
-        version, _ = str(info['codebase_version']), float(info['fps'])
-        _ = [about.get('dtype') for about in info['features'].values()]
-    except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
+        info = json.loads(read_file(file, MAX_META_BYTES))
+        version = str(info['codebase_version'])
+        _check(info)
+    except (*_BROKEN, AttributeError, RecursionError) as error:
         raise DataError(
-            f'{file}: missing or broken ({error}); give the folder of a LeRobot dataset'
+            f'{file}: missing or broken ({_line(error)}); give the folder of a LeRobot dataset'
         ) from error
     if version not in VERSIONS:
         raise DataError(
@@ -88,6 +96,37 @@ def open_lerobot(path: Path) -> LeRobot:
             ' lerobot'
         )
     return LeRobot(path, info, _episodes(path, version))
+
+
+def _check(info: dict[str, Any]) -> None:
+    """Raise anything if what is said of the features cannot be used."""
+    info['chunks_size'] = int(info.get('chunks_size', 1000))
+    if not (0.0 < float(info['fps']) <= MAX_FPS and info['chunks_size'] > 0):
+        raise ValueError(f'fps {info["fps"]}, chunks_size {info["chunks_size"]}')
+    for name, about in info['features'].items():
+        shape = list(about.get('shape', ()))
+        if not all(isinstance(n, int) and 0 <= n <= MAX_ELEMENTS for n in shape[:8]):
+            raise ValueError(f'{name}: shape')
+        if len(shape) > 8 or math.prod(shape) > MAX_ELEMENTS or len(name) > 200:
+            raise ValueError(f'{name[:80]}: too large')
+        if not isinstance(about['dtype'], str):
+            raise ValueError(f'{name}: dtype')
+        element_names(about)
+
+
+def element_names(about: Mapping[str, Any]) -> list[str]:
+    """Names of the elements of a feature; none unless each has one."""
+    names = list(_flat(about.get('names')))
+    return names if len(names) == math.prod(about.get('shape', ())) else []
+
+
+def _flat(names: Any) -> Iterator[str]:
+    """Names of elements: a list, or lists in a list or by group."""
+    if isinstance(names, str):
+        yield names
+    else:
+        for part in (names.values() if isinstance(names, Mapping) else names) or ():
+            yield from _flat(part)
 
 
 def _episodes(path: Path, version: str) -> dict[int, dict[str, Any]]:
@@ -99,13 +138,18 @@ def _episodes(path: Path, version: str) -> dict[int, dict[str, Any]]:
     else:
         file = path / 'meta' / 'episodes.jsonl'
         try:
-            found = [json.loads(line) for line in file.read_text().splitlines() if line.strip()]
-        except (OSError, ValueError) as error:
-            raise DataError(f'{file}: missing or broken ({error}); copy it again') from error
+            lines = read_file(file, MAX_META_BYTES).decode().splitlines()
+            found = [json.loads(line) for line in lines if line.strip()]
+        except (DataError, ValueError, RecursionError) as error:
+            raise DataError(
+                f'{file}: missing or broken ({_line(error)}); copy it again'
+            ) from error
     try:
-        episodes = {int(about['episode_index']): about for about in found}
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f'{path}: meta lists an episode without its number ({error})') from error
+        episodes = {int(about['episode_index']): dict(about) for about in found}
+    except _BROKEN as error:
+        raise DataError(
+            f'{path}: meta lists an episode without its number ({_line(error)})'
+        ) from error
     if not episodes:
         raise DataError(f'{path}: meta lists no episodes; copy meta/episodes again')
     return dict(sorted(episodes.items()))
@@ -113,6 +157,7 @@ def _episodes(path: Path, version: str) -> dict[int, dict[str, Any]]:
 
 def _schema(file: Path) -> list[str]:
     try:
+        _refuse_pipes(file)
         return list(parquet.read_schema(file).names)
     except (OSError, ArrowException) as error:
         raise DataError(f'{file}: not readable parquet ({_line(error)}); copy it again') from error
@@ -134,6 +179,14 @@ def read_table(file: Path, columns: tuple[str, ...]) -> Table:
         raise DataError(f'{file}: not readable parquet ({_line(error)}); copy it again') from error
 
 
+def _refuse_pipes(file: Path) -> None:
+    if file.exists() and not file.is_file():
+        raise OSError('no regular file')
+
+
+_BROKEN = (DataError, ValueError, TypeError, KeyError, OverflowError)
+
+
 def _line(error: Exception) -> str:
     return ' '.join(str(error).split())[:200]
 
@@ -150,6 +203,7 @@ def read_frames(
     :raises DataError: if the video cannot be read.
     """
     try:
+        _refuse_pipes(file)
         with av.open(str(file)) as container:
             stream = container.streams.video[0]
             if times_s[0] > 0.0 and stream.time_base:

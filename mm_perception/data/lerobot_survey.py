@@ -22,8 +22,14 @@ from mm_perception.data.drafting import (
     group_names,
     name_of,
 )
-from mm_perception.data.lerobot import NUMBERS, PICTURES, element_names, read_picture
-from mm_perception.data.lerobot_files import LeRobot, open_lerobot, read_frames, read_table
+from mm_perception.data.lerobot import NUMBERS, PICTURES, read_picture
+from mm_perception.data.lerobot_files import (
+    LeRobot,
+    element_names,
+    open_lerobot,
+    read_frames,
+    read_table,
+)
 from mm_perception.errors import DataError
 
 BOOKKEEPING = frozenset(['timestamp', 'frame_index', 'episode_index', 'index', 'task_index'])

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from mm_perception.bundle import read_hashed, read_object
 from mm_perception.config import from_plain, to_plain
 from mm_perception.engines.onnx_engine import session_options
-from mm_perception.errors import BundleError, ConfigError
+from mm_perception.errors import BundleError, ConfigError, InvalidInput
 from mm_perception.modalities.base import Array
 
 FORMAT = 1
@@ -25,6 +25,7 @@ MEAN, STD, MASK, AGE = PARTS = ('mean', 'std', 'mask', 'age')
 DEFAULT_PARTS = (MEAN, STD, MASK)
 OLDEST_S = 10.0
 """Ages stop here, those of modalities that never came too."""
+MAX_ACTION = 1e9
 _MAX_ABOUT_BYTES, _MAX_GRAPH_BYTES = 1 << 20, 256 << 20
 
 
@@ -47,7 +48,7 @@ class Layout:
         known = tuple(part for part in PARTS if part in self.parts)
         if not known or known != self.parts or self.latent_dim < 1:
             raise ConfigError(
-                f'observation: parts are {", ".join(self.parts) or "none"} of a latent of'
+                f'observation: parts are {", ".join(self.parts)[:200] or "none"} of a latent of'
                 f' {self.latent_dim}; give some of {", ".join(PARTS)}, in this order'
             )
 
@@ -93,8 +94,11 @@ class Actions:
     def __post_init__(self) -> None:
         pairs = list(zip(self.low, self.high))
         fits = 0 < len(self.names) == len(self.low) == len(self.high)
-        if not fits or not all(math.isfinite(b - a) and a < b for a, b in pairs):
-            raise ConfigError('actions: names, low and high need one pair low < high per name')
+        if not fits or not all(-MAX_ACTION <= a < b <= MAX_ACTION for a, b in pairs):
+            raise ConfigError(
+                f'actions: names, low and high need one pair low < high within {MAX_ACTION:g} per'
+                ' name'
+            )
 
     def limited(self, given: NDArray[Any]) -> Array:
         """Actions in the actuator's unit and within its limits, ``float32[..., A]``."""
@@ -178,10 +182,13 @@ class Policy:
 
         :param observation: ``float32[size]`` or ``float32[B, size]``, as the layout builds it.
         :returns: within limits, in the actuator's unit: ``float32[A]`` or ``float32[B, A]``.
+        :raises InvalidInput: if the graph gives NaN.
         """
         single = observation.ndim == 1
         given = self._run(observation[None] if single else observation)
         actions = self.spec.actions.limited(given)
+        if np.isnan(actions).any():
+            raise InvalidInput('the policy gives NaN')
         return actions[0] if single else actions
 
     def save(self, folder: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import importlib
 import io
 import re
 import struct
@@ -26,7 +25,8 @@ from rosbags.rosbag2.storage_sqlite3 import Sqlite3Reader
 from rosbags.typesys import Stores, get_types_from_msg, get_typestore
 from tqdm import tqdm
 
-from mm_perception.errors import DataError
+from mm_perception.errors import ConfigError, DataError
+from mm_perception.ros.codecs.places import import_message
 
 if sys.version_info >= (3, 14):
     from compression import zstd
@@ -38,6 +38,8 @@ STORAGES = ('.mcap', '.db3', '.bag')
 ZSTD = b'\x28\xb5\x2f\xfd'
 """Begins what a recorder compressed message by message; no serialised message begins so."""
 MAX_REASON = 200
+MAX_RATIO, MAX_MESSAGE_BYTES = 1000, 256 << 20
+"""Of what is compressed: as a whole, by how much it may grow; and a single message."""
 
 
 def silent(text: str) -> None:
@@ -60,10 +62,9 @@ class Topic:
 
 def installed_type(name: str) -> Any:
     """Class of a type of messages, ``package/msg/Type``; None if it is not installed."""
-    package, _, kind = name.partition('/msg/')
     try:
-        return getattr(importlib.import_module(f'{package}.msg'), kind, None)
-    except ImportError:
+        return import_message(name)
+    except ConfigError:
         return None
 
 
@@ -153,8 +154,11 @@ class Bag:
     def _part(self, path: Path) -> _Part:
         ros1 = path.suffix == '.bag'
         try:
+            if not (path.is_dir() or path.is_file()):
+                raise ValueError('not a regular file')
             reader = Ros1Reader(path) if ros1 else _Reader(self._unpacked(path))
             self._stack.enter_context(reader)
+            converters = _converters(reader.connections) if ros1 else {}
         except Exception as error:  # a broken file raises anything
             raise _unreadable(path, error) from error
         storage = getattr(reader, 'storage', None)
@@ -167,7 +171,7 @@ class Bag:
                 f'{path}: its recorder was killed, and what lies in {log.name} is not read: put it'
                 f' in with sqlite3 {path.name} "pragma wal_checkpoint"'
             )
-        return _Part(path, reader, _converters(reader.connections) if ros1 else {})
+        return _Part(path, reader, converters)
 
     def _unpacked(self, path: Path) -> Path:
         """Take a file out of the compression as a whole, as rosbag2 offers it."""
@@ -175,8 +179,10 @@ class Bag:
             return path
         folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix='bag.')))
         with zstd.open(path, 'rb') as packed, (folder / path.stem).open('wb') as plain:
+            limit = path.stat().st_size * MAX_RATIO
             while piece := packed.read(1 << 20):
-                plain.write(piece)
+                if plain.write(piece) and plain.tell() > limit:
+                    raise ValueError(f'it is more than {MAX_RATIO} times as large as its file')
         return folder / path.stem
 
 
@@ -198,7 +204,13 @@ _WANTED = 'a folder that ros2 bag record wrote, or a file .mcap, .db3 or .bag'
 
 
 def _plain(data: bytes) -> bytes:
-    return zstd.decompress(data) if data[:4] == ZSTD else data
+    if data[:4] != ZSTD:
+        return data
+    unpacking = zstd.ZstdDecompressor()
+    found: bytes = unpacking.decompress(data, MAX_MESSAGE_BYTES)
+    if not unpacking.eof:
+        raise ValueError(f'a message of more than {MAX_MESSAGE_BYTES >> 20} MiB')
+    return found
 
 
 def _modern(message: str) -> str:

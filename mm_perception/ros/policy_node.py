@@ -19,6 +19,7 @@ from mm_perception.ros.cmi.diagnostics import Rates, StageTimes, make_status
 from mm_perception.ros.cmi.inputs import Throttle
 from mm_perception.ros.codecs import Latent, make_header, read_latent
 from mm_perception.ros.codecs.action import ACTIONS, AXES, QUANTITIES, Action
+from mm_perception.ros.codecs.parts import read_message
 from mm_perception.ros.codecs.vector import NEVER_S
 from mm_perception.ros.lifecycle import (
     EXECUTORS,
@@ -162,6 +163,7 @@ class PolicyNode(ManagedNode):
             self._take,
             output_qos(),
             qos_overriding_options=overridable(),
+            raw=True,
         )
         undo.callback(self.destroy_subscription, latent)
         report = self.create_timer(REPORT_S, self._report, clock=steady_clock())
@@ -225,13 +227,16 @@ class PolicyNode(ManagedNode):
         self._times = StageTimes()
         self._rates, self._throttle = Rates(), Throttle()
 
-    def _take(self, message: PointCloud2) -> None:
-        """Act on a latent."""
-        if not self._active:
+    def _take(self, data: bytes) -> None:
+        """Act on a latent, serialized."""
+        message = read_message(data, PointCloud2) if self._active else None
+        if message is None:
             return
         begin_s = time.perf_counter()
         now_ns = self.get_clock().now().nanoseconds
         try:
+            if isinstance(message, InvalidInput):
+                raise message
             latent = read_latent(message)
         except InvalidInput as error:
             self._refused += 1
@@ -240,8 +245,12 @@ class PolicyNode(ManagedNode):
         if 0 <= self._stamp_ns - latent.stamp_ns < JUMP_NS:
             return  # a tick that found nothing newer
         self._stamp_ns = latent.stamp_ns
-        reason = self._why_not(latent, now_ns)
-        wanted = self._rest if reason else self._choose(latent)
+        reason, wanted = self._why_not(latent, now_ns), self._rest
+        if not reason:
+            try:
+                wanted = self._choose(latent)
+            except InvalidInput as error:
+                reason = str(error)
         self._times.add({'decision': (time.perf_counter() - begin_s) * 1e3})
         self._send(wanted, now_ns, latent.stamp_ns, reason, latent)
 

@@ -197,6 +197,40 @@ def test_broken_files_are_one_clear_line(file, content, said, tmp_path):
     assert '\n' not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ('changed', 'said'),
+    [
+        ({'data_path': '/etc/passwd'}, r'data_path: /etc/passwd'),
+        ({'data_path': '../../{episode_index}'}, 'does not tell the files'),
+        ({'data_path': '{episode_index:0999999999d}'}, 'does not tell the files'),
+        ({'data_path': '{episode_index.__class__}'}, 'does not tell the files'),
+        ({'data_path': 'x' * 5000}, 'does not tell the files'),
+        ({'fps': 1e300}, 'missing or broken'),
+        ({'fps': 10**400}, 'missing or broken'),
+        ({'chunks_size': 0}, 'missing or broken'),
+        ({'features': {'a': {'dtype': 'float32', 'shape': [10**9]}}}, 'a: shape'),
+        ({'features': {'a': {'dtype': 'float32', 'shape': [4096] * 3}}}, 'a: too large'),
+        ({'features': {'a': {'dtype': 'float32', 'names': 3}}}, 'missing or broken'),
+    ],
+)
+def test_dataset_made_to_harm_is_one_clear_line(changed, said, tmp_path):
+    folder = write_v21(tmp_path / 'robot')
+    file = folder / 'meta' / 'info.json'
+    file.write_text(json.dumps(json.loads(file.read_text()) | changed))
+    with pytest.raises(DataError, match=said) as error:
+        Episodes(model(), folder, (0,)).read(model())
+    assert '\n' not in str(error.value)
+
+
+@pytest.mark.parametrize('name', ['meta/info.json', 'data/chunk-000/episode_000000.parquet'])
+def test_pipe_in_place_of_a_file_holds_nobody_up(name, tmp_path):
+    folder = write_v21(tmp_path / 'robot')
+    (folder / name).unlink()
+    os.mkfifo(folder / name)
+    with pytest.raises(DataError, match=r'regular file|missing'):
+        Episodes(model(), folder, (0,)).read(model())
+
+
 def test_video_that_ends_early_leaves_rows_without_it(tmp_path):
     folder = write_v21(tmp_path / 'robot')
     videos = folder / 'videos/chunk-000' / CAMERA

@@ -11,7 +11,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from mm_perception.errors import BundleError, ConfigError
+from mm_perception.errors import BundleError, ConfigError, InvalidInput
 from mm_perception.rl.policy import Actions, Layout, Policy, PolicySpec, load_policy
 
 LAYOUT = Layout(('a', 'b'), 2)
@@ -55,6 +55,12 @@ def test_policy_in_its_own_unit_is_only_cut():
     np.testing.assert_allclose(policy.act(np.float32([0.1, 0, 0, 0, 1, 0])), [1.0, 1.0])
 
 
+def test_policy_that_gives_no_number_says_so():
+    policy = Policy(SPEC, graph(WEIGHT))
+    with pytest.raises(InvalidInput, match='NaN'):
+        policy.act(np.float32([np.nan, 0, 0, 0, 1, 0]))
+
+
 def test_layout_puts_the_parts_in_order():
     layout = Layout(('a', 'b'), 1, ('mean', 'std', 'mask', 'age'))
     seen = layout.build(np.float32([3]), np.float32([4]), np.array([True, False]),
@@ -95,10 +101,12 @@ def test_folders_that_are_altered_are_refused(tmp_path: Path):
     about = json.loads((tmp_path / 'policy.json').read_text())
     for change, message in (
         ({'rate_hz': 0.0}, 'give more than 0'),
+        ({'rate_hz': 10**400}, 'rate_hz: expected float'),
         ({'format': 2}, 'another format'),
         ({'colour': 'red'}, 'unknown key'),
         ({'graph_sha256': '0'}, 'altered'),
         ({'actions': {**about['actions'], 'low': [2.0, 0.0]}}, 'one pair low < high'),
+        ({'actions': {**about['actions'], 'high': [1e308, 1.0]}}, 'one pair low < high'),
     ):
         (tmp_path / 'policy.json').write_text(json.dumps({**about, **change}))
         with pytest.raises((BundleError, ConfigError), match=message):

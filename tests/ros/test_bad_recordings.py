@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +21,7 @@ from rosbags.typesys import Stores, get_typestore
 from std_msgs.msg import String
 
 from mm_perception.cli.main import main
+from mm_perception.ros.bag_files import MAX_MESSAGE_BYTES, _plain, installed_type, zstd
 from tests.helpers.driving_bag import START_NS, write_driving_bag
 
 ARM = {
@@ -65,6 +68,8 @@ def folder(tmp_path_factory):
         to = writer.add_connection('/joint_states', 'std_msgs/msg/String', typestore=store)
         writer.write(to, START_NS, serialize_message(String(data='arm')))
     (here / 'nothing').mkdir()
+    os.mkfifo(here / 'pipe.mcap')
+    (here / 'bomb.db3.zstd').write_bytes(zstd.compress(bytes(64 << 20)))
     shutil.copytree(here / 'good', here / 'no_files')
     next((here / 'no_files').glob('*.db3')).unlink()
     (here / 'other_metadata').mkdir()
@@ -86,6 +91,8 @@ CASES = {
     'noise': (IMPORT, 'noise.mcap', None, 'File magic is invalid'),
     'head of a file': (IMPORT, 'head.mcap', None, 'head.mcap: holds no topics'),
     'noise of ROS 1': (IMPORT, 'noise.bag', None, 'mend it with rosbag reindex'),
+    'a pipe': (IMPORT, 'pipe.mcap', None, 'pipe.mcap: not a readable bag (not a regular file)'),
+    'a bomb': (IMPORT, 'bomb.db3.zstd', None, 'more than 1000 times as large as its file'),
     'another file': (IMPORT, 'picture.png', None, "Unrecognized storage format '.png'"),
     'no messages': (IMPORT, 'silent', None, 'no messages on /joint_states'),
     'another type': (IMPORT, 'other_type', None, 'is std_msgs/msg/String, not sensor_msgs'),
@@ -147,3 +154,16 @@ def test_bad_recordings_are_one_clear_line_and_leave_nothing(case, folder, monke
     assert len(errors) == 1 and line in errors[0], said
     assert not any('Traceback' in part for part in said)
     assert {file: file.stat().st_size for file in folder.rglob('*')} == before
+
+
+def test_no_module_is_imported_for_the_name_of_a_type():
+    assert installed_type('this/msg/Type') is None
+    assert 'this' not in sys.modules
+    assert installed_type(ARM['message']).__name__ == 'JointState'
+
+
+def test_message_that_unpacks_without_end_is_not_unpacked():
+    packed = zstd.compress(bytes(MAX_MESSAGE_BYTES + 1))
+    with pytest.raises(ValueError, match='more than 256 MiB'):
+        _plain(packed)
+    assert _plain(zstd.compress(b'abc')) == b'abc' == _plain(b'abc')

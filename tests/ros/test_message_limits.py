@@ -11,15 +11,24 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus, KeyValue
+from geometry_msgs.msg import PoseStamped
+from nav_msgs.msg import Path
 from rclpy.serialization import serialize_message
-from sensor_msgs.msg import CompressedImage, Image, PointCloud2, PointField
-from std_msgs.msg import Float32MultiArray, MultiArrayLayout, String
+from sensor_msgs.msg import CompressedImage, Image, JointState, PointCloud2, PointField
+from std_msgs.msg import (
+    Float32MultiArray,
+    Header,
+    MultiArrayDimension,
+    MultiArrayLayout,
+    String,
+)
 from trajectory_msgs.msg import JointTrajectory, JointTrajectoryPoint
 
 from mm_perception.errors import InvalidInput
 from mm_perception.modalities import Modality, build_modality
-from mm_perception.ros.cmi.reception import _COUNTS, _read
 from mm_perception.ros.codecs import input_codec, message_name
+from mm_perception.ros.codecs.parts import plan_of, read_message
 from mm_perception.spec import ModalitySpec
 from tests.helpers.small_bundle import small_spec
 
@@ -118,23 +127,44 @@ def test_message_limits_hold_before_memory_is_taken(case: str) -> None:
     assert peak < MAX_MEMORY_BYTES
 
 
-def test_message_of_a_million_parts_is_refused_unread() -> None:
-    """Read into Python objects, each of these would hold all threads for seconds."""
-    good = (
-        (JointTrajectory, trajectory(40, 2)),
-        (PointCloud2, table(2, 4, 8, 32)),
-        (JointTrajectory, JointTrajectory(joint_names=['a', 'bcdef'], points=[])),
-    )
-    for kind, message in good:
+WHOLE: tuple[Any, ...] = (
+    trajectory(40, 2),
+    table(2, 4, 8, 32),
+    JointTrajectory(joint_names=['a', 'bcdef']),
+    JointState(name=['a', 'bcd'], position=array('d', [1.0, 2.0])),
+    Float32MultiArray(layout=MultiArrayLayout(dim=[MultiArrayDimension(label='ab', size=2)])),
+    Path(poses=[PoseStamped(header=Header(frame_id='odd'))] * 3),
+    DiagnosticArray(status=[DiagnosticStatus(level=b'\1', values=[KeyValue(key='abc')] * 3)] * 2),
+)
+"""Of types that hold any number of others, on several levels."""
+
+
+@pytest.mark.parametrize('message', WHOLE, ids=lambda each: type(each).__name__)
+def test_message_within_the_limit_is_read_whole(message: Any) -> None:
+    if hasattr(message, 'header'):
         message.header.frame_id = 'a frame'
-        assert _read(serialize_message(message), kind, _COUNTS[kind]) == message
-    many = serialize_message(trajectory(200_000, 0))
-    fields = serialize_message(table(100_000, 1, 4, 4))
-    begin_s = time.perf_counter()
-    for data, kind in ((many, JointTrajectory), (fields, PointCloud2)):
-        answer = _read(data, kind, _COUNTS[kind])
-        assert isinstance(answer, InvalidInput) and 'at most' in str(answer)
-    assert time.perf_counter() - begin_s < 0.05
-    whole = serialize_message(good[0][1])
-    for length in (9, len(whole) // 2):  # dropped, as the middleware does with other types
-        assert _read(whole[:length], JointTrajectory, _COUNTS[JointTrajectory]) is None
+    data, kind = serialize_message(message), type(message)
+    assert plan_of(kind) and read_message(data, kind) == message
+    for length in (3, 5, len(data) // 3):  # dropped, as the middleware does with other types
+        assert read_message(data[:length], kind) is None
+
+
+MANY: tuple[Callable[[], Any], ...] = (
+    lambda: trajectory(200_000, 0),
+    lambda: table(100_000, 1, 4, 4),
+    lambda: JointState(name=[''] * 500_000),
+    lambda: Float32MultiArray(layout=MultiArrayLayout(dim=[MultiArrayDimension()] * 100_000)),
+    lambda: Path(poses=[PoseStamped()] * 30_000),
+    lambda: DiagnosticArray(status=[DiagnosticStatus(values=[KeyValue()] * 1000)] * 200),
+)
+
+
+@pytest.mark.parametrize('make', MANY)
+def test_message_of_a_million_parts_is_refused_unread(make: Callable[[], Any]) -> None:
+    """Read into Python objects, each of these would hold all threads for up to seconds."""
+    message = make()
+    data = serialize_message(message)
+    begin_s = time.thread_time()
+    answer = read_message(data, type(message))
+    assert time.thread_time() - begin_s < 0.05
+    assert isinstance(answer, InvalidInput) and 'at most' in str(answer)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import queue
 import re
 import shutil
+import socket
 import threading
 import time
 from collections.abc import Iterator
@@ -20,11 +22,14 @@ import pytest
 pytest.importorskip('aiohttp', reason='aiohttp is not installed')
 
 import aiohttp
+from diagnostic_msgs.msg import DiagnosticArray, DiagnosticStatus
+from sensor_msgs.msg import Image
+from std_msgs.msg import Float32MultiArray
 
 from mm_perception.bundle import Bundle
 from mm_perception.errors import ConfigError
 from mm_perception.lab.harness.processes import NodeProcess
-from mm_perception.ros.view.server import Server
+from mm_perception.ros.view.server import MAX_WATCHERS, Server
 from tests.helpers.chromium import Page
 from tests.helpers.robot import SENSORS, Robot
 
@@ -77,6 +82,64 @@ def test_strangers_are_refused(server: Server):
         secret.stop()
 
 
+STRANGE = (
+    b'Host: [',
+    b'Host: localhost\r\nOrigin: http://[',
+    b'Host: localhost\r\nOrigin: null',
+    b'Host: localhost\r\nHost: evil.example',
+    b'Host: localhost\r\nContent-Length: 5\r\nTransfer-Encoding: chunked',
+    b'Host: localhost' + b'\r\na: b' * 100_000,
+    b'Host: localhost\r\n' + b'a' * 100_000,
+)
+
+
+@pytest.mark.parametrize('head', STRANGE)
+def test_strange_requests_are_refused_without_a_word(
+    server: Server, head: bytes, capfd: pytest.CaptureFixture[str]
+):
+    with socket.create_connection(('127.0.0.1', server.port), 5.0) as stranger:
+        with contextlib.suppress(ConnectionError):  # refused before all was sent
+            stranger.sendall(b'GET / HTTP/1.1\r\n' + head + b'\r\n\r\n')
+        with contextlib.suppress(ConnectionError):
+            assert int(stranger.recv(100).split()[1]) in (400, 403)
+    assert asked(server.port)[0] == 200
+    assert capfd.readouterr().err == '', 'strangers fill no log'
+
+
+def test_crowd_and_strange_wishes_do_no_harm(capfd: pytest.CaptureFixture[str]):
+    wishes: list[tuple[str, bool]] = []
+    server = Server('127.0.0.1', 0, '', lambda *wish: wishes.append(wish))
+
+    async def crowd() -> None:
+        address = f'http://127.0.0.1:{server.port}/live'
+        async with aiohttp.ClientSession() as session:
+            sockets = [await session.ws_connect(address) for _ in range(MAX_WATCHERS)]
+            with pytest.raises(aiohttp.WSServerHandshakeError, match='503'):
+                await session.ws_connect(address)
+            for text in (
+                '[' * 1000,
+                '1e999',
+                'null',
+                '{"modality":1,"on":true}',
+                '{"modality":"a"}',
+            ):
+                await sockets[0].send_str(text)
+            await sockets[0].send_bytes(b'\xff' * 100)
+            await sockets[0].send_str('{"modality":"a","on":true}')
+            await sockets[1].send_str('x' * 5000)
+            assert (await sockets[1].receive()).type is aiohttp.WSMsgType.CLOSE
+            while not wishes:
+                await asyncio.sleep(0.01)
+            await asyncio.gather(*(each.close() for each in sockets))
+            await (await session.ws_connect(address)).close()
+
+    try:
+        asyncio.run(asyncio.wait_for(crowd(), 20.0))
+    finally:
+        server.stop()
+    assert wishes == [('a', True)] and capfd.readouterr().err == ''
+
+
 class Browser(threading.Thread):
     """Watches over a websocket; ``wish`` presses a button."""
 
@@ -127,6 +190,14 @@ class Browser(threading.Thread):
         self.stds += [news['std']] if 'std' in news else []
 
 
+STRANGE_NEWS: tuple[tuple[type, str, Any], ...] = (
+    (Image, 'cmi/mosaic', Image(height=5, width=2**31)),
+    (Image, 'cmi/mosaic', Image()),
+    (DiagnosticArray, 'cmi/status', DiagnosticArray(status=[DiagnosticStatus()] * 30_000)),
+    (Float32MultiArray, 'latent/vector', Float32MultiArray()),
+)
+
+
 def test_view_shows_the_node_and_takes_a_sensor_away(
     bundle: Bundle, start, robot: Robot, tmp_path: Path
 ):
@@ -154,6 +225,10 @@ def test_view_shows_the_node_and_takes_a_sensor_away(
             told = lambda o=on: bool(browser.sensors['image']['error']) is not o  # noqa: E731
             robot.until(told, 'the error of what fills in, while the camera goes on', 10.0)
         robot.until(lambda: float(browser.rates.get('image', 0)) > 1, 'rates of sensors', 10.0)
+        for name in ('absent', '\ud800', 'a\0b', 'x' * 500):
+            browser.wish(name, False)
+        for kind, topic, message in STRANGE_NEWS:
+            robot.node.create_publisher(kind, f'/second/{topic}', 1).publish(message)
         browser.pictures.clear()
         robot.run(2.0)
         assert len(browser.pictures) >= 20, '10 Hz'

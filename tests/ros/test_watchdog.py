@@ -137,6 +137,7 @@ def test_watchdog_says_and_heals_what_can_be_healed(stall: Callable[..., Stallin
     [
         ('hang', 'restart', EXIT_STALLED),
         ('lock', 'exit', EXIT_STALLED),
+        ('lock of the inputs', 'restart', EXIT_STALLED),
         ('interpreter held', 'exit', 1),
     ],
 )

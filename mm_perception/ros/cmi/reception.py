@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,13 +10,8 @@ from typing import Any
 from rclpy.context import Context
 from rclpy.exceptions import InvalidHandle
 from rclpy.impl.implementation_singleton import rclpy_implementation as _rclpy
-from rclpy.serialization import deserialize_message
-from sensor_msgs.msg import PointCloud2
-from trajectory_msgs.msg import JointTrajectory
 
-from mm_perception.errors import InvalidInput
-from mm_perception.ros.codecs.base import MAX_FIELDS
-from mm_perception.ros.codecs.trajectory import MAX_POINTS
+from mm_perception.ros.codecs.parts import plan_of, read_message
 
 WAKE_S = 0.2
 JOIN_S = 2.0
@@ -139,82 +133,15 @@ class Reception:
 def _queued(subscription: Any) -> Iterator[tuple[Any, Any]]:
     """What a subscription's queue holds, and no more than that: a flood has no end."""
     kind = subscription.msg_type
-    count = _COUNTS.get(kind)
+    serialized = bool(plan_of(kind))
     for _ in range(max(subscription.qos_profile.depth, 1)):
         try:
             with subscription.handle:
-                taken = subscription.handle.take_message(kind, count is not None)
+                taken = subscription.handle.take_message(kind, serialized)
         except InvalidHandle:  # destroyed meanwhile
             return
         if taken is None:
             return
-        message = taken[0] if count is None else _read(taken[0], kind, count)
+        message = read_message(taken[0], kind) if serialized else taken[0]
         if message is not None:
             yield message, taken[1]
-
-
-def _read(data: bytes, kind: type, count: Callable[[_Cursor], tuple[int, int, str]]) -> Any:
-    """
-    Read a message, or say why not: a million parts would hold the interpreter for seconds.
-
-    :returns: None for one that is cut short, which the middleware drops of other types, too.
-    """
-    try:
-        parts, limit, name = count(_Cursor(data))
-    except struct.error:
-        return None
-    if parts > limit:
-        return InvalidInput(f'{parts} {name}; at most {limit} are read')
-    try:
-        return deserialize_message(data, kind)
-    except RuntimeError:
-        return None
-
-
-class _Cursor:
-    """Reads the beginning of a message as DDS carries it (CDR)."""
-
-    def __init__(self, data: bytes) -> None:
-        self._data = data
-        self._order = '<' if data[1:2] == b'\1' else '>'
-        self._at = 4
-
-    def number(self) -> int:
-        """Next number of 32 bits."""
-        self._at += -self._at % 4
-        (value,) = struct.unpack_from(f'{self._order}I', self._data, self._at)
-        self._at += 4
-        return int(value)
-
-    def skip_string(self) -> None:
-        """Go on behind a string."""
-        length = self.number()
-        self._at += length
-
-    def skip_header(self) -> None:
-        """Go on behind a std_msgs/msg/Header."""
-        self.number(), self.number()
-        self.skip_string()
-
-
-def _points(cursor: _Cursor) -> tuple[int, int, str]:
-    cursor.skip_header()
-    joints = cursor.number()
-    if joints > MAX_FIELDS:
-        return joints, MAX_FIELDS, 'joint_names'
-    for _ in range(joints):
-        cursor.skip_string()
-    return cursor.number(), MAX_POINTS, 'points'
-
-
-def _fields(cursor: _Cursor) -> tuple[int, int, str]:
-    cursor.skip_header()
-    cursor.number(), cursor.number()
-    return cursor.number(), MAX_FIELDS, 'fields'
-
-
-_COUNTS: dict[type, Callable[[_Cursor], tuple[int, int, str]]] = {
-    JointTrajectory: _points,
-    PointCloud2: _fields,
-}
-"""Messages whose parts become Python objects one by one: how many, how many at most, of what."""

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
-import queue
+import math
 import sys
 import time
+from collections.abc import Callable
 from typing import Any
 
 import cv2
@@ -18,6 +19,7 @@ from sensor_msgs.msg import Image
 from std_msgs.msg import Float32MultiArray
 
 from mm_perception.errors import MissingDependency
+from mm_perception.ros.codecs.parts import read_message
 from mm_perception.ros.lifecycle import run_node
 from mm_perception.ros.parameters import Parameters, ParameterSpec
 from mm_perception.ros.qos import output_qos
@@ -49,13 +51,12 @@ class ViewNode(Node):
         self.parameters = Parameters(self)
         self.parameters.declare(ROWS)
         get, self._target = self.parameters, self.parameters['target']
-        self._wishes: queue.SimpleQueue[tuple[str, bool]] = queue.SimpleQueue()
+        self._names: frozenset[str] = frozenset()
+        self._wishes: dict[str, bool] = {}
         self._subscriptions_of_page: list[Any] = []
         self._picture_s = 0.0
         self._setter = self.create_client(SetParameters, f'{self._target}/set_parameters')
-        self._server = load_server()(
-            get['address'], get['port'], get['token'], lambda *wish: self._wishes.put(wish)
-        )
+        self._server = load_server()(get['address'], get['port'], get['token'], self._take_wish)
         self.create_timer(LOOK_S, self._look)
         query = f'/?token={get["token"]}' if get['token'] else ''
         self.get_logger().info(f'open http://{get["address"]}:{self._server.port}{query}')
@@ -68,15 +69,20 @@ class ViewNode(Node):
         """Subscribe while somebody looks, and pass their wishes on."""
         if self._server.watched != bool(self._subscriptions_of_page):
             self._watch(self._server.watched)
-        while not self._wishes.empty():
-            name, on = self._wishes.get()
+        wishes, self._wishes = self._wishes, {}
+        for name, on in wishes.items():
             self._enable(name, on)
+
+    def _take_wish(self, name: str, on: bool) -> None:
+        """Keep the last wish about each modality that there is; any thread may call."""
+        if name in self._names:
+            self._wishes[name] = on
 
     def _watch(self, begin: bool) -> None:
         for subscription in self._subscriptions_of_page:
             self.destroy_subscription(subscription)
         self._subscriptions_of_page = [
-            self.create_subscription(kind, topic, take, output_qos())
+            self.create_subscription(kind, topic, reader(kind, take), output_qos(), raw=True)
             for kind, topic, take in (
                 (Image, f'{self._target}/mosaic', self._take_picture),
                 (DiagnosticArray, f'{self._target}/status', self._take_status),
@@ -98,6 +104,9 @@ class ViewNode(Node):
         now_s = time.monotonic()
         if now_s - self._picture_s < 1.0 / self.parameters['rate_hz']:
             return
+        size = message.height * message.width * 3
+        if size == 0 or size != len(message.data):
+            return  # no picture of cmi's
         self._picture_s = now_s
         pixels = np.frombuffer(message.data, np.uint8).reshape(message.height, message.width, 3)
         _, encoded = cv2.imencode('.jpg', pixels, [cv2.IMWRITE_JPEG_QUALITY, QUALITY])
@@ -108,6 +117,7 @@ class ViewNode(Node):
         for entry in message.status:
             values = {pair.key: pair.value for pair in entry.values}
             sensors.append({'name': entry.name, **{key: values.get(key, '') for key in SHOWN}})
+        self._names = frozenset(sensor['name'] for sensor in sensors)
         self._server.send('status', json.dumps({'sensors': sensors}))
 
     def _take_rates(self, message: DiagnosticArray) -> None:
@@ -123,7 +133,24 @@ class ViewNode(Node):
 
     def _take_latent(self, message: Float32MultiArray) -> None:
         values = np.asarray(message.data, np.float32)
-        self._server.send('latent', json.dumps({'std': float(values[len(values) // 2 :].mean())}))
+        std = float(values[len(values) // 2 :].mean()) if len(values) else math.nan
+        if math.isfinite(std):
+            self._server.send('latent', json.dumps({'std': std}))
+
+
+def reader(kind: type, take: Callable[[Any], None]) -> Callable[[bytes], None]:
+    """
+    Callback for serialized messages.
+
+    :param take: called with those that can be read.
+    """
+
+    def read(data: bytes) -> None:
+        message = read_message(data, kind)
+        if isinstance(message, kind):
+            take(message)
+
+    return read
 
 
 def load_server() -> Any:

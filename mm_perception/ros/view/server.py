@@ -6,6 +6,7 @@ import asyncio
 import hmac
 import ipaddress
 import json
+import logging
 import threading
 from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
@@ -13,12 +14,14 @@ from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from aiohttp import WSMsgType, web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from mm_perception.errors import ConfigError
 
 PAGE = Path(__file__).with_name('page.html')
 START_S = 10.0
 WISH_BYTES = 1024
+MAX_WATCHERS = 16
 Wish = Callable[[str, bool], None]
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 Result = TypeVar('Result')
@@ -50,7 +53,9 @@ class Server:
         app[_TOKEN] = token
         app.router.add_get('/', _page)
         app.router.add_get('/live', self._live)
-        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5)
+        quiet = logging.getLogger(__name__)
+        quiet.addFilter(_is_ours)
+        self._runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.5, logger=quiet)
         try:
             self.port = self._wait(self._open(address, port))
         except OSError as error:
@@ -89,18 +94,23 @@ class Server:
             watcher.news.set()
 
     async def _live(self, request: web.Request) -> web.WebSocketResponse:
-        socket = web.WebSocketResponse(max_msg_size=WISH_BYTES, heartbeat=20.0)
-        await socket.prepare(request)
-        watcher = _Watcher()
+        if len(self._watchers) >= MAX_WATCHERS:
+            raise web.HTTPServiceUnavailable(text=f'{MAX_WATCHERS} watch already\n')
+        socket, watcher = (
+            web.WebSocketResponse(max_msg_size=WISH_BYTES, heartbeat=20.0),
+            _Watcher(),
+        )
         self._watchers.add(watcher)
-        sender = asyncio.create_task(watcher.pass_on(socket))
         try:
+            await socket.prepare(request)
+            watcher.sender = asyncio.create_task(watcher.pass_on(socket))
             async for message in socket:
                 if message.type is WSMsgType.TEXT:
                     self._take(message.data)
         finally:
             self._watchers.discard(watcher)
-            sender.cancel()
+            if watcher.sender is not None:
+                watcher.sender.cancel()
         return socket
 
     def _take(self, text: str) -> None:
@@ -108,7 +118,7 @@ class Server:
         try:
             wish = json.loads(text)
             name, on = wish['modality'], wish['on']
-        except (ValueError, TypeError, KeyError):
+        except (ValueError, TypeError, KeyError, RecursionError):
             return
         if isinstance(name, str) and isinstance(on, bool):
             self._wish(name, on)
@@ -120,6 +130,7 @@ class _Watcher:
     def __init__(self) -> None:
         self.newest: dict[str, str | bytes] = {}
         self.news = asyncio.Event()
+        self.sender: asyncio.Task[None] | None = None
 
     async def pass_on(self, socket: web.WebSocketResponse) -> None:
         """Send what is new, as fast as it is taken."""
@@ -144,19 +155,32 @@ def is_own(address: str) -> bool:
 
 @web.middleware
 async def _admit(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuse strangers."""
+    if not _is_welcome(request):
+        raise web.HTTPForbidden(text='open the address that view_node logs\n')
+    return await handler(request)
+
+
+def _is_welcome(request: web.Request) -> bool:
     """
-    Refuse strangers: who does not know the token, and pages of others in a browser that is here.
+    Whether it is neither who does not know the token, nor a page of others in a browser here.
 
     Without a token the name of the host must be this machine's own, or a page elsewhere could let
     its name point here; and a websocket must come from the page that was served.
     """
     token, host = request.app[_TOKEN], request.host
     origin = request.headers.get('Origin')
-    known = hmac.compare_digest(request.query.get('token', '').encode(), token.encode())
-    own = bool(token) or is_own(urlsplit(f'//{host}').hostname or '')
-    if not (known and own) or (origin and urlsplit(origin).netloc != host):
-        raise web.HTTPForbidden(text='open the address that view_node logs\n')
-    return await handler(request)
+    try:
+        known = hmac.compare_digest(request.query.get('token', '').encode(), token.encode())
+        own = bool(token) or is_own(urlsplit(f'//{host}').hostname or '')
+        return known and own and (not origin or urlsplit(origin).netloc == host)
+    except ValueError:  # of a name of a host, or a token, that is none
+        return False
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Whether an error is one of this program: strangers write no tracebacks into the log."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
 
 
 async def _page(request: web.Request) -> web.Response:
