@@ -33,8 +33,9 @@ from mm_perception.fusion.gathering import Named
 from mm_perception.modalities import Motion, Waveform, build_modality
 from mm_perception.modalities.utterances import frame_levels
 from mm_perception.ros.bag_files import Bag, Say, installed_type, silent
-from mm_perception.ros.bag_import import GAP_NS, SAME_CLOCK_S, stamp_ns_of
+from mm_perception.ros.bag_import import GAP_NS, SAME_CLOCK_S, reader_of, stamp_ns_of
 from mm_perception.ros.codecs import input_codec, input_names
+from mm_perception.ros.codecs.transforms import NAME
 from mm_perception.spec import ModalitySpec
 
 KINDS = ('image', 'vector', 'symbol', 'sound', 'trajectory')
@@ -42,7 +43,7 @@ USUALLY = {'sensor_msgs/msg/PointCloud2': 'sound'}
 """What a message is taken for that several kinds read."""
 """In the order in which they are tried: of what several can read, the first."""
 MOST_VALUES = 20_000
-MOST_FRAMES = 300
+MOST_FRAMES, MOST_FRAMES_SHOWN = 300, 12
 MOST_DEPTH = 5
 JUMP_S = 0.5
 RATES_HZ = (8000, 16000)
@@ -110,6 +111,8 @@ class _Watched:
         self._stride = 1
         self._frames = Frames()
         self._refused: dict[str, int] = {}
+        self._read_tree = reader_of(message) if message == NAME else None
+        self._frames_seen: dict[str, None] = {}
         self._count = self._jumps = 0
         self._away_s = 0.0
         self._stamp_ns = 0
@@ -123,6 +126,11 @@ class _Watched:
         """Take a message as it was recorded."""
         self._times_s[-1].append(receipt_ns * 1e-9)
         self._count += 1
+        if self._read_tree is not None:
+            pairs = [
+                (t.header.frame_id, t.child_frame_id) for t in self._read_tree(data).transforms
+            ]
+            self._frames_seen |= dict.fromkeys(f'{child} in {parent}' for parent, child in pairs)
         if self._codec is None and self._fields is None:
             return
         if self._kind == 'image':
@@ -175,7 +183,11 @@ class _Watched:
         if not self._count:
             remarks.append('no messages')
         if self._kind == '' and self._fields is None:
-            remarks.append(f'no kind of modality takes {self._message}')
+            remarks.append(
+                _tree_remark(self._frames_seen)
+                if self._frames_seen
+                else f'no kind of modality takes {self._message}'
+            )
             return Seen(self._topic, self._message, when, (), tuple(remarks))
         drafts, more = self._drafts(when)
         return Seen(self._topic, self._message, when, drafts, (*remarks, *more))
@@ -192,6 +204,12 @@ class _Watched:
             return self._fields.draft(name, np.array(self._values), when)
         draft = _DRAFTERS[self._kind]
         return draft(name, self._values, when)
+
+
+def _tree_remark(frames: Collection[str]) -> str:
+    more = ', ...' if len(frames) > MOST_FRAMES_SHOWN else ''
+    shown = ', '.join(list(frames)[:MOST_FRAMES_SHOWN]) + more
+    return f'frames: {shown}; a vector takes two: preprocessing: {{tf: {{target: A, source: B}}}}'
 
 
 class _Fields:

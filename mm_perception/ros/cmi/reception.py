@@ -16,8 +16,9 @@ from sensor_msgs.msg import PointCloud2
 from trajectory_msgs.msg import JointTrajectory
 
 from mm_perception.errors import InvalidInput
-from mm_perception.ros.codecs.base import MAX_FIELDS
+from mm_perception.ros.codecs.base import MAX_FIELDS, message_name
 from mm_perception.ros.codecs.trajectory import MAX_POINTS
+from mm_perception.ros.codecs.transforms import MOST_FRAMES, NAME
 
 WAKE_S = 0.2
 JOIN_S = 2.0
@@ -139,7 +140,7 @@ class Reception:
 def _queued(subscription: Any) -> Iterator[tuple[Any, Any]]:
     """What a subscription's queue holds, and no more than that: a flood has no end."""
     kind = subscription.msg_type
-    count = _COUNTS.get(kind)
+    count = _COUNTS.get(message_name(kind))
     for _ in range(max(subscription.qos_profile.depth, 1)):
         try:
             with subscription.handle:
@@ -213,8 +214,13 @@ def _fields(cursor: _Cursor) -> tuple[int, int, str]:
     return cursor.number(), MAX_FIELDS, 'fields'
 
 
-_COUNTS: dict[type, Callable[[_Cursor], tuple[int, int, str]]] = {
-    JointTrajectory: _points,
-    PointCloud2: _fields,
+def _transforms(cursor: _Cursor) -> tuple[int, int, str]:
+    return cursor.number(), MOST_FRAMES, 'transforms'
+
+
+_COUNTS: dict[str, Callable[[_Cursor], tuple[int, int, str]]] = {
+    message_name(JointTrajectory): _points,
+    message_name(PointCloud2): _fields,
+    NAME: _transforms,
 }
 """Messages whose parts become Python objects one by one: how many, how many at most, of what."""

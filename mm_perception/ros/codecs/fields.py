@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from geometry_msgs.msg import TransformStamped
 from numpy.typing import NDArray
 
 from mm_perception.errors import ConfigError, InvalidInput
@@ -18,6 +19,7 @@ from mm_perception.ros.codecs.base import (
     Decode,
     Draft,
     InputCodec,
+    Relay,
     finite_vector,
     input_codec,
     message_name,
@@ -27,6 +29,7 @@ from mm_perception.ros.codecs.base import (
 )
 from mm_perception.ros.codecs.paths import Path, compile_path, joined
 from mm_perception.ros.codecs.places import fields_of, find_place, import_message, is_number
+from mm_perception.ros.codecs.transforms import LATCHED_TOPIC, NAME, TOPIC, Frames
 
 USUAL: dict[str, dict[str, tuple[str, ...]]] = {
     'vector': {
@@ -36,6 +39,7 @@ USUAL: dict[str, dict[str, tuple[str, ...]]] = {
         'geometry_msgs/msg/TwistStamped': ('twist',),
         'geometry_msgs/msg/Pose': ('position', 'orientation'),
         'geometry_msgs/msg/PoseStamped': ('pose',),
+        'geometry_msgs/msg/TransformStamped': ('transform',),
         'geometry_msgs/msg/Vector3Stamped': ('vector',),
         'nav_msgs/msg/Odometry': ('pose.pose', 'twist.twist'),
         'sensor_msgs/msg/LaserScan': ('ranges',),
@@ -76,6 +80,8 @@ def codec_for(modality: Modality[Any], message: str = '') -> InputCodec:
 
 def _find(modality: Modality[Any], name: str) -> InputCodec:
     kind, options = modality.spec.kind, modality.options
+    if tf := getattr(options, 'tf', None):
+        return _transform(tf, name)
     fields = tuple(getattr(options, 'fields', ()))
     if not fields and getattr(options, 'values', {}):
         fields = USUAL[kind].get(name, ('data',))
@@ -91,6 +97,23 @@ def _find(modality: Modality[Any], name: str) -> InputCodec:
             ' nav_msgs/msg/Odometry'
         )
     return _build(kind, options, import_message(name), fields)
+
+
+def _transform(tf: Mapping[str, str], name: str) -> InputCodec:
+    """A TransformStamped made of what comes on /tf; what stands in for it is one too."""
+    codec = input_codec('vector', message_name(TransformStamped))
+    if name not in ('', NAME, codec.name):
+        raise ConfigError(f'preprocessing.tf reads {NAME}, not {name}; leave message out')
+    write = codec.write
+    assert write is not None
+
+    def framed(draft: Draft) -> Any:
+        message = write(draft)
+        message.header.frame_id, message.child_frame_id = tf['target'], tf['source']
+        return message
+
+    relay = Relay(NAME, TOPIC, LATCHED_TOPIC, lambda: Frames(tf['target'], tf['source']).take)
+    return replace(codec, write=framed, relay=relay)
 
 
 def old_name(name: str) -> str:
