@@ -35,6 +35,7 @@ from mm_perception.modalities.utterances import frame_levels
 from mm_perception.ros.bag_files import Bag, Say, installed_type, silent
 from mm_perception.ros.bag_import import GAP_NS, SAME_CLOCK_S, reader_of, stamp_ns_of
 from mm_perception.ros.codecs import input_codec, input_names
+from mm_perception.ros.codecs.cloud import is_cloud
 from mm_perception.ros.codecs.transforms import NAME
 from mm_perception.spec import ModalitySpec
 
@@ -96,16 +97,12 @@ class _Watched:
     """What came on one topic."""
 
     def __init__(self, topic: str, message: str, every: int) -> None:
-        self._topic, self._message = topic, message
+        self._topic, self._message, self._usual_every = topic, message, every
         reading = (kind for kind in KINDS if message in input_names(kind))
-        self._kind = USUALLY.get(message) or next(reading, '')
+        self._become(USUALLY.get(message) or next(reading, ''))
         self._fields = _Fields(message) if self._kind in ('', 'vector') else None
         if self._fields is not None and not self._fields.paths:
             self._fields = None
-        self._every = every if self._kind == 'image' else 1
-        self._codec = input_codec(self._kind, message) if self._kind else None
-        spec = ModalitySpec('sensor', self._kind, preprocessing=_open_options(self._kind))
-        self._modality: Any = build_modality(spec) if self._kind else None
         self._times_s: list[list[float]] = []
         self._values: list[Any] = []
         self._stride = 1
@@ -116,6 +113,13 @@ class _Watched:
         self._count = self._jumps = 0
         self._away_s = 0.0
         self._stamp_ns = 0
+
+    def _become(self, kind: str) -> None:
+        self._kind = kind
+        self._every = self._usual_every if kind == 'image' else 1
+        self._codec = input_codec(kind, self._message) if kind else None
+        spec = ModalitySpec('sensor', kind, preprocessing=_open_options(kind))
+        self._modality: Any = build_modality(spec) if kind else None
 
     def begin(self) -> None:
         """Begin with a bag."""
@@ -131,6 +135,8 @@ class _Watched:
                 (t.header.frame_id, t.child_frame_id) for t in self._read_tree(data).transforms
             ]
             self._frames_seen |= dict.fromkeys(f'{child} in {parent}' for parent, child in pairs)
+        if self._message in USUALLY and self._count == 1 and _holds_points(self._codec, data):
+            self._become('image')
         if self._codec is None and self._fields is None:
             return
         if self._kind == 'image':
@@ -204,6 +210,14 @@ class _Watched:
             return self._fields.draft(name, np.array(self._values), when)
         draft = _DRAFTERS[self._kind]
         return draft(name, self._values, when)
+
+
+def _holds_points(codec: Any, data: bytes) -> bool:
+    """Whether a PointCloud2 is what its name says."""
+    try:
+        return is_cloud(deserialize_message(data, codec.message_type))
+    except RuntimeError:
+        return False
 
 
 def _tree_remark(frames: Collection[str]) -> str:

@@ -1,6 +1,6 @@
 """ROS messages to raw sensor values, and model arrays to ROS messages."""
 
-from mm_perception.ros.codecs import image_writing  # noqa: F401 - registers
+from mm_perception.ros.codecs import cloud, image_writing  # noqa: F401 - register
 from mm_perception.ros.codecs.base import (
     Draft,
     InputCodec,
