@@ -31,6 +31,7 @@ from mm_perception.ros.codecs.paths import Path, compile_path, joined
 from mm_perception.ros.codecs.places import fields_of, find_place, import_message, is_number
 from mm_perception.ros.codecs.transforms import LATCHED_TOPIC, NAME, TOPIC, Frames
 
+SIZES = 8, 16, 32, 64
 USUAL: dict[str, dict[str, tuple[str, ...]]] = {
     'vector': {
         'sensor_msgs/msg/Imu': ('angular_velocity', 'linear_acceleration'),
@@ -42,6 +43,7 @@ USUAL: dict[str, dict[str, tuple[str, ...]]] = {
         'geometry_msgs/msg/TransformStamped': ('transform',),
         'geometry_msgs/msg/Vector3Stamped': ('vector',),
         'nav_msgs/msg/Odometry': ('pose.pose', 'twist.twist'),
+        'control_msgs/msg/GripperCommand': ('position', 'max_effort'),
         'sensor_msgs/msg/LaserScan': ('ranges',),
         'sensor_msgs/msg/Range': ('range',),
         'sensor_msgs/msg/NavSatFix': ('latitude', 'longitude', 'altitude'),
@@ -53,7 +55,8 @@ USUAL: dict[str, dict[str, tuple[str, ...]]] = {
         'std_msgs/msg/Float64MultiArray': ('data',),
     },
     'symbol': {
-        **{f'std_msgs/msg/{kind}': ('data',) for kind in ('Bool', 'Int8', 'Int32', 'UInt8')},
+        f'std_msgs/msg/{kind}': ('data',)
+        for kind in ('Bool', *(f'{sign}nt{size}' for sign in ('I', 'UI') for size in SIZES))
     },
 }
 """Fields of types that are read so where none are named."""
