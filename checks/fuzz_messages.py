@@ -63,6 +63,7 @@ INPUTS = (
      {'low': (0, 0), 'high': (500, 500), 'names': ('elbow', 'wrist')}),
     ('pair', 'vector', 'std_msgs/msg/Float32MultiArray', {'low': (0, 0), 'high': (500, 500)}),
     ('table', 'vector', 'sensor_msgs/msg/PointCloud2', {'low': (0, 0), 'high': (500, 500)}),
+    ('cloud', 'image', 'sensor_msgs/msg/PointCloud2', {'full_scale': 9.0}),
     ('place', 'vector', 'sensor_msgs/msg/NavSatFix', {'low': (0,) * 3, 'high': (90,) * 3}),
     ('pose', 'vector', 'geometry_msgs/msg/PoseStamped', {'low': (-9,) * 9, 'high': (9,) * 9}),
     ('force', 'vector', 'geometry_msgs/msg/WrenchStamped', {'low': (-9,) * 6, 'high': (9,) * 6}),

@@ -127,26 +127,29 @@ def topics(bundle: Bundle) -> list[dict[str, str]]:
     rows = [
         ('latent', 'out', 'sensor_msgs/msg/PointCloud2', latent, 'of the prior'),
         ('latent/vector', 'out', 'std_msgs/msg/Float32MultiArray', latent, 'of the prior'),
+        ('latent/stamped', 'out', 'sensor_msgs/msg/JointState', latent, 'of the prior'),
     ]
     for spec in bundle.spec.modalities:
         modality = build_modality(spec)
-        output, topic = output_codec(spec.kind), spec.topic or spec.name
+        output = output_codec(spec.kind)
         size = ' x '.join(map(str, modality.shape))
         size += f' ({", ".join(modality.labels)})' if modality.labels else ''
         unit = MODEL if isinstance(modality.unit_scale, float) else SENSOR
         try:
             codec = codec_for(modality)
         except ConfigError as error:
-            rows.append((topic, 'in', spec.message, str(error), ''))
+            rows.append((spec.topic or spec.name, 'in', spec.message, str(error), ''))
             continue
         pixels = LEVELS if spec.kind == 'image' else unit
+        full = getattr(modality.options, 'full_scale', 1.0)
+        pixels_std = pixels if full == 1.0 else SENSOR
         filled = message_name(filled_type(spec.kind, codec))
         base, own = f'reconstruction/{spec.name}', filled == codec.name
         rows += [
-            (topic, 'in', codec.name, size, SENSOR),
+            (codec.topic_of(spec), 'in', codec.heard, size, SENSOR),
             (f'filled/{spec.name}', 'out', filled, *((AS_SENT, SENSOR) if own else (size, unit))),
             (base, 'out', message_name(output.message_type), size, pixels),
-            (f'{base}/std', 'out', message_name(output.std_type), size, unit),
+            (f'{base}/std', 'out', message_name(output.std_type), size, pixels_std),
         ]
     keys = 'topic', 'direction', 'type', 'size', 'unit'
     return [dict(zip(keys, row, strict=True)) for row in rows]

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -37,12 +37,15 @@ class VectorOptions(StackOptions):
     :param high: value that becomes 1, one per element.
     :param names: of the elements, as in ``JointState.name``; may be empty.
     :param fields: of the message, by path, which give the elements; empty: as its type is read.
+    :param tf: ``target`` and ``source``, two frames: the elements are the transform that takes
+        what is told in source into target, its translation and its rotation as 6 numbers.
     """
 
     low: tuple[float, ...] = ()
     high: tuple[float, ...] = ()
     names: tuple[str, ...] = ()
     fields: tuple[str, ...] = ()
+    tf: Mapping[str, str] = field(default_factory=dict)
 
 
 @register_kind('vector')
@@ -59,6 +62,13 @@ class VectorModality(Modality[VectorOptions]):
             raise ConfigError(f'{spec.name}: low and high need one pair low < high per element')
         self._span = high - self._low
         check_names(spec.name, self.options.names, len(self._low) or len(self.options.names))
+        tf = self.options.tf
+        if tf and not (tf.keys() == {'target', 'source'} and len(set(tf.values()) - {''}) == 2):
+            raise ConfigError(
+                f'{spec.name}: preprocessing.tf is {dict(tf)}; give target and source, two frames'
+            )
+        if tf and (self.options.names or self.options.fields):
+            raise ConfigError(f'{spec.name}: preprocessing.tf stands alone: no names, no fields')
 
     @property
     def shape(self) -> tuple[int, ...]:

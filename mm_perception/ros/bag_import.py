@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from rclpy.serialization import deserialize_message
+from rosbags.typesys import Stores, get_typestore
 
 from mm_perception.data.dataset import Dataset
 from mm_perception.data.rows import Account, Rows, Wanted
-from mm_perception.errors import DataError
+from mm_perception.errors import DataError, InvalidInput
 from mm_perception.fusion.assessment import Assessor
 from mm_perception.fusion.health import Checks, limits_of
 from mm_perception.fusion.streams import Reading, Stream
 from mm_perception.modalities import build_modality
-from mm_perception.ros.bag_files import Bag, Say, silent
+from mm_perception.ros.bag_files import Bag, Say, installed_type, silent
 from mm_perception.ros.codecs import InputCodec, codec_for, stamp_of
 from mm_perception.spec import ModelSpec
 
@@ -30,9 +31,30 @@ def resolve(topic: str, namespace: str) -> str:
 
 
 def stamp_ns_of(message: Any) -> int:
-    """Time of a message's header; 0 if it has none or its sender left it out."""
-    header = getattr(message, 'header', None)
+    """Time of a message's header, or of its first transform; 0 if it has none."""
+    holder = next(iter(getattr(message, 'transforms', ())), message)
+    header = getattr(holder, 'header', None)
     return 0 if header is None else stamp_of(header, 0)
+
+
+def reader_of(name: str) -> Callable[[bytes], Any]:
+    """
+    Reader of serialised messages of a type, which need not be installed if ROS 2 defines it.
+
+    :raises RuntimeError: from what is returned, for what is no such message.
+    """
+    kind = installed_type(name)
+    if kind is not None:
+        return lambda data: deserialize_message(data, kind)
+    store = get_typestore(Stores.ROS2_JAZZY)
+
+    def read(data: bytes) -> Any:
+        try:
+            return store.deserialize_cdr(data, name)
+        except Exception as error:  # it raises anything
+            raise RuntimeError(f'no {name}: {error!r}') from error
+
+    return read
 
 
 def check_topics(bag: Bag, topics: Mapping[str, str], codecs: Mapping[str, InputCodec]) -> None:
@@ -52,9 +74,9 @@ def check_topics(bag: Bag, topics: Mapping[str, str], codecs: Mapping[str, Input
             f' {", ".join(known)}; set topic in the configuration'
         )
     for name, topic in topics.items():
-        if topic in known and known[topic].message != codecs[name].name:
+        if topic in known and known[topic].message != codecs[name].heard:
             raise DataError(
-                f'{bag.path}: {topic} is {known[topic].message}, not {codecs[name].name};'
+                f'{bag.path}: {topic} is {known[topic].message}, not {codecs[name].heard};'
                 ' set message in the configuration'
             )
 
@@ -89,25 +111,33 @@ class Player:
 
     def __init__(self, spec: ModelSpec, namespace: str) -> None:
         self.kinds = {m.name: build_modality(m) for m in spec.modalities}
-        self.topics = {m.name: resolve(m.topic or m.name, namespace) for m in spec.modalities}
+        self._codecs = {m.name: codec_for(self.kinds[m.name]) for m in spec.modalities}
+        self.topics = {
+            m.name: resolve(self._codecs[m.name].topic_of(m), namespace) for m in spec.modalities
+        }
         self.limits = {m.name: limits_of(m) for m in spec.modalities}
         self.accounts = {name: Account() for name in spec.names}
-        self._codecs = {m.name: codec_for(self.kinds[m.name]) for m in spec.modalities}
         self._names: dict[str, list[str]] = {}
+        self._latched: set[str] = set()
         for name, topic in self.topics.items():
             self._names.setdefault(topic, []).append(name)
+            if relay := self._codecs[name].relay:
+                self._latched.add(relay.latched_topic)
+                self._names.setdefault(relay.latched_topic, []).append(name)
         self._streams: dict[str, Stream] = {}
+        self._relays: dict[str, Callable[[Any, bool], Any]] = {}
         self._received_ns: dict[str, int] = {}
 
     def play(self, path: Path, rate_hz: float, say: Say) -> Iterator[Tick]:
         """Take every message of a bag in its order; yields the ticks in between."""
         self._streams = {name: Stream(kind) for name, kind in self.kinds.items()}  # no past
+        self._relays = {n: c.relay.begin() for n, c in self._codecs.items() if c.relay}
         self._received_ns = {}
         period_ns = round(1e9 / rate_hz)
         own_ns = self._own_time_ns(path, say)
         now_ns, first_ns, tick_ns = own_ns, None, 0
         for topic, receipt_ns, message in self._read(path, say):
-            now_ns = max(now_ns, stamp_ns_of(message)) if own_ns else receipt_ns
+            now_ns = max(now_ns, self._stamp_ns(topic, message)) if own_ns else receipt_ns
             if first_ns is None:
                 first_ns = tick_ns = now_ns + period_ns
             if now_ns - tick_ns > GAP_NS:
@@ -117,14 +147,18 @@ class Player:
                 yield self._tick(tick_ns, first_ns)
                 tick_ns += period_ns
             for name in self._names[topic]:
-                self._take(name, message, now_ns)
+                self._take(name, topic, message, now_ns)
         if first_ns is not None:
             yield self._tick(tick_ns, first_ns)
 
+    def _stamp_ns(self, topic: str, message: Any) -> int:
+        """Time of a message; 0 of one that holds for ever, which may be of any age."""
+        return 0 if topic in self._latched else stamp_ns_of(message)
+
     def _own_time_ns(self, path: Path, say: Say) -> int:
         """First stamp of a bag whose stamps are of another clock than its recorder; else 0."""
-        for _, receipt_ns, message in self._read(path, silent):
-            stamp_ns = stamp_ns_of(message)
+        for topic, receipt_ns, message in self._read(path, silent):
+            stamp_ns = self._stamp_ns(topic, message)
             away_s = (receipt_ns - stamp_ns) * 1e-9
             if stamp_ns and abs(away_s) > SAME_CLOCK_S:
                 say(
@@ -140,10 +174,10 @@ class Player:
         """Topic, time of receipt (ns) and message, of all that can be read."""
         with Bag(path, say) as bag:
             check_topics(bag, self.topics, self._codecs)
-            types = {t: self._codecs[names[0]].message_type for t, names in self._names.items()}
+            read = {t: reader_of(self._codecs[names[0]].heard) for t, names in self._names.items()}
             for topic, receipt_ns, data in bag.messages(self._names):
                 try:
-                    message = deserialize_message(data, types[topic])
+                    message = read[topic](data)
                 except RuntimeError as error:
                     for name in self._names[topic]:
                         self.accounts[name].messages += 1
@@ -151,13 +185,23 @@ class Player:
                 else:
                     yield topic, receipt_ns, message
 
-    def _take(self, name: str, message: Any, now_ns: int) -> None:
+    def _take(self, name: str, topic: str, message: Any, now_ns: int) -> None:
         stream, account = self._streams[name], self.accounts[name]
+        make, failure = self._relays.get(name), None
+        if make is not None:
+            try:
+                message = make(message, topic in self._latched)
+            except InvalidInput as error:
+                failure = error
+            if message is None:
+                return
         account.messages += 1
         gap_s = (now_ns - self._received_ns.get(name, now_ns)) * 1e-9
         account.gap_s = max(account.gap_s, gap_s)
         self._received_ns[name] = now_ns
         try:
+            if failure is not None:
+                raise failure
             raw, stamp_ns = self._codecs[name].decode(message, now_ns, self.kinds[name].single)
         except Exception as error:  # noqa: BLE001 - what cannot be read is counted
             taken = stream.refuse(error, now_ns)

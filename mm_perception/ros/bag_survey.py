@@ -33,8 +33,10 @@ from mm_perception.fusion.gathering import Named
 from mm_perception.modalities import Motion, Waveform, build_modality
 from mm_perception.modalities.utterances import frame_levels
 from mm_perception.ros.bag_files import Bag, Say, installed_type, silent
-from mm_perception.ros.bag_import import GAP_NS, SAME_CLOCK_S, stamp_ns_of
+from mm_perception.ros.bag_import import GAP_NS, SAME_CLOCK_S, reader_of, stamp_ns_of
 from mm_perception.ros.codecs import input_codec, input_names
+from mm_perception.ros.codecs.cloud import is_cloud
+from mm_perception.ros.codecs.transforms import NAME
 from mm_perception.spec import ModalitySpec
 
 KINDS = ('image', 'vector', 'symbol', 'sound', 'trajectory')
@@ -42,7 +44,7 @@ USUALLY = {'sensor_msgs/msg/PointCloud2': 'sound'}
 """What a message is taken for that several kinds read."""
 """In the order in which they are tried: of what several can read, the first."""
 MOST_VALUES = 20_000
-MOST_FRAMES = 300
+MOST_FRAMES, MOST_FRAMES_SHOWN = 300, 12
 MOST_DEPTH = 5
 JUMP_S = 0.5
 RATES_HZ = (8000, 16000)
@@ -95,24 +97,29 @@ class _Watched:
     """What came on one topic."""
 
     def __init__(self, topic: str, message: str, every: int) -> None:
-        self._topic, self._message = topic, message
+        self._topic, self._message, self._usual_every = topic, message, every
         reading = (kind for kind in KINDS if message in input_names(kind))
-        self._kind = USUALLY.get(message) or next(reading, '')
+        self._become(USUALLY.get(message) or next(reading, ''))
         self._fields = _Fields(message) if self._kind in ('', 'vector') else None
         if self._fields is not None and not self._fields.paths:
             self._fields = None
-        self._every = every if self._kind == 'image' else 1
-        self._codec = input_codec(self._kind, message) if self._kind else None
-        spec = ModalitySpec('sensor', self._kind, preprocessing=_open_options(self._kind))
-        self._modality: Any = build_modality(spec) if self._kind else None
         self._times_s: list[list[float]] = []
         self._values: list[Any] = []
         self._stride = 1
         self._frames = Frames()
         self._refused: dict[str, int] = {}
+        self._read_tree = reader_of(message) if message == NAME else None
+        self._frames_seen: dict[str, None] = {}
         self._count = self._jumps = 0
         self._away_s = 0.0
         self._stamp_ns = 0
+
+    def _become(self, kind: str) -> None:
+        self._kind = kind
+        self._every = self._usual_every if kind == 'image' else 1
+        self._codec = input_codec(kind, self._message) if kind else None
+        spec = ModalitySpec('sensor', kind, preprocessing=_open_options(kind))
+        self._modality: Any = build_modality(spec) if kind else None
 
     def begin(self) -> None:
         """Begin with a bag."""
@@ -123,6 +130,13 @@ class _Watched:
         """Take a message as it was recorded."""
         self._times_s[-1].append(receipt_ns * 1e-9)
         self._count += 1
+        if self._read_tree is not None:
+            pairs = [
+                (t.header.frame_id, t.child_frame_id) for t in self._read_tree(data).transforms
+            ]
+            self._frames_seen |= dict.fromkeys(f'{child} in {parent}' for parent, child in pairs)
+        if self._message in USUALLY and self._count == 1 and _holds_points(self._codec, data):
+            self._become('image')
         if self._codec is None and self._fields is None:
             return
         if self._kind == 'image':
@@ -175,7 +189,11 @@ class _Watched:
         if not self._count:
             remarks.append('no messages')
         if self._kind == '' and self._fields is None:
-            remarks.append(f'no kind of modality takes {self._message}')
+            remarks.append(
+                _tree_remark(self._frames_seen)
+                if self._frames_seen
+                else f'no kind of modality takes {self._message}'
+            )
             return Seen(self._topic, self._message, when, (), tuple(remarks))
         drafts, more = self._drafts(when)
         return Seen(self._topic, self._message, when, drafts, (*remarks, *more))
@@ -192,6 +210,20 @@ class _Watched:
             return self._fields.draft(name, np.array(self._values), when)
         draft = _DRAFTERS[self._kind]
         return draft(name, self._values, when)
+
+
+def _holds_points(codec: Any, data: bytes) -> bool:
+    """Whether a PointCloud2 is what its name says."""
+    try:
+        return is_cloud(deserialize_message(data, codec.message_type))
+    except RuntimeError:
+        return False
+
+
+def _tree_remark(frames: Collection[str]) -> str:
+    more = ', ...' if len(frames) > MOST_FRAMES_SHOWN else ''
+    shown = ', '.join(list(frames)[:MOST_FRAMES_SHOWN]) + more
+    return f'frames: {shown}; a vector takes two: preprocessing: {{tf: {{target: A, source: B}}}}'
 
 
 class _Fields:

@@ -49,10 +49,10 @@ def output_qos() -> QoSProfile:
     return QoSProfile(depth=1, reliability=ReliabilityPolicy.RELIABLE)
 
 
-def latched_qos() -> QoSProfile:
+def latched_qos(depth: int = 1) -> QoSProfile:
     """Facts that late subscribers need too."""
     return QoSProfile(
-        depth=1,
+        depth=depth,
         reliability=ReliabilityPolicy.RELIABLE,
         durability=DurabilityPolicy.TRANSIENT_LOCAL,
     )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -26,11 +27,13 @@ class Kept:
     :param modalities: as the bundle has them, with what it found from its data.
     :param weights: of each autoencoder.
     :param refused: of the others that the bundle has, why not.
+    :param classifiers: weights of those of their evaluation classifiers that tell the same labels.
     """
 
     modalities: Mapping[str, ModalitySpec] = field(default_factory=dict)
     weights: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
     refused: Mapping[str, str] = field(default_factory=dict)
+    classifiers: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
 
     def within(self, spec: ModelSpec) -> ModelSpec:
         """Fill in what the bundle found for its modalities; where data come from stays."""
@@ -58,7 +61,7 @@ def find_kept(spec: ModelSpec, bundle: Bundle) -> Kept:
     weights: dict[str, dict[str, Tensor]] = {}
     for modality in spec.modalities:
         name = modality.name
-        found = _state(bundle, name)
+        found = _state(bundle.weights, f'{PREFIX}{name}.')
         if name not in known or not found:
             continue
         reason = _difference(modality, known[name])
@@ -72,14 +75,17 @@ def find_kept(spec: ModelSpec, bundle: Bundle) -> Kept:
             f'{bundle.path}: none of its autoencoders can be kept'
             f' ({reasons or "no modality of the configuration is in it"}); train without --from'
         )
-    return Kept(modalities, weights, refused)
+    labels = next(filter(None, (build_modality(m).labels for m in spec.modalities)), ())
+    same = modalities if labels == bundle.labels else ()
+    states = {name: _state(bundle.classifiers, f'{name}.') for name in same}
+    classifiers = {name: state for name, state in states.items() if state}
+    return Kept(modalities, weights, refused, classifiers)
 
 
-def _state(bundle: Bundle, name: str) -> dict[str, Tensor]:
-    prefix = f'{PREFIX}{name}.'
+def _state(weights: Mapping[str, Any], prefix: str) -> dict[str, Tensor]:
     return {
         key.removeprefix(prefix): torch.from_numpy(np.array(values))
-        for key, values in bundle.weights.items()
+        for key, values in weights.items()
         if key.startswith(prefix)
     }
 

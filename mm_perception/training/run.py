@@ -277,11 +277,16 @@ def train_classifiers(run: Run, dataset: Dataset) -> tuple[TorchClassifiers, dic
     names = [m.name for m in spec.modalities if not build_modality(m).labels]
     labels = {name: labels_of_unique(dataset, spec, name) for name in names}
     labels = {name: found for name, found in labels.items() if (found[0] >= 0).any()}
-    tasks = {name: partial(_fit_classifier, run, name) for name in labels}
+    kept = run.kept.classifiers
+    tasks = {name: partial(_fit_classifier, run, name) for name in labels if name not in kept}
     fitted = side_by_side(tasks, run.jobs)
     modules = {n: Classifier(spec.modality(n), count) for n, (_, count) in labels.items()}
     for name, module in modules.items():
-        _load_trained(run, f'{name}.classifier', module.to(run.device))
+        if name in kept:
+            module.load_state_dict(kept[name])
+        else:
+            _load_trained(run, f'{name}.classifier', module)
+        module.to(run.device)
     return TorchClassifiers(modules), fitted
 
 

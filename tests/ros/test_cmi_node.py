@@ -13,7 +13,7 @@ from diagnostic_msgs.msg import DiagnosticArray
 from rcl_interfaces.msg import Parameter, ParameterType, ParameterValue
 from rcl_interfaces.srv import DescribeParameters, GetParameters, ListParameters, SetParameters
 from rclpy.qos import DurabilityPolicy, QoSProfile
-from sensor_msgs.msg import CameraInfo, CompressedImage, Image, PointCloud2
+from sensor_msgs.msg import CameraInfo, CompressedImage, Image, JointState, PointCloud2
 from std_msgs.msg import Float32MultiArray, String
 from std_srvs.srv import SetBool, Trigger
 from trajectory_msgs.msg import JointTrajectory
@@ -23,6 +23,7 @@ from mm_perception.errors import UNUSABLE
 from mm_perception.modalities import Motion
 from mm_perception.ros.cmi.parameters import NODE_SPECS, modality_specs
 from mm_perception.ros.codecs import (
+    array_header,
     audio_message,
     image_message,
     input_codec,
@@ -65,8 +66,9 @@ def live(shared: Robot) -> Robot:
 
 
 def nanoseconds(message) -> int:
-    """Stamp of a message."""
-    return message.header.stamp.sec * 1_000_000_000 + message.header.stamp.nanosec
+    """Stamp of a message, or of an array."""
+    header = message.header if hasattr(message, 'header') else array_header(message)
+    return header.stamp.sec * 1_000_000_000 + header.stamp.nanosec
 
 
 # Latents
@@ -85,9 +87,15 @@ def test_node_publishes_the_latent_in_every_promised_form(live: Robot, bundle: B
     assert np.isfinite(table['mean']).all()
     assert (table['std'] > 0).all()
     array = live.fresh('latent/vector')
-    assert [dim.label for dim in array.layout.dim] == ['statistic', 'latent']
+    assert [dim.label for dim in array.layout.dim][:2] == ['statistic', 'latent']
     assert len(array.data) == 2 * latent.width
+    assert array_header(array).frame_id == bundle.frame_id
+    stamped = live.watch('latent/stamped', JointState)
+    same = live.fresh('latent/stamped')
+    arrays = {nanoseconds(a): a.data for a in live.received['latent/vector']}
+    np.testing.assert_array_equal(same.position, arrays[nanoseconds(same)])
     live.node.destroy_subscription(vector)
+    live.node.destroy_subscription(stamped)
 
 
 def test_node_keeps_the_rate(live: Robot):

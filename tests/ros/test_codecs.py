@@ -23,11 +23,13 @@ from mm_perception.modalities import Motion, Stack, build_modality, kinds
 from mm_perception.modalities.sound import RAW_FORMATS
 from mm_perception.ros.codecs import (
     Draft,
+    array_header,
     audio_message,
     codec_for,
     compressed_message,
     image_message,
     input_codec,
+    latent_joints_message,
     latent_message,
     latent_vector_message,
     make_header,
@@ -399,11 +401,19 @@ def test_latent_message_holds_mean_and_std():
     table = read_table(message)
     np.testing.assert_array_equal(table['mean'], mean)
     np.testing.assert_array_equal(table['std'], std)
-    vector = latent_vector_message(mean, std)
+    header = make_header(1_700_000_000_000_000_077, 'latent/x@1')
+    vector = latent_vector_message(mean, std, header)
     assert [(d.label, d.size, d.stride) for d in vector.layout.dim] == [
         ('statistic', 2, 6),
         ('latent', 3, 3),
+        ('stamp 1700000000.000000077 latent/x@1', 1, 1),
     ]
+    assert array_header(vector) == header
+    joints = latent_joints_message(mean, std, header)
+    assert joints.header == header and list(joints.position) == list(vector.data)
+    assert joints.name == ['mean_0', 'mean_1', 'mean_2', 'std_0', 'std_1', 'std_2']
+    with pytest.raises(InvalidInput, match='expected stamp and a time'):
+        array_header(Float32MultiArray())
     np.testing.assert_array_equal(vector.data, [0, 1, 2, 1, 1, 1])
 
 

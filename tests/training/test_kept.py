@@ -79,6 +79,38 @@ def test_training_keeps_the_autoencoders_of_unchanged_sensors(before, capsys):
     assert f'kept from {bundle.frame_id}: camera, arm' in capsys.readouterr().out
 
 
+def test_adding_a_sensor_leaves_out_what_the_others_took(tmp_path):
+    stage = StageSpec(epochs=20, batch_size=64)
+    options = ['--device', 'cpu', '--jobs', '1', '--work']
+    seconds = {}
+    for names, earlier in ((('camera', 'word'), []), ((*OLD, 'word'), []), ((*OLD, 'word'), [0])):
+        _, file = robot_of(tmp_path, names)
+        plain = yaml.safe_load(file.read_text())
+        plain['unimodal']['camera'] = to_plain(stage)
+        plain['classifiers'] = to_plain(stage)
+        file.write_text(yaml.safe_dump(plain))
+        run = f'run{len(seconds)}'
+        train = ['train', '--config', str(file), '--out', str(tmp_path / run), *options, run]
+        train[-1] = str(tmp_path / f'{run}_work')
+        assert main(train + (['--from', str(tmp_path / 'run0')] if earlier else [])) == 0
+        seconds[run] = load_bundle(tmp_path / run).training
+    full, added = (
+        sum(sum(seconds[run][key].values()) for key in ('seconds', 'classifier_seconds'))
+        for run in ('run1', 'run2')
+    )
+    assert set(seconds['run2']['seconds']) == {'arm', 'top'}
+    assert set(seconds['run2']['classifier_seconds']) == {'arm'}
+    first, last = (load_bundle(tmp_path / run) for run in ('run0', 'run2'))
+    for weights, prefix in (('weights', 'unimodal.camera.'), ('classifiers', 'camera.')):
+        kept = [key for key in getattr(first, weights) if key.startswith(prefix)]
+        assert kept
+        for key in kept:
+            np.testing.assert_array_equal(
+                getattr(last, weights)[key], getattr(first, weights)[key]
+            )
+    assert added < 0.6 * full
+
+
 def test_training_anew_of_a_changed_sensor_says_why(before):
     folder, bundle = before
     spec = robot_of(folder, (*OLD, 'word'))[0].model

@@ -20,16 +20,19 @@ from mm_perception.fusion.streams import ClockWatch, Reading, Stream
 from mm_perception.ros.cmi.filters import put_in_front
 from mm_perception.ros.cmi.parameters import SYNC_COMPLETE
 from mm_perception.ros.codecs import InputCodec
+from mm_perception.ros.codecs.places import import_message
 from mm_perception.ros.parameters import Parameters
 from mm_perception.ros.qos import (
     check_topic,
     explain_mixture,
     explain_silence,
     input_qos,
+    latched_qos,
     overridable,
 )
 
 LOG_PERIOD_S = 5.0
+RELAY_DEPTH = 100
 DELAY_WINDOW_S = 10.0
 
 
@@ -86,6 +89,27 @@ class Delays:
         return max(way_ns - min(self._shortest_ns, self._before_ns), 0)
 
 
+def relayed(
+    make: Callable[[Any, bool], Any], latched: bool, receive: Callable[..., None]
+) -> Callable[..., None]:
+    """
+    Have the sensor's messages made of others before they are received.
+
+    :param make: as :class:`Relay` begins it.
+    :param latched: whether what comes holds for ever.
+    """
+
+    def take(message: Any, info: Any = None) -> None:
+        try:
+            made = message if isinstance(message, InvalidInput) else make(message, latched)
+        except InvalidInput as error:
+            made = error
+        if made is not None:
+            receive(made, info)
+
+    return take
+
+
 class Inputs:
     """
     Subscriptions that feed the streams of a perception; any thread may call.
@@ -128,14 +152,24 @@ class Inputs:
             callback: Callable[..., None] = partial(receive, name)
             if filters := [each for each in parameters[f'{prefix}.filters'] if each]:
                 callback = put_in_front(filters, callback, f'{prefix}.filters')
-            self._subscriptions[name] = node.subscribe_input(
-                codec.message_type,
-                parameters[f'{prefix}.topic'],
-                callback,
-                qos_profile=input_qos(codec.depth),
-                qos_overriding_options=overridable(),
-            )
-            undo.callback(node.destroy_subscription, self._subscriptions[name])
+            topic, qos = parameters[f'{prefix}.topic'], input_qos(codec.depth)
+            subscribe = partial(self._subscribe, undo)
+            if codec.relay is None:
+                self._subscriptions[name] = subscribe(codec.message_type, topic, callback, qos)
+                continue
+            kind, make = import_message(codec.relay.name), codec.relay.begin()
+            take, keep_for_ever = (relayed(make, latched, callback) for latched in (False, True))
+            subscribe(kind, codec.relay.latched_topic, keep_for_ever, latched_qos(RELAY_DEPTH))
+            self._subscriptions[name] = subscribe(kind, topic, take, input_qos(RELAY_DEPTH))
+
+    def _subscribe(
+        self, undo: ExitStack, kind: type, topic: str, callback: Callable[..., None], qos: Any
+    ) -> Any:
+        subscription = self._node.subscribe_input(
+            kind, topic, callback, qos_profile=qos, qos_overriding_options=overridable()
+        )
+        undo.callback(self._node.destroy_subscription, subscription)
+        return subscription
 
     def take(self, name: str, message: Any, limits: Limits, info: Any = None) -> bool:
         """
@@ -257,7 +291,7 @@ class Inputs:
             )
 
     def _where(self, name: str) -> str:
-        return f'{self.topic(name)} ({self._codecs[name].name})'
+        return f'{self.topic(name)} ({self._codecs[name].heard})'
 
     def _now_ns(self) -> int:
         """Time of the node; where it runs backwards, nothing that was received counts."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rclpy.lifecycle import LifecycleNode
-from sensor_msgs.msg import Image, PointCloud2
+from sensor_msgs.msg import Image, JointState, PointCloud2
 from std_msgs.msg import Float32MultiArray, Header
 
 from mm_perception.errors import InvalidInput
@@ -25,6 +25,7 @@ from mm_perception.ros.codecs import (
     InputCodec,
     OutputCodec,
     filled_type,
+    latent_joints_message,
     latent_message,
     latent_vector_message,
     make_header,
@@ -72,6 +73,7 @@ class Outputs:
         self._publishers: list[Any] = []
         self._latent = self.advertise(PointCloud2, 'latent')
         self._vector = self.advertise(Float32MultiArray, 'latent/vector')
+        self._stamped = self.advertise(JointState, 'latent/stamped')
         self._tensor = (
             self.advertise(tensor_type(), 'latent/tensor')
             if parameters['publish.tensor']
@@ -115,7 +117,9 @@ class Outputs:
             ages_s = {name: fused.verdicts[name].age_s for name in modalities}
             message = latent_message(result.mean, result.std, header, used, ages_s)
             self._latent.publish(message)
-            self._vector.publish(latent_vector_message(result.mean, result.std))
+            self._vector.publish(latent_vector_message(result.mean, result.std, header))
+            if _wanted(self._stamped):
+                self._stamped.publish(latent_joints_message(result.mean, result.std, header))
             if self._tensor is not None:
                 self._tensor.publish(latent_tensor_message(result.mean, result.std))
             for name, array in result.reconstructions.items():

@@ -158,16 +158,11 @@ def modality_specs(spec: ModalitySpec) -> tuple[ParameterSpec, ...]:
     """Parameters of one modality, with its defaults from the bundle."""
     prefix = f'modalities.{spec.name}'
     limits = {each.name: each for each in field_specs(Limits, prefix)}
+    codec = codec_for(build_modality(spec))
+    topic = codec.topic_of(spec)
     return (
-        ParameterSpec(
-            f'{prefix}.topic', spec.topic or spec.name, 'Topic of the sensor.', structural=True
-        ),
-        ParameterSpec(
-            f'{prefix}.message',
-            codec_for(build_modality(spec)).name,
-            'Type of its messages.',
-            structural=True,
-        ),
+        ParameterSpec(f'{prefix}.topic', topic, 'Topic of the sensor.', structural=True),
+        ParameterSpec(f'{prefix}.message', codec.heard, 'Type of its messages.', structural=True),
         ParameterSpec(
             f'{prefix}.filters',
             (),

@@ -1,6 +1,6 @@
 """ROS messages to raw sensor values, and model arrays to ROS messages."""
 
-from mm_perception.ros.codecs import image_writing  # noqa: F401 - registers
+from mm_perception.ros.codecs import cloud, image_writing  # noqa: F401 - register
 from mm_perception.ros.codecs.base import (
     Draft,
     InputCodec,
@@ -28,7 +28,9 @@ from mm_perception.ros.codecs.sound import audio_message
 from mm_perception.ros.codecs.trajectory import trajectory_message
 from mm_perception.ros.codecs.vector import (
     Latent,
+    array_header,
     array_message,
+    latent_joints_message,
     latent_message,
     latent_vector_message,
     read_latent,
@@ -39,6 +41,7 @@ __all__ = [
     'InputCodec',
     'Latent',
     'OutputCodec',
+    'array_header',
     'array_message',
     'audio_message',
     'codec_for',
@@ -47,6 +50,7 @@ __all__ = [
     'image_message',
     'input_codec',
     'input_names',
+    'latent_joints_message',
     'latent_message',
     'latent_vector_message',
     'make_header',

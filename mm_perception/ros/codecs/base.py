@@ -19,6 +19,7 @@ from std_msgs.msg import Header
 from mm_perception.errors import ConfigError, InvalidInput, MissingDependency
 from mm_perception.fusion.gathering import complete
 from mm_perception.modalities import Modality
+from mm_perception.spec import ModalitySpec
 
 Decode = Callable[[Any, int, Modality[Any]], tuple[Any, int]]
 Encode = Callable[[Modality[Any], NDArray[Any], Header], Any]
@@ -51,6 +52,24 @@ class Draft:
 
 
 @dataclass(frozen=True)
+class Relay:
+    """
+    Messages of another type, of which a sensor's are made.
+
+    :param name: of that type.
+    :param topic: where they usually come.
+    :param latched_topic: of those that hold for ever, sent once.
+    :param begin: gives what takes a message, and whether it holds for ever, and makes the sensor's
+        message of all so far; None if it tells nothing new; raises InvalidInput.
+    """
+
+    name: str
+    topic: str
+    latched_topic: str
+    begin: Callable[[], Callable[[Any, bool], Any]]
+
+
+@dataclass(frozen=True)
 class InputCodec:
     """
     One message type as the input of one kind of modality.
@@ -63,6 +82,7 @@ class InputCodec:
     :param streamed: messages are points of a motion.
     :param write: makes the message that the sensor would have sent; None where none can be made.
     :param takes_std: whether the message holds variances, which ``write`` takes from the std.
+    :param relay: what the messages are made of, where others come.
     """
 
     name: str
@@ -73,6 +93,16 @@ class InputCodec:
     streamed: bool = False
     write: Write | None = None
     takes_std: bool = False
+    relay: Relay | None = None
+
+    @property
+    def heard(self) -> str:
+        """Type of the messages that come."""
+        return self.relay.name if self.relay else self.name
+
+    def topic_of(self, spec: ModalitySpec) -> str:
+        """Topic of the sensor, as its configuration says or usually."""
+        return spec.topic or (self.relay.topic if self.relay else spec.name)
 
 
 @dataclass(frozen=True)

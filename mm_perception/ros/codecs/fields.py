@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import numpy as np
+from geometry_msgs.msg import TransformStamped
 from numpy.typing import NDArray
 
 from mm_perception.errors import ConfigError, InvalidInput
@@ -18,6 +19,7 @@ from mm_perception.ros.codecs.base import (
     Decode,
     Draft,
     InputCodec,
+    Relay,
     finite_vector,
     input_codec,
     message_name,
@@ -27,7 +29,9 @@ from mm_perception.ros.codecs.base import (
 )
 from mm_perception.ros.codecs.paths import Path, compile_path, joined
 from mm_perception.ros.codecs.places import fields_of, find_place, import_message, is_number
+from mm_perception.ros.codecs.transforms import LATCHED_TOPIC, NAME, TOPIC, Frames
 
+SIZES = 8, 16, 32, 64
 USUAL: dict[str, dict[str, tuple[str, ...]]] = {
     'vector': {
         'sensor_msgs/msg/Imu': ('angular_velocity', 'linear_acceleration'),
@@ -36,8 +40,10 @@ USUAL: dict[str, dict[str, tuple[str, ...]]] = {
         'geometry_msgs/msg/TwistStamped': ('twist',),
         'geometry_msgs/msg/Pose': ('position', 'orientation'),
         'geometry_msgs/msg/PoseStamped': ('pose',),
+        'geometry_msgs/msg/TransformStamped': ('transform',),
         'geometry_msgs/msg/Vector3Stamped': ('vector',),
         'nav_msgs/msg/Odometry': ('pose.pose', 'twist.twist'),
+        'control_msgs/msg/GripperCommand': ('position', 'max_effort'),
         'sensor_msgs/msg/LaserScan': ('ranges',),
         'sensor_msgs/msg/Range': ('range',),
         'sensor_msgs/msg/NavSatFix': ('latitude', 'longitude', 'altitude'),
@@ -49,7 +55,8 @@ USUAL: dict[str, dict[str, tuple[str, ...]]] = {
         'std_msgs/msg/Float64MultiArray': ('data',),
     },
     'symbol': {
-        **{f'std_msgs/msg/{kind}': ('data',) for kind in ('Bool', 'Int8', 'Int32', 'UInt8')},
+        f'std_msgs/msg/{kind}': ('data',)
+        for kind in ('Bool', *(f'{sign}nt{size}' for sign in ('I', 'UI') for size in SIZES))
     },
 }
 """Fields of types that are read so where none are named."""
@@ -76,6 +83,8 @@ def codec_for(modality: Modality[Any], message: str = '') -> InputCodec:
 
 def _find(modality: Modality[Any], name: str) -> InputCodec:
     kind, options = modality.spec.kind, modality.options
+    if tf := getattr(options, 'tf', None):
+        return _transform(tf, name)
     fields = tuple(getattr(options, 'fields', ()))
     if not fields and getattr(options, 'values', {}):
         fields = USUAL[kind].get(name, ('data',))
@@ -91,6 +100,23 @@ def _find(modality: Modality[Any], name: str) -> InputCodec:
             ' nav_msgs/msg/Odometry'
         )
     return _build(kind, options, import_message(name), fields)
+
+
+def _transform(tf: Mapping[str, str], name: str) -> InputCodec:
+    """A TransformStamped made of what comes on /tf; what stands in for it is one too."""
+    codec = input_codec('vector', message_name(TransformStamped))
+    if name not in ('', NAME, codec.name):
+        raise ConfigError(f'preprocessing.tf reads {NAME}, not {name}; leave message out')
+    write = codec.write
+    assert write is not None
+
+    def framed(draft: Draft) -> Any:
+        message = write(draft)
+        message.header.frame_id, message.child_frame_id = tf['target'], tf['source']
+        return message
+
+    relay = Relay(NAME, TOPIC, LATCHED_TOPIC, lambda: Frames(tf['target'], tf['source']).take)
+    return replace(codec, write=framed, relay=relay)
 
 
 def old_name(name: str) -> str:

@@ -291,6 +291,12 @@ def encode_float_image(modality: Modality[Any], array: NDArray[Any], header: Hea
     return _image(np.concatenate(list(planes), axis=1), header)
 
 
+def _encode_std(modality: Modality[Any], std: NDArray[Any], header: Header) -> Image:
+    """In the unit of the sensor: levels of 255, or that of full_scale."""
+    full = modality.options.full_scale
+    return encode_float_image(modality, std * (255.0 if full == 1.0 else full), header)
+
+
 def encode_image(modality: Modality[Any], array: NDArray[Any], header: Header) -> Image:
     return _image(modality.from_model(array), header)
 
@@ -310,5 +316,5 @@ def _image(pixels: NDArray[Any], header: Header) -> Image:
 
 register_output(
     'image',
-    OutputCodec(encode_image, Image, as_sensor(decode_image), encode_float_image, Image),
+    OutputCodec(encode_image, Image, as_sensor(decode_image), _encode_std, Image),
 )

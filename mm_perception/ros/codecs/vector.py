@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from array import array as typed_array
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from mm_perception.ros.codecs.base import (
     as_sensor,
     finite_vector,
     load_messages,
+    make_header,
     read_table,
     register_input,
     register_output,
@@ -147,12 +149,16 @@ def _write_array(draft: Draft) -> Float32MultiArray:
     return message
 
 
-def array_message(values: NDArray[Any], labels: Sequence[str]) -> Float32MultiArray:
+def array_message(
+    values: NDArray[Any], labels: Sequence[str], header: Header | None = None
+) -> Float32MultiArray:
     """
     Build an array message.
 
     :param values: ``float32[...]``.
     :param labels: one per dimension.
+    :param header: what :func:`array_header` finds: it goes into the label of one more dimension,
+        of size 1, so that the numbers stay where they are.
     """
     message = Float32MultiArray(
         data=typed_array('f', np.ascontiguousarray(values, np.float32).tobytes())
@@ -160,23 +166,42 @@ def array_message(values: NDArray[Any], labels: Sequence[str]) -> Float32MultiAr
     for k, label in enumerate(labels):
         size, stride = values.shape[k], int(np.prod(values.shape[k:]))
         message.layout.dim.append(MultiArrayDimension(label=label, size=size, stride=stride))
+    if header is not None:
+        label = f'{STAMPED} {header.stamp.sec}.{header.stamp.nanosec:09d} {header.frame_id}'
+        message.layout.dim.append(MultiArrayDimension(label=label, size=1, stride=1))
     return message
+
+
+STAMPED = 'stamp'
+
+
+def array_header(message: Float32MultiArray) -> Header:
+    """
+    Stamp and frame of an array that this package sent.
+
+    :raises InvalidInput: if it has none.
+    """
+    label = message.layout.dim[-1].label if message.layout.dim else ''
+    found = re.fullmatch(rf'{STAMPED} (-?\d+)\.(\d{{9}}) (.*)', label)
+    if found is None:
+        raise InvalidInput(f'the last dimension is {label[:32]!r}; expected {STAMPED} and a time')
+    return make_header(int(found[1]) * 1_000_000_000 + int(found[2]), found[3])
 
 
 def _encode_vector(
     modality: Modality[Any], array: NDArray[Any], header: Header
 ) -> Float32MultiArray:
-    return array_message(modality.from_model(array), [_label(modality)])
+    return array_message(modality.from_model(array), [_label(modality)], header)
 
 
 def _encode_plain(
     modality: Modality[Any], array: NDArray[Any], header: Header
 ) -> Float32MultiArray:
-    return array_message(array, [_label(modality)])
+    return array_message(array, [_label(modality)], header)
 
 
 def _encode_std(modality: Modality[Any], std: NDArray[Any], header: Header) -> Float32MultiArray:
-    return array_message(std * modality.unit_scale, [_label(modality)])
+    return array_message(std * modality.unit_scale, [_label(modality)], header)
 
 
 def _label(modality: Modality[Any]) -> str:
@@ -276,9 +301,18 @@ def read_latent(message: PointCloud2) -> Latent:
     )
 
 
-def latent_vector_message(mean: NDArray[Any], std: NDArray[Any]) -> Float32MultiArray:
-    """Build the same as a bare array, ``float32[2, D]``: means, then standard deviations."""
-    return array_message(np.stack((mean, std)), ['statistic', 'latent'])
+def latent_vector_message(
+    mean: NDArray[Any], std: NDArray[Any], header: Header
+) -> Float32MultiArray:
+    """Build the same as an array, ``float32[2, D]``: means, then standard deviations."""
+    return array_message(np.stack((mean, std)), ['statistic', 'latent'], header)
+
+
+def latent_joints_message(mean: NDArray[Any], std: NDArray[Any], header: Header) -> JointState:
+    """Build the same as names and numbers: the one standard type that has both, and a header."""
+    names = [f'{kind}_{k}' for kind in ('mean', 'std') for k in range(len(mean))]
+    values = np.concatenate((mean, std)).astype(np.float64)
+    return JointState(header=header, name=names, position=typed_array('d', values.tobytes()))
 
 
 def tensor_type() -> type:
