@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from sensor_msgs.msg import Image, JointState
 from std_msgs.msg import String
 
 from mm_perception.bundle import save_bundle
+from mm_perception.ros.cmi import outputs
 from mm_perception.ros.codecs import image_message, make_header, stamp_of
 from mm_perception.spec import ModalitySpec, ModelSpec
 from tests.helpers.robot import NodeProcess, Robot
@@ -104,6 +106,33 @@ def looks(message: Image | JointState) -> tuple[object, ...]:
         return message.header.frame_id, message.encoding, message.is_bigendian, *size
     sizes = len(message.position), len(message.velocity), len(message.effort)
     return message.header.frame_id, tuple(message.name), *sizes
+
+
+@pytest.mark.parametrize(
+    ('sensor_hz', 'ticks_hz', 'expected_hz'),
+    [(20, 30, 20), (15, 30, 15), (29, 30, 29), (50, 30, 30)],
+)
+def test_stand_in_keeps_the_rate_on_average(
+    sensor_hz: float, ticks_hz: float, expected_hz: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = 100.0
+    monkeypatch.setattr(outputs.time, 'monotonic', lambda: now_s)
+    sent: list[float] = []
+    publisher = SimpleNamespace(
+        publish=lambda message: sent.append(now_s), get_subscription_count=lambda: 1
+    )
+    sensor = outputs._Sensor(None, None, publisher)
+    for _ in range(40):
+        sensor.hear(String())
+        sensor.hand_on()
+        now_s += 1.0 / sensor_hz
+    assert len(sent) == 40
+    sent.clear()
+    for _ in range(int(10 * ticks_hz)):
+        now_s += 1.0 / ticks_hz
+        if sensor.due(outputs.EARLY):
+            sensor.make_up(String(), 1)
+    assert len(sent) / 10 == pytest.approx(expected_hz, rel=0.02)
 
 
 @pytest.mark.parametrize('name', ['camera', 'joint_states'])
