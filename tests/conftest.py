@@ -82,6 +82,7 @@ for them; two at a time, each worker in a domain of its own.
 ALONE = (
     'lab/test_acting_demo.py',
     'lab/test_benchmark_command.py',
+    'ros/test_consumer.py',
     'ros/test_endurance.py',
     'ros/test_slow_engine.py',
     'ros/test_transport.py',

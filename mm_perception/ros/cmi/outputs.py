@@ -253,9 +253,11 @@ class _Sensor:
         self._accompany(message)
 
     def make_up(self, message: Any, stamp_ns: int) -> None:
-        """Send a message that the sensor has not sent."""
+        """Send a message that the sensor has not sent; on average at the sensor's rate."""
         self.publisher.publish(message)
-        self.made_ns, self.sent_s = stamp_ns, time.monotonic()
+        now_s, period_s = time.monotonic(), self.period_s or 0.0
+        meant_s = self.sent_s + period_s  # a tick comes when it comes
+        self.made_ns, self.sent_s = stamp_ns, meant_s if now_s - meant_s < period_s else now_s
         self._accompany(message)
 
     def _accompany(self, message: Any) -> None:
