@@ -13,7 +13,7 @@ FUZZ_BUNDLES ?= 100000
 FUZZ_GRAPHS ?= 100000
 COVERAGE ?= tests/fusion tests/engines tests/ros
 
-.PHONY: demo test test-fast bench soak fault-matrix fuzz coverage sbom gpu-check docs lint format clean \
+.PHONY: demo test test-fast bench soak fault-matrix fuzz kills coverage sbom gpu-check docs lint format clean \
 	environment train-environment test-environment
 
 demo: environment
@@ -48,6 +48,10 @@ fuzz: test-environment
 	$(BIN)/python -m checks.fuzz_pictures --tries $(FUZZ_PICTURES) --json docs/fuzz_pictures.json
 	$(BIN)/python -m checks.fuzz_bundles --tries $(FUZZ_BUNDLES) --json docs/fuzz_bundles.json
 	$(BIN)/python -m checks.fuzz_graphs --tries $(FUZZ_GRAPHS) --json docs/fuzz_graphs.json
+
+# Training, saving and importing, each killed at random moments.
+kills: train-environment
+	$(BIN)/python -m checks.kills --json docs/kills.json
 
 # Lines of fusion, engines and ros that tests run, in their own processes too.
 coverage: test-environment

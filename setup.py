@@ -70,6 +70,7 @@ EXTRAS = {
     'lab': ['matplotlib>=3.6', 'psutil>=5.9', 'rich>=13.7', 'scipy>=1.11', 'tqdm>=4.66'],
     'test': [
         'colcon-common-extensions',
+        'coverage>=7.10',
         'hypothesis',
         'pytest>=7.4',
         'pytest-timeout',

@@ -80,6 +80,7 @@ Files and folders whose tests carry the marker ``live``: nodes run in real time,
 for them; two at a time, each worker in a domain of its own.
 """
 ALONE = (
+    'launch/test_respawn_launch.py',
     'lab/test_acting_demo.py',
     'lab/test_benchmark_command.py',
     'ros/test_consumer.py',
