@@ -2,17 +2,13 @@
 
 from __future__ import annotations
 
-import re
 import struct
 import zlib
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import replace
-from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from rclpy.serialization import deserialize_message
 
 from mm_perception.data.drafting import (
@@ -32,7 +28,8 @@ from mm_perception.errors import DataError, InvalidInput
 from mm_perception.fusion.gathering import Named
 from mm_perception.modalities import Motion, Waveform, build_modality
 from mm_perception.modalities.utterances import frame_levels
-from mm_perception.ros.bag_files import Bag, Say, installed_type, silent
+from mm_perception.ros.bag_fields import Drafted, Fields
+from mm_perception.ros.bag_files import Bag, Say, silent
 from mm_perception.ros.bag_import import GAP_NS, SAME_CLOCK_S, reader_of, stamp_ns_of
 from mm_perception.ros.codecs import input_codec, input_names
 from mm_perception.ros.codecs.cloud import is_cloud
@@ -45,7 +42,6 @@ USUALLY = {'sensor_msgs/msg/PointCloud2': 'sound'}
 """In the order in which they are tried: of what several can read, the first."""
 MOST_VALUES = 20_000
 MOST_FRAMES, MOST_FRAMES_SHOWN = 300, 12
-MOST_DEPTH = 5
 JUMP_S = 0.5
 RATES_HZ = (8000, 16000)
 QUIET = 0.1
@@ -100,7 +96,7 @@ class _Watched:
         self._topic, self._message, self._usual_every = topic, message, every
         reading = (kind for kind in KINDS if message in input_names(kind))
         self._become(USUALLY.get(message) or next(reading, ''))
-        self._fields = _Fields(message) if self._kind in ('', 'vector') else None
+        self._fields = Fields(message) if self._kind in ('', 'vector') else None
         if self._fields is not None and not self._fields.paths:
             self._fields = None
         self._times_s: list[list[float]] = []
@@ -226,70 +222,6 @@ def _tree_remark(frames: Collection[str]) -> str:
     return f'frames: {shown}; a vector takes two: preprocessing: {{tf: {{target: A, source: B}}}}'
 
 
-class _Fields:
-    """
-    Single numbers of a type of messages, by path; none where the kind vector takes no paths.
-
-    :ivar paths: of numbers, and of quaternions, each of which is read as 6.
-    """
-
-    def __init__(self, message: str) -> None:
-        self.message_type = installed_type(message)
-        takes = 'fields' in build_modality(ModalitySpec('sensor', 'vector')).plain_options()
-        known = self.message_type is not None and takes and message not in BY_NAME
-        self.paths = _number_paths(self.message_type, PARTS.get(message, ())) if known else {}
-        self._read = [attrgetter(path) for path in self.paths]
-
-    def read(self, message: Any) -> list[float]:
-        """Numbers of a message; of a quaternion its four."""
-        found: list[float] = []
-        for get, kind in zip(self._read, self.paths.values(), strict=True):
-            value = get(message)
-            found += [value.x, value.y, value.z, value.w] if kind == QUATERNION else [float(value)]
-        return found
-
-    def draft(self, name: str, values: NDArray[Any], when: Timing) -> Drafted:
-        """Draft a vector of the fields that change; of a quaternion, if any of its four does."""
-        columns, at = [], 0
-        for kind in self.paths.values():
-            width = 4 if kind == QUATERNION else 1
-            columns.append(at + int(np.ptp(values[:, at : at + width], axis=0).argmax()))
-            at += width
-        draft, remarks = draft_vector(name, list(self.paths), values[:, columns], when, 'fields')
-        if draft is None:
-            return (), (*remarks, 'a sequence of numbers can be named in preprocessing.fields')
-        options = draft.preprocessing
-        low, high = [], []
-        for path, least, most in zip(*options.values(), strict=True):
-            whole = self.paths[path] == QUATERNION
-            low += [-1.0] * 6 if whole else [least]
-            high += [1.0] * 6 if whole else [most]
-        options = {'fields': options['fields'], 'low': low, 'high': high}
-        return (replace(draft, preprocessing=options),), remarks
-
-
-BY_NAME = frozenset(('sensor_msgs/msg/JointState', 'std_msgs/msg/Float32MultiArray'))
-"""Messages whose numbers are a sequence: of joints by name, or of no names."""
-PARTS = {'sensor_msgs/msg/Imu': ('angular_velocity', 'linear_acceleration')}
-"""Fields of which alone the numbers are taken."""
-QUATERNION, HEADER = 'geometry_msgs/Quaternion', 'std_msgs/Header'
-NUMBER = re.compile(r'(double|float|boolean|u?int(8|16|32|64))$')
-
-
-def _number_paths(message_type: Any, parts: Collection[str], prefix: str = '') -> dict[str, str]:
-    """Paths to single numbers and quaternions below a type of messages, and their types."""
-    found = {}
-    for name, kind in message_type.get_fields_and_field_types().items():
-        if parts and name not in parts:
-            continue
-        if NUMBER.match(kind) or kind == QUATERNION:
-            found[prefix + name] = kind
-        elif re.fullmatch(r'\w+/\w+', kind) and kind != HEADER and prefix.count('.') < MOST_DEPTH:
-            inner = installed_type(kind.replace('/', '/msg/'))
-            found |= _number_paths(inner, (), f'{prefix}{name}.') if inner else {}
-    return found
-
-
 _STAMP = struct.Struct('<4xiI')
 """Beginning of a serialised message with a header, as little-endian machines write it."""
 
@@ -297,9 +229,6 @@ _STAMP = struct.Struct('<4xiI')
 def _stamp_ns(data: bytes) -> int:
     seconds, nanoseconds = _STAMP.unpack_from(data)
     return int(seconds) * 1_000_000_000 + int(nanoseconds)
-
-
-Drafted = tuple[tuple[Draft, ...], tuple[str, ...]]
 
 
 def _one(drafted: tuple[Draft | None, tuple[str, ...]]) -> Drafted:

@@ -50,10 +50,9 @@ class _Joint:
 
 class Frames:
     """
-    Follows the frames between two.
+    Follows the frames between two, and gives their transform.
 
-    As tf2 does, it gives their transform at the newest time that all moving ones between them are
-    known for.
+    As tf2 does, at the newest time that all moving frames between them are known for.
 
     :param target: frame in which the other is told.
     :param source: the other.
