@@ -32,8 +32,6 @@ def small_spec() -> ModelSpec:
             'sound',
             8,
             network={'type': 'temporal_convolution', 'channels': (8, 8)},
-            shared_dim=3,
-            shared_network={'type': 'spectral_convolution', 'channels': (4, 8)},
             topic='audio',
             max_age_s=MAX_AGE_S,
         ),
