@@ -50,9 +50,11 @@ def shortened(spec: TrainingSpec, rows: int, epochs: int, folder: Path) -> Train
         name: short(stage) if stage.epochs < 100 else stage
         for name, stage in spec.unimodal.items()
     }
+    modalities = tuple(replace(m, shared_dim=0) for m in spec.model.modalities)  # apart alone
     return replace(
         spec,
         dataset=str(folder),
+        model=replace(spec.model, modalities=modalities),
         unimodal=unimodal,
         top=replace(short(spec.top), batch_size=128),
         classifiers=replace(spec.classifiers, epochs=5),

@@ -47,13 +47,22 @@ def load_training(path: Path) -> TrainingSpec:
             f'{path}: strange: {spec.strange} is no share from 0 to 1, or joint is true, which'
             ' takes none'
         )
-    unknown = sorted(set(spec.unimodal) - set(spec.model.names))
-    if unknown:
-        raise ConfigError(
-            f'{path}: unimodal.{unknown[0]}: model.modalities has none of that name; it has:'
-            f' {", ".join(spec.model.names)}'
-        )
+    _check_stages(spec, path)
     return spec
+
+
+def _check_stages(spec: TrainingSpec, path: Path) -> None:
+    """Refuse stages of what is not there."""
+    shared = {m.name for m in spec.model.modalities if m.shared_dim}
+    for key, stages, known in (
+        ('unimodal', spec.unimodal, spec.model.names),
+        ('shared', spec.shared, shared),
+    ):
+        for name in sorted(set(stages) - set(known)):
+            raise ConfigError(
+                f'{path}: {key}.{name}: model.modalities has none of that name'
+                f'{" with a shared_dim" * (key == "shared")}; it has: {", ".join(known)}'
+            )
 
 
 def read_yaml(path: Path) -> Any:

@@ -31,6 +31,9 @@ class ModalitySpec:
     :param latent_dim: size of the unimodal latent z_m; 0: found from the kind and the data.
     :param preprocessing: options of the kind; missing ones take the kind's defaults.
     :param network: ``type`` names the network pair, the rest are its options.
+    :param shared_dim: numbers in which a second encoder, which decodes nothing, tells what the
+        other modalities hold; they join the latent in the message to the joint encoder. 0: none.
+    :param shared_network: of that encoder, as ``network``; empty: the same.
     :param likelihood: gaussian, optimal_sigma, bernoulli or categorical; empty: by the kind.
     :param likelihood_weight: lambda of eq. 21 (bottom-level reconstruction).
     :param beta: weight of the unimodal KL divergence.
@@ -49,6 +52,8 @@ class ModalitySpec:
     latent_dim: int = 0
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     network: Mapping[str, Any] = field(default_factory=dict)
+    shared_dim: int = 0
+    shared_network: Mapping[str, Any] = field(default_factory=dict)
     likelihood: str = ''
     likelihood_weight: float = 1.0
     beta: float = 1.0
@@ -139,6 +144,7 @@ class TrainingSpec:
     :param top: the top level's stage.
     :param unimodal: a stage per modality, the default for one that is not there; a model that
         is trained in one step takes only the augmentations from them.
+    :param shared: a stage per modality with a ``shared_dim``: its second encoder.
     :param classifiers: the stage of each evaluation classifier, which measures coherence.
     :param refinement: the stage that trains top decoders on through those below, for modalities
         with a data_weight.
@@ -156,6 +162,7 @@ class TrainingSpec:
     model: ModelSpec
     top: StageSpec = StageSpec()
     unimodal: Mapping[str, StageSpec] = field(default_factory=dict)
+    shared: Mapping[str, StageSpec] = field(default_factory=dict)
     classifiers: StageSpec = StageSpec(epochs=10)
     refinement: StageSpec = StageSpec(epochs=8, batch_size=256)
     calibration: StageSpec = StageSpec(epochs=80, batch_size=512, learning_rate=2e-3)

@@ -338,7 +338,7 @@ def features_of(
     engine: Engine, spec: ModelSpec, name: str, code: Array, mean: NDArray[Any]
 ) -> NDArray[Any]:
     """
-    What class heads take: the joint posterior's mean, and the modality's own latent.
+    What class heads take: the joint posterior's mean, the modality's latent, what is shared.
 
     :param code: ``float32[B, C_m]``; ``mean``: ``float32[B, D]``.
     """
@@ -348,5 +348,6 @@ def features_of(
 
 def feature_count(engine: Engine, spec: ModelSpec, name: str) -> int:
     """How many :func:`features_of` a modality there are."""
-    own = spec.modality(name).latent_dim if engine.own_latents else 0
+    modality = spec.modality(name)
+    own = modality.latent_dim + modality.shared_dim if engine.own_latents else 0
     return spec.joint_latent_dim + own

@@ -80,8 +80,8 @@ class JointEncoder(nn.Module, ABC):
     Joint posterior of any subset of the modalities.
 
     :param spec: sizes of the layers.
-    :param sizes: of the latents that enter; None where the modalities' own encoders give
-        messages already.
+    :param sizes: of the codes that enter, which begin with a latent; None where the modalities'
+        own encoders give messages already.
     """
 
     fuses: ClassVar[bool] = True
@@ -115,7 +115,7 @@ class JointEncoder(nn.Module, ABC):
         """
 
     def fit(self, latents: Codes) -> None:
-        """Prepare for the latents of the training set, ``float[N, d_m]``, before training."""
+        """Prepare for the codes of the training set, ``float[N, C_m]``, before training."""
 
     def own_loss(
         self, codes: Codes, targets: Codes, seen: Tensor, recorded: Tensor
@@ -318,7 +318,7 @@ class Skip(MeanAggregator):
         self.network_dim = spec.message_dim
         self.message_dim = spec.message_dim + spec.joint_latent_dim
         self.components = ByName[Components](
-            {name: Components(size, spec.joint_latent_dim) for name, size in sizes.items()}
+            {m.name: Components(m.latent_dim, spec.joint_latent_dim) for m in spec.modalities}
         )
         layers = (spec.joint_latent_dim, *reversed(spec.joint_hidden))
         self.bottleneck = Bottleneck(self.posterior.in_features, spec.joint_latent_dim)
@@ -335,7 +335,8 @@ class Skip(MeanAggregator):
         """Choose the components that explain most, see :class:`JointEncoder`."""
         self.bottleneck.fit(max(len(latent) for latent in latents.values()))
         found = []
-        for name, latent in latents.items():
+        for name, code in latents.items():
+            latent = code[:, : len(self.components[name].forth)]
             centred = (latent - latent.mean(0)).double()
             values, vectors = torch.linalg.eigh(centred.t() @ centred / len(latent))
             columns = vectors.t().to(latent.dtype)
@@ -348,7 +349,8 @@ class Skip(MeanAggregator):
 
     def message(self, name: str, code: Tensor) -> Tensor:
         """Message for the network, and the components, see :class:`JointEncoder`."""
-        return torch.cat([self.mapping[name](code), code @ self.components[name].forth], dim=1)
+        forth = self.components[name].forth
+        return torch.cat([self.mapping[name](code), code[:, : len(forth)] @ forth], dim=1)
 
     def fuse(self, messages: Codes, present: Tensor) -> DiagonalGaussian:
         """

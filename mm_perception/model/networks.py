@@ -24,7 +24,6 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     'swish': nn.SiLU,
 }
 
-
 ModuleT = TypeVar('ModuleT', bound=nn.Module)
 
 
@@ -187,6 +186,48 @@ def build_temporal_convolution(
     return encoder, decoder
 
 
+@dataclass(frozen=True)
+class SpectralConvolutionOptions:
+    """Options of the ``spectral_convolution`` pair; the first count quarters the bins."""
+
+    channels: tuple[int, ...] = (16, 32, 64, 128)
+    activation: str = 'relu'
+
+
+def build_spectral_convolution(
+    shape: Shape, latent_dim: int, options: SpectralConvolutionOptions
+) -> Pair:
+    """
+    Convolutions over bins and time, for spectrograms ``[bins, frames]``.
+
+    Unlike ``temporal_convolution`` it learns once what is alike at neighbouring bins.
+
+    :raises ConfigError: if bins and time cannot be halved often enough.
+    """
+    times = len(options.channels) - 1
+    if len(shape) != 2 or shape[0] % (4 << times) or shape[1] % (1 << times):
+        raise ConfigError(
+            f'spectral_convolution needs [bins, frames], multiples of {4 << times} and'
+            f' {1 << times}, not {shape}'
+        )
+    inner = (options.channels[-1], shape[0] >> (times + 2), shape[1] >> times)
+    size, sizes = math.prod(inner), (1, *options.channels)
+    steps = [((8, 3), (4, 1), (2, 1)), *[((4, 4), (2, 2), (1, 1))] * times]
+
+    def block(layer: nn.Module, channels: int) -> list[nn.Module]:
+        return [layer, nn.BatchNorm2d(channels), ACTIVATIONS[options.activation]()]
+
+    down: list[nn.Module] = [Reshape((1, *shape))]
+    for inputs, outputs, step in zip(sizes, sizes[1:], steps):
+        down += block(nn.Conv2d(inputs, outputs, *step, bias=False), outputs)
+    up: list[nn.Module] = [nn.Linear(latent_dim, size), Reshape(inner)]
+    for inputs, outputs, step in zip(sizes[:0:-1], sizes[-2:0:-1], steps[:0:-1]):
+        up += block(nn.ConvTranspose2d(inputs, outputs, *step, bias=False), outputs)
+    up += [nn.ConvTranspose2d(sizes[1], 1, *steps[0]), Reshape(shape)]
+    encoder = nn.Sequential(*down, nn.Flatten(), nn.Linear(size, 2 * latent_dim))
+    return encoder, nn.Sequential(*up)
+
+
 LINEAR = 'linear'
 LINEAR_LOG_VARIANCE = -9.0
 """Of the ``linear`` pair's latents: a std of a hundredth of the training data's."""
@@ -297,6 +338,7 @@ def register_pair(
 register_pair('dense', DenseOptions, build_dense)
 register_pair('convolution', ConvolutionOptions, build_convolution, ['image'])
 register_pair(LINEAR, NoOptions, build_linear)
+register_pair('spectral_convolution', SpectralConvolutionOptions, build_spectral_convolution)
 register_pair(
     'temporal_convolution', TemporalConvolutionOptions, build_temporal_convolution, ['sound']
 )

@@ -1,9 +1,10 @@
 """
 Nexus: two levels that share no gradient, unimodal autoencoders below, one joint latent above.
 
-To read on: ``joint_encoder`` (how any subset of modalities is fused, and the dropout that trains
-for it), ``family`` (the objective of the top level), ``networks`` (encoders and decoders) and
-``distributions``. ``base`` is what every family offers, ``uncertainty`` what ``calibrated`` adds.
+To read on: ``unimodal`` (the level below), ``joint_encoder`` (how any subset of modalities is
+fused, and the dropout that trains for it), ``family`` (the objective of the top level),
+``networks`` (encoders and decoders) and ``distributions``. ``base`` is what every family offers,
+``uncertainty`` what ``calibrated`` adds.
 
 Vasco et al. 2022, "Leveraging hierarchy in multimodal generative models for effective
 cross-modality inference", Neural Networks 146.
@@ -17,26 +18,13 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from mm_perception.modalities import build_modality
 from mm_perception.model.base import MultimodalModel
-from mm_perception.model.distributions import (
-    DiagonalGaussian,
-    Posterior,
-    likelihood_of,
-    mapped,
-    scatter_rows,
-)
+from mm_perception.model.distributions import DiagonalGaussian, Posterior, mapped, scatter_rows
 from mm_perception.model.family import Batch, Family
-from mm_perception.model.networks import (
-    LINEAR,
-    ByName,
-    build_pair,
-    dense,
-    fit_linear,
-    split_posterior,
-)
+from mm_perception.model.networks import ByName, dense
 from mm_perception.model.uncertainty import Uncertainty
-from mm_perception.spec import ModalitySpec, ModelSpec
+from mm_perception.model.unimodal import Encoding, UnimodalVAE
+from mm_perception.spec import ModelSpec
 
 
 class LatentScale(nn.Module):
@@ -56,7 +44,7 @@ class LatentScale(nn.Module):
         self.register_buffer('std', torch.ones(latent_dim))
 
     @torch.no_grad()
-    def fit(self, posterior: DiagonalGaussian) -> None:
+    def fit(self, posterior: Encoding) -> None:
         """Take mean and std of the aggregated posterior of the training set, ``[N, d]``."""
         self.mean.copy_(posterior.mean.mean(0))
         variance = posterior.mean.var(0, correction=0) + posterior.log_variance.exp().mean(0)
@@ -98,9 +86,9 @@ class LearnedVariance(nn.Module):
         self.register_buffer('running', torch.ones(latent_dim))
 
     @torch.no_grad()
-    def fit(self, posterior: DiagonalGaussian, std: Tensor) -> None:
-        """Take the variance that the posteriors ``[N, d]`` have themselves; std: of the latent."""
-        self.noise.copy_(posterior.log_variance.exp().mean(0) / std.square())
+    def fit(self, variance: Tensor, std: Tensor) -> None:
+        """Take the posteriors' own mean variance, ``float[d]``; std: of the latent."""
+        self.noise.copy_(variance / std.square())
 
     def forward(self, error: Tensor) -> Tensor:
         """Variance ``float[d]`` for errors ``float[B, d]`` of the posterior's mean."""
@@ -110,68 +98,6 @@ class LearnedVariance(nn.Module):
         with torch.no_grad():
             self.running.lerp_(variance, _MOMENTUM)
         return variance
-
-
-class UnimodalVAE(nn.Module):
-    """
-    Variational autoencoder of one modality.
-
-    :param spec: kind, latent size, networks, likelihood and weights.
-
-    Vasco et al. 2022, section 5, eq. 14.
-    """
-
-    def __init__(self, spec: ModalitySpec) -> None:
-        super().__init__()
-        self.spec = spec
-        self.shape = build_modality(spec).shape
-        self.encoder, self.decoder = build_pair(spec, self.shape)
-        self.likelihood = likelihood_of(spec)
-
-    @property
-    def closed_form(self) -> bool:
-        """Whether :meth:`fit` takes the place of training."""
-        return self.spec.network.get('type') == LINEAR
-
-    def fit(self, data: Tensor) -> None:
-        """Fit the ``linear`` networks to training data, ``float[N, *shape]``."""
-        fit_linear((self.encoder, self.decoder), data)
-
-    def encode(self, data: Tensor) -> DiagonalGaussian:
-        """Unimodal posterior q(z_m | x_m) of ``float[B, *shape]``: ``[B, latent_dim]``."""
-        return DiagonalGaussian(*split_posterior(self.encoder(data)))
-
-    def decode(self, latent: Tensor) -> Tensor:
-        """Expected data given ``float[B, latent_dim]``: ``float[B, *shape]``."""
-        return self.likelihood.mean(self.decoder(latent))
-
-    def log_likelihood(self, latent: Tensor, data: Tensor) -> Tensor:
-        """Log density of data given ``float[B, latent_dim]``: ``float[B]``."""
-        return self.likelihood.log_prob(self.decoder(latent).float(), data)
-
-    def loss(
-        self,
-        data: Tensor,
-        warm_up: float = 1.0,
-        generator: torch.Generator | None = None,
-        target: Tensor | None = None,
-    ) -> tuple[Tensor, dict[str, Tensor], DiagonalGaussian]:
-        """
-        Negative weighted evidence lower bound, averaged over the batch.
-
-        :param data: ``float[B, *shape]``.
-        :param warm_up: factor on the KL weight, 0..1.
-        :param target: what the decoder shall give, if not the data: the same without noise.
-        :returns: the loss, the batch means of its terms, and the posterior q(z_m | x_m).
-
-        Vasco et al. 2022, first sum of eq. 21, with weights lambda and beta.
-        """
-        posterior = self.encode(data)
-        wanted = data if target is None else target
-        likelihood = self.log_likelihood(posterior.sample(generator), wanted).mean()
-        kl = posterior.kl_to_prior().mean()
-        loss = self.spec.beta * warm_up * kl - self.spec.likelihood_weight * likelihood
-        return loss, {'log_likelihood': likelihood, 'kl': kl}, posterior
 
 
 class TopLevel(nn.Module):
@@ -189,7 +115,8 @@ class TopLevel(nn.Module):
         self._objective = family.bind_objective(spec)
         sizes = {m.name: m.latent_dim for m in spec.modalities}
         self.scale = ByName[LatentScale]({n: LatentScale(size) for n, size in sizes.items()})
-        self.joint = family.find_encoder(spec)(spec, sizes)
+        codes = {m.name: m.latent_dim + m.shared_dim for m in spec.modalities}
+        self.joint = family.find_encoder(spec)(spec, codes)
         hidden = (spec.joint_latent_dim, *spec.decoder_hidden)
         self.decoders = nn.ModuleDict(
             {
@@ -203,17 +130,34 @@ class TopLevel(nn.Module):
         )
 
     @torch.no_grad()
-    def fit(self, posteriors: Mapping[str, DiagonalGaussian]) -> None:
+    def fit(self, posteriors: Mapping[str, Encoding]) -> None:
         """Take all that is fitted from the training set's unimodal posteriors, ``[N, d_m]``."""
         for name, posterior in posteriors.items():
             self.scale[name].fit(posterior)
             if name in self.variance:
-                self.variance[name].fit(posterior, self.scale[name].std)
-        self.joint.fit(self.scaled({name: p.mean for name, p in posteriors.items()}))
+                variance = posterior.log_variance.exp().mean(0)
+                self.variance[name].fit(variance, self.scale[name].std)
+        self.joint.fit(self.codes(posteriors))
 
-    def scaled(self, latents: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Standardised unimodal latents, ``float[B, d_m]`` each."""
-        return {name: self.scale[name](latent) for name, latent in latents.items()}
+    def codes(
+        self,
+        encodings: Mapping[str, Encoding],
+        sampled: bool = False,
+        generator: torch.Generator | None = None,
+    ) -> dict[str, Tensor]:
+        """
+        What the joint encoder takes of each modality, ``float[B, d_m + shared_dim]``.
+
+        :param sampled: draw the latents, instead of their means.
+        :returns: standardised latents, and what is shared beside them.
+        """
+        codes = {}
+        for name, encoding in encodings.items():
+            mean, log_variance, *shared = encoding
+            drawn = DiagonalGaussian(mean, log_variance)
+            latent = drawn.sample(generator) if sampled else mean
+            codes[name] = torch.cat([self.scale[name](latent), *shared], dim=1)
+        return codes
 
     def conditional(self, name: str, joint: Tensor) -> DiagonalGaussian:
         """Distribution p(z_m | z_sigma) of a modality's standardised latent, ``[B, d_m]``."""
@@ -237,11 +181,11 @@ class TopLevel(nn.Module):
 
     def loss(
         self,
-        unimodal: Mapping[str, DiagonalGaussian],
+        unimodal: Mapping[str, Encoding],
         present: Tensor,
         warm_up: float = 1.0,
         generator: torch.Generator | None = None,
-        shown: Mapping[str, DiagonalGaussian] | None = None,
+        shown: Mapping[str, Encoding] | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """
         Negative weighted top-level bound of the family, averaged over the batch.
@@ -260,7 +204,7 @@ class TopLevel(nn.Module):
         """
         posteriors = {name: mapped(p, Tensor.detach) for name, p in unimodal.items()}
         seen = posteriors if shown is None else shown
-        codes = {n: self.scale[n](p.sample(generator)) for n, p in seen.items()}
+        codes = self.codes(seen, sampled=True, generator=generator)
         targets = {n: self.scale[n](p.mean) for n, p in posteriors.items()}
         return self._objective(self, Batch(codes, targets, present, warm_up, generator))
 
@@ -286,32 +230,35 @@ class Nexus(MultimodalModel):
 
     @property
     def code_dims(self) -> dict[str, int]:
-        """Sizes of latent, message and (where calibrated) novelty together."""
+        """Sizes of latent, what is shared, message and (where calibrated) novelty together."""
         more = self.top.joint.message_dim + (self.uncertainty is not None)
-        return {m.name: m.latent_dim + more for m in self.spec.modalities}
+        return {m.name: m.latent_dim + m.shared_dim + more for m in self.spec.modalities}
 
-    def infer(self, name: str, data: Tensor) -> DiagonalGaussian:
-        """Unimodal posterior q(z_m | x_m), ``[B, d_m]``."""
+    def infer(self, name: str, data: Tensor) -> Encoding:
+        """Unimodal posterior q(z_m | x_m), ``[B, d_m]``, and what is shared, if anything."""
         return self.unimodal[name].encode(data)
 
-    def code(self, name: str, inferred: DiagonalGaussian) -> Tensor:
+    def code(self, name: str, inferred: Encoding) -> Tensor:
         """
         All of one modality that the joint posterior depends on, ``float[B, C_m]``.
 
-        :returns: the standardised latent (the posterior's mean), its message to the joint
-            encoder, and its novelty (where calibrated).
+        :returns: the standardised latent (the posterior's mean), what is shared, the message of
+            both to the joint encoder, and the latent's novelty (where calibrated).
         """
-        scaled = self.top.scale[name](inferred.mean)
-        parts = [scaled, self.top.joint.message(name, scaled)]
+        seen = self.top.codes({name: inferred})[name]
+        parts = [seen, self.top.joint.message(name, seen)]
         if self.uncertainty is not None:
-            parts.append(self.uncertainty.novelty[name](scaled)[:, None])
+            latent = seen[:, : self.spec.modality(name).latent_dim]
+            parts.append(self.uncertainty.novelty[name](latent)[:, None])
         return torch.cat(parts, dim=1)
 
     def fuse(self, codes: Mapping[str, Tensor], present: Tensor) -> Posterior:
         """Joint posterior given what :meth:`encode` says of each modality."""
         joint, extra = self.top.joint, int(self.uncertainty is not None)
         parts = [
-            codes[m.name].split([m.latent_dim, joint.message_dim, extra][: 2 + extra], dim=1)
+            codes[m.name].split(
+                [m.latent_dim + m.shared_dim, joint.message_dim, extra][: 2 + extra], dim=1
+            )
             for m in self.spec.modalities
         ]
         messages = {name: part[1] for name, part in zip(self.spec.names, parts)}
@@ -374,7 +321,7 @@ class Nexus(MultimodalModel):
         name: str,
         joint: Tensor,
         data: Tensor,
-        inferred: DiagonalGaussian | None,
+        inferred: Encoding | None,
         generator: torch.Generator | None = None,
     ) -> Tensor:
         """Log importance weight of one modality, with a draw of its unimodal latent."""
@@ -383,6 +330,7 @@ class Nexus(MultimodalModel):
         if inferred is None:
             latent = scale.inverse(conditional.sample(generator))
             return vae.log_likelihood(latent, data)
-        latent = inferred.sample(generator)
+        posterior = DiagonalGaussian(*inferred[:2])
+        latent = posterior.sample(generator)
         density = conditional.log_prob(scale(latent)) - scale.std.log().sum()
-        return vae.log_likelihood(latent, data) + density - inferred.log_prob(latent)
+        return vae.log_likelihood(latent, data) + density - posterior.log_prob(latent)

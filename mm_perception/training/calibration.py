@@ -61,13 +61,11 @@ def calibration_stage(
     module, top = model.uncertainty, model.top
     assert module is not None
     module.to(source.device).requires_grad_(True)
-    codes = {}
     held = cache_posteriors(model.unimodal, source)
-    for name in spec.model.names:
-        scale = top.scale[name].to(source.device)
+    codes = top.to(source.device).codes(held)
+    for name, scale in top.scale.items():
         variance = posteriors[name].log_variance.exp().mean(0) / scale.std.square()
-        codes[name] = scale(held[name].mean)
-        seen = codes[name][source.index[name].unique()]
+        seen = scale(held[name].mean[source.index[name].unique()])
         module.novelty[name].fit(scale(posteriors[name].mean), variance, seen)
     _fit_residuals(model, codes, source)
     # A sensor that contradicts the others looks as one that is right: no width would tell.
@@ -77,15 +75,15 @@ def calibration_stage(
         present = source.present[rows]
         latents = true = {name: codes[name][source.index[name][rows]] for name in codes}
         if strangers and module.training:
-            seen = strangers(source.of_rows(rows))
-            latents = top.scaled({name: p.mean for name, p in seen.items()})
+            latents = top.codes(strangers(source.of_rows(rows)))
         shown = forced_perceptual_dropout(present, HIDDEN_RATE)
         with torch.no_grad():
             part, complete = top.joint(latents, shown), top.joint(true, present)
         assert isinstance(part, DiagonalGaussian) and isinstance(complete, DiagonalGaussian)
-        return module.loss(part, latents, shown, complete), {}
+        own = {m.name: latents[m.name][:, : m.latent_dim] for m in spec.model.modalities}
+        return module.loss(part, own, shown, complete), {}
 
-    identity = (spec.model, spec.unimodal, spec.top, spec.strange, 'spread')
+    identity = (spec.model, spec.unimodal, spec.shared, spec.top, spec.strange, 'spread')
     about = 'calibration', module, spec.calibration
     return build_stage(spec, *about, loss, source.rows, source, identity)
 
@@ -95,7 +93,7 @@ def _fit_residuals(model: Nexus, codes: dict[str, Tensor], source: TensorSource)
     """
     See how far held-out latents lie from what the complete joint posterior's samples expect.
 
-    :param codes: standardised latents of the unique values.
+    :param codes: of the unique values, which begin with the standardised latents.
     """
     assert model.uncertainty is not None
     model.top.eval()
@@ -105,5 +103,6 @@ def _fit_residuals(model: Nexus, codes: dict[str, Tensor], source: TensorSource)
         for part in rows[source.present[:, column]].split(ROWS):
             latents = {other: codes[other][source.index[other][part]] for other in codes}
             joint = model.top.joint(latents, source.present[part]).sample()
-            errors.append(latents[name] - model.top.conditional(name, joint).mean)
+            expected = model.top.conditional(name, joint).mean
+            errors.append(latents[name][:, : expected.shape[1]] - expected)
         model.uncertainty.spread[name].fit(torch.cat(errors))

@@ -98,7 +98,7 @@ def _learn(values: list[Tensor], events: Events, classes: int, seed: int) -> lis
             noisy = batch + NOISE * torch.randn_like(batch)
             shares.append(functional.softmax(network(noisy), dim=1))
         columns = torch.arange(len(values))
-        loss = _loss(torch.stack(shares), present[rows, columns].T)
+        loss = paired_loss(torch.stack(shares), present[rows, columns].T)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -106,7 +106,7 @@ def _learn(values: list[Tensor], events: Events, classes: int, seed: int) -> lis
     return networks
 
 
-def _loss(shares: Tensor, present: Tensor) -> Tensor:
+def paired_loss(shares: Tensor, present: Tensor) -> Tensor:
     """
     Logistic loss of telling pairs of one row from pairs of two.
 

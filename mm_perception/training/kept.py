@@ -16,7 +16,7 @@ from mm_perception.errors import ConfigError
 from mm_perception.modalities import build_modality
 from mm_perception.spec import ModalitySpec, ModelSpec
 
-PREFIX = 'unimodal.'
+PREFIX, SHARED = 'unimodal.', 'shared.'
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ def _state(weights: Mapping[str, Any], prefix: str) -> dict[str, Tensor]:
     return {
         key.removeprefix(prefix): torch.from_numpy(np.array(values))
         for key, values in weights.items()
-        if key.startswith(prefix)
+        if key.startswith(prefix) and not key.startswith(f'{prefix}{SHARED}')
     }
 
 
@@ -110,5 +110,8 @@ _LEFT_OPEN = {'latent_dim': 0, 'network': {}, 'likelihood': '', 'likelihood_weig
 
 
 def _from_bundle(new: ModalitySpec, old: ModalitySpec) -> ModalitySpec:
-    own = ('latent_weight', 'data_weight', 'topic', 'message', 'max_age_s', 'frozen_s')
+    own = (
+        *('latent_weight', 'data_weight', 'topic', 'message', 'max_age_s', 'frozen_s'),
+        *('shared_dim', 'shared_network'),
+    )
     return replace(old, **{key: getattr(new, key) for key in own})

@@ -31,7 +31,8 @@ from mm_perception.modalities import build_modality
 from mm_perception.model.base import MultimodalModel
 from mm_perception.model.build import build_model, is_separable
 from mm_perception.model.networks import ByName, Classifier
-from mm_perception.model.nexus import Nexus, UnimodalVAE
+from mm_perception.model.nexus import Nexus
+from mm_perception.model.unimodal import UnimodalVAE
 from mm_perception.spec import ModalitySpec, TrainingSpec
 from mm_perception.training import distributed
 from mm_perception.training.calibration import calibration_stage, held_out
@@ -41,6 +42,7 @@ from mm_perception.training.defaults import completed, sized
 from mm_perception.training.kept import Kept, find_kept
 from mm_perception.training.loop import Fitted, Logging, Stage, fit, read_checkpoint
 from mm_perception.training.memory import with_memory
+from mm_perception.training.sharing import shared_stage
 from mm_perception.training.stages import (
     Posteriors,
     TensorSource,
@@ -151,6 +153,9 @@ def train(run: Run, out: Path, command: str, earlier: Bundle | None = None) -> B
 def _decided(run: Run, earlier: Bundle | None) -> Run:
     """Fill in what the dataset has decided, and what is kept of an earlier bundle."""
     model = decided(run.spec.model, Path(run.spec.dataset))
+    shared = [modality.name for modality in model.modalities if modality.shared_dim]
+    if shared and not trains_apart(run.spec):
+        raise ConfigError(f'{shared[0]}.shared_dim: only where levels train apart; leave it out')
     run = replace(run, spec=replace(run.spec, model=model))
     if earlier is None:
         return run
@@ -218,11 +223,10 @@ def _train_apart(run: Run, source: TensorSource) -> Trained:
     fitted = side_by_side({name: partial(fit_unimodal, lean, name) for name in names}, run.jobs)
     modules = ByName[UnimodalVAE]({m.name: UnimodalVAE(m) for m in run.spec.model.modalities})
     for name, module in modules.to(source.device).items():
-        if name in kept:
-            module.load_state_dict(kept[name])
-        else:
-            _load_trained(run, name, module)
-    posteriors = cache_posteriors(modules, source)
+        trained = kept[name] if name in kept else read_checkpoint(checkpoint(run, name))[1]
+        module.load_state_dict(module.state_dict() | dict(trained))  # what is shared comes later
+    posteriors, shared = _train_shared(run, modules, source)
+    fitted |= shared
     model_spec = sized(run.spec.model, standardised_rows(posteriors, source))
     strangers = find_strangers(run.spec, modules, source, posteriors)
     stage = top_stage(replace(run.spec, model=model_spec), posteriors, source, strangers)
@@ -232,6 +236,20 @@ def _train_apart(run: Run, source: TensorSource) -> Trained:
     model.unimodal = modules
     model.top.load_state_dict(stage.module.state_dict())
     return model.eval(), posteriors, fitted
+
+
+def _train_shared(
+    run: Run, modules: ByName[UnimodalVAE], source: TensorSource
+) -> tuple[Posteriors, dict[str, Fitted]]:
+    """Train what of the trained autoencoders tells of the others; posteriors of all."""
+    posteriors = cache_posteriors(modules, source)
+    stages = [
+        shared_stage(run.spec, name, module, posteriors, source)
+        for name, module in modules.items()
+        if module.shared is not None
+    ]
+    fitted = {stage.name: run.fit(stage) for stage in stages}
+    return (cache_posteriors(modules, source) if stages else posteriors), fitted
 
 
 def fit_unimodal(run: Run, name: str, position: int = 0) -> Fitted:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,11 @@ from mm_perception.data.dataset import Dataset, load_dataset
 from mm_perception.errors import ConfigError
 from mm_perception.modalities import build_modality
 from mm_perception.model.build import build_model
-from mm_perception.model.distributions import DiagonalGaussian
+from mm_perception.model.distributions import mapped
 from mm_perception.model.joint_encoder import forced_perceptual_dropout
 from mm_perception.model.networks import ByName, Classifier
-from mm_perception.model.nexus import LatentScale, Nexus, UnimodalVAE
+from mm_perception.model.nexus import LatentScale, Nexus
+from mm_perception.model.unimodal import Encoding, UnimodalVAE
 from mm_perception.spec import ModalitySpec, ModelSpec, StageSpec, TrainingSpec
 from mm_perception.training.augmentation import Augmentation, build_augmentation
 from mm_perception.training.defaults import paced
@@ -98,13 +100,14 @@ def split_positions(count: int, fraction: float, seed: int) -> tuple[np.ndarray,
     return np.sort(order[held_out:]), np.sort(order[:held_out])
 
 
-Posteriors = dict[str, DiagonalGaussian]
+Posteriors = dict[str, Encoding]
 
 
 def unimodal_stage(spec: TrainingSpec, name: str, source: TensorSource) -> Stage:
-    """Train one modality's autoencoder on its unique values."""
+    """Train one modality's autoencoder, without what is shared, on its unique values."""
     seed_weights(spec, name)
-    module = UnimodalVAE(spec.model.modality(name)).to(source.device)
+    identity = autoencoder_part(spec.model.modality(name))
+    module = UnimodalVAE(identity).to(source.device)
     stage = spec.unimodal[name]
     if module.closed_form:
         return _closed_form_stage(spec, name, module, source)
@@ -116,7 +119,6 @@ def unimodal_stage(spec: TrainingSpec, name: str, source: TensorSource) -> Stage
         total, terms, _ = module.loss(shown, warm_up, target=wanted)
         return total, terms
 
-    identity = autoencoder_part(spec.model.modality(name))
     return build_stage(spec, name, module, stage, loss, source.unique(name), source, identity)
 
 
@@ -185,7 +187,7 @@ def top_stage(
         true = _of_rows(posteriors, source, rows)
         return module.loss(true, source.present[rows], warm_up, shown=shown)
 
-    identity = (_top_part(spec.model), spec.unimodal, spec.strange)
+    identity = (_top_part(spec.model), spec.unimodal, spec.shared, spec.strange)
     return build_stage(spec, 'top', module, spec.top, loss, source.rows, source, identity)
 
 
@@ -212,24 +214,24 @@ def joint_stage(spec: TrainingSpec, source: TensorSource) -> Stage:
 
 
 def _of_rows(posteriors: Posteriors, source: TensorSource, rows: Tensor) -> Posteriors:
-    """Unimodal posteriors of some rows, ``[B, d_m]`` per modality."""
-    return {
-        name: DiagonalGaussian(*(part[source.index[name][rows]] for part in posterior))
-        for name, posterior in posteriors.items()
-    }
+    """Unimodal posteriors of some rows, ``[B, d_m]`` per modality, and what is shared."""
+    shown = source.of_rows(rows)
+    return {n: mapped(p, partial(_taken, positions=shown[n])) for n, p in posteriors.items()}
+
+
+def _taken(part: Tensor, positions: Tensor) -> Tensor:
+    return part[positions]
 
 
 @torch.no_grad()
 def cache_posteriors(modules: ByName[UnimodalVAE], source: TensorSource) -> Posteriors:
-    """Unimodal posteriors of every unique value, ``[U_m, d_m]`` per modality."""
+    """Posteriors of every unique value, ``[U_m, d_m]`` per modality, and what is shared."""
     result: Posteriors = {}
     for name, module in modules.items():
         module.eval()
         positions = torch.arange(source.unique(name), device=source.device)
         parts = [module.encode(source.values(name, p)) for p in positions.split(1024)]
-        result[name] = DiagonalGaussian(
-            torch.cat([p.mean for p in parts]), torch.cat([p.log_variance for p in parts])
-        )
+        result[name] = type(parts[0])(*map(torch.cat, zip(*parts)))
     return result
 
 
@@ -243,15 +245,21 @@ def standardised_rows(posteriors: Posteriors, source: TensorSource) -> dict[str,
     rows = complete.nonzero()[:, 0] if complete.sum() > 1 else torch.arange(source.rows)
     found = {}
     for name, posterior in posteriors.items():
-        scale = LatentScale(posterior.mean.shape[1]).to(source.device)
-        scale.fit(posterior)
-        found[name] = scale(posterior.mean)[source.index[name][rows]]
+        found[name] = standardised(posterior)[source.index[name][rows]]
     return found
+
+
+def standardised(posterior: Encoding) -> Tensor:
+    """Means of the unique values' posteriors as :class:`LatentScale` gives them, ``[U, d]``."""
+    scale = LatentScale(posterior.mean.shape[1]).to(posterior.mean.device)
+    scale.fit(posterior)
+    return scale(posterior.mean)
 
 
 def autoencoder_part(modality: ModalitySpec) -> ModalitySpec:
     """What of a modality decides how it is trained alone."""
-    return replace(_without_source(modality), latent_weight=None, data_weight=0.0)
+    alone = replace(_without_source(modality), latent_weight=None, data_weight=0.0)
+    return replace(alone, shared_dim=0, shared_network={})
 
 
 def _without_source(modality: ModalitySpec) -> ModalitySpec:
@@ -351,7 +359,7 @@ def refinement_stage(
             terms[name] = found
         return total, terms
 
-    identity, stage = (spec.model, spec.unimodal, spec.top), spec.refinement
+    identity, stage = (spec.model, spec.unimodal, spec.shared, spec.top), spec.refinement
     return build_stage(spec, 'refinement', decoders, stage, loss, source.rows, source, identity)
 
 
@@ -366,7 +374,7 @@ def _without(present: Tensor, column: int) -> tuple[Tensor, Tensor]:
 @torch.no_grad()
 def _draw_joint(model: Nexus, latents: Posteriors, present: Tensor) -> Tensor:
     seen = forced_perceptual_dropout(present, model.spec.dropout)
-    codes = model.top.scaled({name: latent.sample() for name, latent in latents.items()})
+    codes = model.top.codes(latents, sampled=True)
     joint: Tensor = model.top.joint(codes, seen).sample()
     return joint
 

@@ -11,15 +11,15 @@ from torch import Tensor
 
 from mm_perception.data.dataset import Dataset
 from mm_perception.modalities import build_modality
-from mm_perception.model.distributions import DiagonalGaussian
+from mm_perception.model.distributions import mapped
 from mm_perception.model.networks import ByName
-from mm_perception.model.nexus import UnimodalVAE
+from mm_perception.model.unimodal import Encoding, UnimodalVAE
 from mm_perception.spec import ModelSpec, TrainingSpec
 from mm_perception.training.augmentation import build_augmentation
 from mm_perception.training.stages import Posteriors, TensorSource, seed_weights
 
-VARIANTS = 3
-"""Encodings of corrupted data that are kept of every unique value."""
+VARIANTS = 4
+"""Encodings of changed data that are kept of every unique value."""
 CONTRADICTORY, FAR = 0.15, 0.15
 """Shares of what is strange that other rows show, and that no row shows; the rest is corrupted."""
 _OFTEN = 0.35
@@ -71,7 +71,7 @@ class Strangers:
 
     :param share: of the latents that are replaced.
     :param clean: posteriors of every unique value, ``[U_m, d_m]``.
-    :param corrupt: posteriors of corrupted data, ``[VARIANTS, U_m, d_m]``; none for labels.
+    :param corrupt: posteriors of changed data, ``[VARIANTS, U_m, d_m]``; none for labels.
     :param contradictory: share of what is strange that other rows show.
     """
 
@@ -85,7 +85,7 @@ class Strangers:
         self._share, self._honest = share, 1.0 - contradictory
         self._clean, self._corrupt = clean, corrupt
 
-    def __call__(self, index: Mapping[str, Tensor]) -> dict[str, DiagonalGaussian]:
+    def __call__(self, index: Mapping[str, Tensor]) -> dict[str, Encoding]:
         """
         Latents that sensors give, strange ones among them.
 
@@ -93,26 +93,32 @@ class Strangers:
         """
         return {name: self._of(name, positions) for name, positions in index.items()}
 
-    def _of(self, name: str, positions: Tensor) -> DiagonalGaussian:
+    def _of(self, name: str, positions: Tensor) -> Encoding:
         clean = self._clean[name]
-        mean, log_variance = (part[positions] for part in clean)
+        shown = mapped(clean, lambda part: part[positions])
         kind = torch.rand(len(positions), 1, device=positions.device) / max(self._share, 1e-9)
         if name in self._corrupt:
-            far = kind < FAR
-            variant = torch.randint(VARIANTS, positions.shape, device=positions.device)
-            bad = (part[variant, positions] for part in self._corrupt[name])
-            mean, log_variance = (
-                torch.where(kind < self._honest, a, b) for a, b in zip(bad, (mean, log_variance))
-            )
+            bad = self._corrupt[name]
+            variant = torch.randint(len(bad.mean), positions.shape, device=positions.device)
+            bad = mapped(bad, lambda part: part[variant, positions])
+            shown = _where(kind < self._honest, bad, shown)
             size = _FARTHEST * torch.rand_like(kind)
-            away = clean.mean.mean(0) + clean.mean.std(0) * size * torch.randn_like(mean)
-            mean = torch.where(far, away, mean)
+            away = mapped(clean, lambda part: _far_off(part, size))
+            away = away._replace(log_variance=shown.log_variance)
+            shown = _where(kind < FAR, away, shown)
         contradictory = (kind >= self._honest) & (kind < 1.0)
         order = torch.randint(len(clean.mean), positions.shape, device=positions.device)
-        other = (part[order] for part in clean)
-        return DiagonalGaussian(
-            *(torch.where(contradictory, a, b) for a, b in zip(other, (mean, log_variance)))
-        )
+        return _where(contradictory, mapped(clean, lambda part: part[order]), shown)
+
+
+def _where(rows: Tensor, chosen: Encoding, others: Encoding) -> Encoding:
+    return type(others)(*(torch.where(rows, a, b) for a, b in zip(chosen, others)))
+
+
+def _far_off(part: Tensor, size: Tensor) -> Tensor:
+    """Around the mean of ``float[U, d]``, ``size`` times as far as usual: ``float[B, d]``."""
+    noise = torch.randn(len(size), part.shape[1], device=part.device)
+    return part.mean(0) + part.std(0) * size * noise
 
 
 @torch.no_grad()
@@ -124,7 +130,10 @@ def find_strangers(
     contradictory: float = CONTRADICTORY,
 ) -> Strangers | None:
     """
-    Encode corrupted data of every unique value, a few times; None where none are asked for.
+    Encode changed data of every unique value, a few times; None where none are asked for.
+
+    All are augmented and corrupted; where a shared encoder looks through what disturbs, half are
+    only augmented, as for that.
 
     :param clean: posteriors of the unique values.
     :param contradictory: share of what is strange that other rows show.
@@ -136,14 +145,16 @@ def find_strangers(
     for name, module in modules.items():
         if build_modality(module.spec).labels:
             continue
-        stage = spec.unimodal.get(name)
-        options = stage.augmentation if stage else {}
-        augment, parts = build_augmentation(options, name), []
+        stage = (spec.shared if module.shared else spec.unimodal).get(name)
+        augment, parts = build_augmentation(stage.augmentation if stage else {}, name), []
         for part in torch.arange(source.unique(name), device=source.device).split(1024):
             data = source.values(name, part).repeat(VARIANTS, *[1] * len(module.shape))
-            found = module.eval().encode(corrupted(augment(data)[0]))
-            parts.append([each.unflatten(0, (VARIANTS, len(part))) for each in found])
-        corrupt[name] = DiagonalGaussian(*(torch.cat(each, dim=1) for each in zip(*parts)))
+            shown = augment(data)[0]
+            spoilt = len(shown) // (2 if module.shared else 1)
+            shown[:spoilt] = corrupted(shown[:spoilt])
+            found = module.eval().encode(shown)
+            parts.append(mapped(found, lambda each: each.unflatten(0, (VARIANTS, -1))))
+        corrupt[name] = type(parts[0])(*(torch.cat(each, dim=1) for each in zip(*parts)))
     return Strangers(spec.strange, clean, corrupt, contradictory)
 
 

@@ -31,18 +31,19 @@ def watch_latents(model: Nexus, source: TensorSource) -> dict[str, Any]:
     """
     model.eval()
     posteriors = cache_posteriors(model.unimodal, source)
-    codes = model.top.scaled({name: p.mean for name, p in posteriors.items()})
+    codes = model.top.codes(posteriors)
     rows = torch.arange(source.rows, device=source.device)
     latents = {name: codes[name][source.index[name][rows]] for name in codes}
     joint = model.top.joint(latents, source.present[rows])
     found: dict[str, Any] = {'kl': float(joint.kl_to_prior().mean()), 'modalities': {}}
     for column, (name, posterior) in enumerate(posteriors.items()):
         present = source.present[rows, column]
-        own = DiagonalGaussian(*(part[source.index[name][rows[present]]] for part in posterior))
+        shown = source.index[name][rows[present]]
+        own = DiagonalGaussian(posterior.mean[shown], posterior.log_variance[shown])
         given = model.top.conditional(name, joint.mean[present]).mean
         found['modalities'][name] = {
             'kl': float(own.kl_to_prior().mean()),
-            'explained': _explained(latents[name][present], given),
+            'explained': _explained(latents[name][present, : given.shape[1]], given),
         }
     return found
 

@@ -86,6 +86,8 @@ def every_kind() -> dict[str, ModelSpec]:
         'skip': family_spec('nexus', joint_encoder='skip', calibrated=True),
         'weighed': family_spec('nexus', joint_encoder='weighed', calibrated=True),
         'surrogates': family_spec('nexus', joint_encoder='surrogates'),
+        'shared': shared_spec('weighed'),
+        'shared_skip': shared_spec('skip'),
         'laplace': family_spec('mmvae', options={'posterior': 'laplace'}),
         'deep': family_spec('hmvae', options={'depth': 3}),
         'arm': arm_spec(),
@@ -101,3 +103,12 @@ def family_spec(family: str, **changes: object) -> ModelSpec:
     spec = small_spec()
     modalities = (spec.modalities[0], spec.modalities[3]) if family in PAIRS else spec.modalities
     return replace(spec, family=family, modalities=modalities, **changes)  # type: ignore[arg-type]
+
+
+def shared_spec(joint_encoder: str) -> ModelSpec:
+    """A small model whose sound tells of the others beside its latent."""
+    spec = family_spec('nexus', joint_encoder=joint_encoder, calibrated=True)
+    network = {'type': 'spectral_convolution', 'channels': (4, 8)}
+    image, trajectory, sound, symbol = spec.modalities
+    sound = replace(sound, shared_dim=3, shared_network=network)
+    return replace(spec, modalities=(image, trajectory, sound, symbol))

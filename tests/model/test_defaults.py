@@ -13,7 +13,8 @@ from torch import Tensor
 from mm_perception.errors import ConfigError
 from mm_perception.model.build import build_model
 from mm_perception.model.distributions import DiagonalGaussian
-from mm_perception.model.nexus import LEAST_VARIANCE, LearnedVariance, Nexus, UnimodalVAE
+from mm_perception.model.nexus import LEAST_VARIANCE, LearnedVariance, Nexus
+from mm_perception.model.unimodal import UnimodalVAE
 from mm_perception.spec import ModalitySpec, ModelSpec
 
 ELEMENTS, ROWS = 5, 200
@@ -61,7 +62,7 @@ def test_a_linear_pair_has_no_labels() -> None:
 def test_a_learned_variance_is_that_of_the_errors() -> None:
     variance = LearnedVariance(3)
     noise = torch.tensor([0.04, 0.0, 0.0])
-    variance.fit(DiagonalGaussian(torch.zeros(8, 3), noise.log().expand(8, 3)), torch.ones(3))
+    variance.fit(noise, torch.ones(3))
     scale = torch.tensor([0.1, 0.5, 0.0])
     for _ in range(300):
         batch = variance(scale * torch.randn(256, 3))
@@ -97,7 +98,7 @@ def fitted(spec: ModelSpec) -> tuple[Nexus, dict[str, DiagonalGaussian]]:
 
 def test_what_is_observed_is_given_back_whatever_else_is() -> None:
     model, posteriors = fitted(small())
-    codes = model.top.scaled({name: p.mean for name, p in posteriors.items()})
+    codes = model.top.codes(posteriors)
     for mask in itertools.product((False, True), repeat=3):
         present = torch.tensor(mask).expand(ROWS, -1)
         joint = model.top.joint(codes, present).mean
@@ -108,7 +109,7 @@ def test_what_is_observed_is_given_back_whatever_else_is() -> None:
 
 def test_too_small_a_joint_latent_keeps_the_leading_components() -> None:
     model, posteriors = fitted(small(joint_latent_dim=4))
-    codes = model.top.scaled({name: p.mean for name, p in posteriors.items()})
+    codes = model.top.codes(posteriors)
     kept = sum(part.kept for part in model.top.joint.components.values())
     assert kept.tolist() == [1.0] * 4
     joint = model.top.joint(codes, torch.ones(ROWS, 3, dtype=torch.bool)).mean

@@ -35,8 +35,8 @@ def test_untrained_uncertainty_changes_nothing():
     assert isinstance(model, Nexus)
     codes = codes_of(5, generator)
     present = torch.ones(5, len(SPEC.names), dtype=torch.bool)
-    plain = model.top.joint(model.top.scaled(codes), present)
     posteriors = {n: DiagonalGaussian(c, torch.zeros_like(c)) for n, c in codes.items()}
+    plain = model.top.joint(model.top.codes(posteriors), present)
     published = model.fuse({n: model.code(n, p) for n, p in posteriors.items()}, present)
     torch.testing.assert_close(published.mean, plain.mean)
     torch.testing.assert_close(published.std, plain.std)

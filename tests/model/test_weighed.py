@@ -77,10 +77,14 @@ def blind() -> TopLevel:
     return trained('mean', 0.0)
 
 
+def codes(top: TopLevel, means: dict[str, Tensor]) -> dict[str, Tensor]:
+    return top.codes({n: DiagonalGaussian(mean, mean) for n, mean in means.items()})
+
+
 def told(top: TopLevel, seen: dict[str, Tensor], present: Tensor) -> Tensor:
     """Class whose place is nearest to what is generated of ``c``."""
     with torch.no_grad():
-        joint = top.joint(top.scaled(seen), present.expand(len(seen['a']), -1)).mean
+        joint = top.joint(codes(top, seen), present.expand(len(seen['a']), -1)).mean
         made = top.scale['c'].inverse(top.conditional('c', joint).mean)
         places = latents(torch.arange(CLASSES), 0)['c']
     return torch.cdist(made, places).argmin(1)
@@ -113,7 +117,7 @@ def test_a_strange_sensor_beside_a_good_one_costs_next_to_nothing(
 
 def test_masking_equals_omission(weighed: TopLevel) -> None:
     """What an absent modality holds, however strange it is, changes nothing."""
-    seen = weighed.scaled(latents(torch.arange(CLASSES), 6))
+    seen = codes(weighed, latents(torch.arange(CLASSES), 6))
     present = torch.tensor([[True, False, True]]).expand(CLASSES, -1)
     with torch.no_grad():
         expected = weighed.joint(seen, present)

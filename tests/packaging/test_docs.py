@@ -41,6 +41,7 @@ from mm_perception.model.joint_encoder import JOINT_ENCODERS
 from mm_perception.model.networks import (
     ConvolutionOptions,
     DenseOptions,
+    SpectralConvolutionOptions,
     TemporalConvolutionOptions,
 )
 from mm_perception.ros import policy_node
@@ -256,6 +257,7 @@ def test_every_network_is_documented() -> None:
         'dense': defaults(DenseOptions),
         'convolution': defaults(ConvolutionOptions),
         'temporal_convolution': defaults(TemporalConvolutionOptions),
+        'spectral_convolution': defaults(SpectralConvolutionOptions),
     }
 
 

@@ -13,13 +13,19 @@ from mm_perception.config import load_training
 from mm_perception.lab.benchmark.measurements import Case, Measurement, Result, figure
 from mm_perception.lab.benchmark.options import Options
 from mm_perception.lab.benchmark.subjects import random_dataset
-from mm_perception.model.distributions import DiagonalGaussian
+from mm_perception.model.build import build_model
 from mm_perception.model.networks import LINEAR
+from mm_perception.model.nexus import Nexus
 from mm_perception.spec import StageSpec, TrainingSpec
 from mm_perception.training.defaults import completed, sized
 from mm_perception.training.loop import Logging, Stage, fit
 from mm_perception.training.run import choose_device
-from mm_perception.training.stages import TensorSource, top_stage, unimodal_stage
+from mm_perception.training.stages import (
+    TensorSource,
+    cache_posteriors,
+    top_stage,
+    unimodal_stage,
+)
 
 SMALL_BATCH = 64
 STEPS = 8
@@ -69,12 +75,9 @@ def _build(spec: TrainingSpec, name: str, batch_size: int, device: torch.device)
         return unimodal_stage(spec, name, TensorSource(dataset.only(name), device))
     spec = replace(spec, top=short(spec.top))
     source = TensorSource(dataset, device)
-    posteriors = {
-        m.name: DiagonalGaussian(
-            *(torch.randn(len(dataset), m.latent_dim, device=device) for _ in range(2))
-        )
-        for m in spec.model.modalities
-    }
+    model = build_model(replace(spec.model, joint_latent_dim=1))  # for its autoencoders
+    assert isinstance(model, Nexus)
+    posteriors = cache_posteriors(model.unimodal.to(device), source)
     latents = {name: posterior.mean for name, posterior in posteriors.items()}
     return top_stage(replace(spec, model=sized(spec.model, latents)), posteriors, source)
 

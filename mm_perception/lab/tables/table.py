@@ -289,6 +289,7 @@ def _limited(spec: TrainingSpec, epochs: int) -> TrainingSpec:
         spec,
         top=limit(spec.top),
         unimodal={name: limit(stage) for name, stage in spec.unimodal.items()},
+        shared={name: limit(stage) for name, stage in spec.shared.items()},
         classifiers=limit(spec.classifiers),
         refinement=limit(spec.refinement),
         calibration=limit(spec.calibration),

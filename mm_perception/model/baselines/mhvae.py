@@ -15,7 +15,7 @@ from mm_perception.model.base import MultimodalModel
 from mm_perception.model.distributions import DiagonalGaussian
 from mm_perception.model.joint_encoder import on_rows
 from mm_perception.model.networks import ByName, dense, split_posterior
-from mm_perception.model.nexus import UnimodalVAE
+from mm_perception.model.unimodal import UnimodalVAE
 from mm_perception.spec import ModelSpec
 
 
