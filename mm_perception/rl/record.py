@@ -25,7 +25,6 @@ from mm_perception.modalities import build_modality
 from mm_perception.resources import share_directory
 from mm_perception.rl.failures import PRESENT
 from mm_perception.rl.observation import require_sensors
-from mm_perception.rl.pendulum import MAX_VELOCITY, SENSES
 from mm_perception.spec import ModelSpec
 
 LEAST = 100
@@ -85,36 +84,37 @@ def _play(
     return found
 
 
-def build_pendulum(out: Path, states: int, seed: int) -> dict[str, Any]:
+def build_states(
+    out: Path, name: str, states: int, seed: int, draw: Callable[[np.random.Generator], Any]
+) -> dict[str, Any]:
     """
-    Draw states of the pendulum and write what its sensors give of them.
+    Write what the sensors of a robot give in states drawn by chance.
 
     :param out: folder; appears when all of it is written.
+    :param name: of the robot, whose configuration says what of it to write.
     :param states: of the split train; a tenth of it for each other.
+    :param draw: gives what all sensors give in a state that a generator draws.
     :returns: counts and hashes, as written to ``build.json``.
     :raises DataError: for too few.
     """
     if states < LEAST:
-        raise DataError(f'a pendulum needs {LEAST} states or more; --states is {states}')
+        raise DataError(f'{name} needs {LEAST} states or more; --states is {states}')
+    spec = load_training(share_directory() / 'config' / f'{name}.yaml').model
     with complete_folder(out, MANIFEST) as folder:
         about = {}
         for k, split in enumerate(SPLITS):
             rng = np.random.default_rng([seed, k])
-            dataset = sense_states(states if k == 0 else states // 10, rng)
-            save_dataset(folder, split, dataset)
-            about[split] = {'rows': len(dataset)}
-        return save_build(folder, about, seed=seed, sources={'pendulum': 'generated'})
+            count = states if k == 0 else states // 10
+            drawn = [draw(rng) for _ in range(count)]
+            save_dataset(folder, split, _rows_of(spec, drawn))
+            about[split] = {'rows': count}
+        return save_build(folder, about, seed=seed, sources={name: 'generated'})
 
 
-def sense_states(count: int, rng: np.random.Generator) -> Dataset:
-    """Rows of all sensors of the pendulum, at any angle and velocity."""
-    spec = load_training(share_directory() / 'config' / 'pendulum.yaml').model
-    angles = rng.uniform(-np.pi, np.pi, count).tolist()
-    velocities = rng.uniform(-MAX_VELOCITY, MAX_VELOCITY, count).tolist()
-    raws = {n: [SENSES[n](*state) for state in zip(angles, velocities)] for n in spec.names}
-    index = dict.fromkeys(spec.names, np.arange(count))
-    present = np.ones((count, len(spec.names)), bool)
-    return Dataset(spec.names, _arrays(spec, raws), index, present)
+def _rows_of(spec: ModelSpec, drawn: Sequence[Mapping[str, Any]]) -> Dataset:
+    index = dict.fromkeys(spec.names, np.arange(len(drawn)))
+    arrays = _arrays(spec, {name: [seen[name] for seen in drawn] for name in spec.names})
+    return Dataset(spec.names, arrays, index, np.ones((len(drawn), len(spec.names)), bool))
 
 
 def _arrays(spec: ModelSpec, raws: Mapping[str, Sequence[Any]]) -> dict[str, NDArray[Any]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,8 +22,23 @@ from mm_perception.rl.pendulum import CAMERA, JOINTS, MICROPHONES, RATE_HZ
 
 OURS = 'latent'
 SENSORS = CAMERA, JOINTS, MICROPHONES
-Sensors = Mapping[str, spaces.Box]
-Maker = Callable[[Perception, Sensors], Observing]
+
+
+@dataclass(frozen=True)
+class Material:
+    """
+    What observers are made of.
+
+    :param loaded: a bundle at work; ``sensors``: spaces of the sensors by name.
+    :param dataset: that the bundle learned from.
+    """
+
+    loaded: Perception
+    sensors: Mapping[str, spaces.Box]
+    dataset: Path
+
+
+Maker = Callable[[Material], Observing]
 
 
 @dataclass(frozen=True)
@@ -32,7 +48,7 @@ class Variant:
 
     :param title: in words.
     :param family: of the bundle that it needs.
-    :param observe: makes what makes observers, from a bundle at work and the sensors' spaces.
+    :param observe: makes what makes observers.
     :param sensors: that it reads; what else fails does not matter.
     """
 
@@ -42,30 +58,31 @@ class Variant:
     sensors: tuple[str, ...] = SENSORS
 
 
-def _fused(loaded: Perception, sensors: Sensors) -> Observing:
-    return widened(loaded, RATE_HZ)
+def _fused(material: Material) -> Observing:
+    return widened(material.loaded, RATE_HZ)
 
 
-def _own(loaded: Perception, sensors: Sensors) -> Observing:
-    return partial(OwnLatents, loaded.engine, loaded.modalities)
+def _own(material: Material) -> Observing:
+    return partial(OwnLatents, material.loaded.engine, material.loaded.modalities)
 
 
-def _raw(held: bool, loaded: Perception, sensors: Sensors) -> Observing:
-    return lambda count: RawSensors(sensors, count, held)
+def _raw(held: bool, material: Material) -> Observing:
+    return lambda count: RawSensors(material.sensors, count, held)
 
 
-def _single(name: str, loaded: Perception, sensors: Sensors) -> Observing:
+def _single(name: str, material: Material) -> Observing:
+    loaded = material.loaded
     modality = {name: loaded.modalities[name]}
     return lambda count: OwnLatents(loaded.engine, modality, count, held=True)
 
 
-def _true(loaded: Perception, sensors: Sensors) -> Observing:
-    return lambda count: RawSensors({JOINTS: sensors[JOINTS]}, count)
+def _true(material: Material) -> Observing:
+    return lambda count: RawSensors({JOINTS: material.sensors[JOINTS]}, count)
 
 
-def _contrastive(loaded: Perception, sensors: Sensors) -> Observing:
-    encoders = train_contrastive(loaded)
-    return lambda count: Contrastive(loaded, encoders, count)
+def _contrastive(material: Material) -> Observing:
+    encoders = train_contrastive(material.loaded, material.dataset)
+    return lambda count: Contrastive(material.loaded, encoders, count)
 
 
 VARIANTS = {

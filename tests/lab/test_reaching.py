@@ -1,0 +1,105 @@
+"""The arm that reaches for a ball: its sensors, its reward, its random states."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from mm_perception.config import load_training
+from mm_perception.data.dataset import load_dataset
+from mm_perception.errors import MissingDependency
+from mm_perception.lab.arm.script import joint_angles
+from mm_perception.resources import share_directory
+
+gymnasium = pytest.importorskip('gymnasium')
+from mm_perception.lab.arm import reaching  # noqa: E402 (first: it says how MuJoCo draws)
+
+pytest.importorskip('mujoco', reason='MuJoCo is not installed: pip install ".[arm]"')
+NAME = f'mm_perception.lab.arm.reaching:{reaching.ID}'
+
+
+@pytest.fixture(scope='module')
+def env():
+    try:
+        return gymnasium.make(NAME)
+    except MissingDependency as error:
+        pytest.skip(str(error))
+
+
+def play(env, act, seed: int) -> tuple[float, list[float]]:
+    """Return of an episode, and the gaps (m) between finger and ball."""
+    env.reset(seed=seed)
+    total, gaps, over = 0.0, [], False
+    while not over:
+        _, reward, _, over, _ = env.step(act(env.unwrapped))
+        total += reward
+        gaps.append(env.unwrapped.gap_m)
+    return total, gaps
+
+
+def to_the_ball(arm: reaching.Reaching) -> np.ndarray:
+    """Action of one who knows where everything is."""
+    joints, ball = np.split(arm._scene.qpos, [3])
+    bearing = np.arctan2(ball[1], ball[0])
+    place = ball - reaching.TOUCH_M * ball / np.linalg.norm(ball)
+    directions = bearing + np.linspace(-1.2, 1.2, 25)
+    found = joint_angles(np.tile(place, (25, 1)), directions)
+    found = found[np.abs(found[:, 2]) < reaching.HIGH_RAD[2]]
+    nearest = found[np.abs(found - joints).max(1).argmin()]
+    return np.clip(nearest - joints, -reaching.MOST_RAD, reaching.MOST_RAD)
+
+
+def test_environment_passes_the_checker_of_gymnasium(env):
+    from gymnasium.utils.env_checker import check_env
+
+    check_env(env.unwrapped)
+
+
+def test_who_knows_the_ball_touches_it_and_who_rests_does_not(env):
+    for seed in (0, 1, 2):
+        known, gaps = play(env, to_the_ball, seed)
+        rested, _ = play(env, lambda arm: np.zeros(3), seed)
+        assert known > -20.0 and known > rested + 20.0
+        assert np.abs(gaps[20:]).max() < 0.03
+
+
+def test_episodes_repeat_by_their_seed(env):
+    first, again, other = (play(env, lambda arm: np.full(3, 0.05), seed) for seed in (4, 4, 5))
+    assert first == again != other
+
+
+def test_ranges_and_camera_tell_where_the_ball_is(env):
+    places, reds = [], []
+    for seed in range(6):
+        seen, _ = env.reset(seed=seed)
+        ball = env.unwrapped._scene.qpos[3:]
+        away = np.linalg.norm(ball - reaching.ANCHORS_M, axis=1)
+        np.testing.assert_allclose(seen[reaching.RANGE], away, atol=5 * reaching.RANGE_NOISE_M)
+        joints = env.unwrapped._scene.qpos[:3]
+        np.testing.assert_allclose(seen[reaching.JOINTS], joints, atol=0.01)
+        image = seen[reaching.CAMERA].astype(int)
+        red = np.argwhere((image[..., 0] > 150) & (image[..., 1] < 90))
+        places.append(ball[0])
+        reds.append(red[:, 1].mean())
+    assert np.corrcoef(places, reds)[0, 1] > 0.99
+
+
+def test_fingertip_is_where_joint_angles_bring_it():
+    tips = np.array([[0.1, 0.4], [-0.2, 0.35]])
+    there = reaching.fingertip(joint_angles(tips, np.array([1.5, 2.0])))
+    np.testing.assert_allclose(there, tips, atol=1e-9)
+
+
+def test_states_drawn_fill_the_ranges_of_the_configuration(tmp_path, env):
+    from mm_perception.rl.record import build_states
+
+    build_states(tmp_path / 'reaching', 'reaching', 150, 0, env.unwrapped.draw)
+    dataset = load_dataset(tmp_path / 'reaching', 'train')
+    spec = load_training(share_directory() / 'config' / 'reaching.yaml').model
+    assert dataset.names == spec.names and len(dataset) == 150
+    joints, ranges = dataset.values['joints'], dataset.values['range']
+    assert joints.min() >= -0.01 and joints.max() <= 1.01 and (np.ptp(joints, 0) > 0.9).all()
+    away_m = ranges * spec.modality('range').preprocessing['high'][0]
+    assert away_m.max() < reaching.FARTHEST_M and np.ptp(away_m, 0).min() > 0.25
+    test = load_dataset(tmp_path / 'reaching', 'test')
+    assert not np.array_equal(test.values['joints'][:15], joints[:15])
