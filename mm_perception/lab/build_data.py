@@ -26,8 +26,8 @@ EXAMPLES = """examples:
   mm-perception build-data reaching
 
 The recordings are read from --data, which holds the folders ujipenchars2, pendigits_orig, fsdd and
-mnist for mhd, the first two for samples, mnist or fashion_mnist for images. The arm, reaching by it
-and the pendulum are simulated: that needs MuJoCo, gymnasium, or both.
+mnist for mhd, the first two for samples, mnist or fashion_mnist for images. The arm,
+reaching by it and the pendulum are simulated: that needs MuJoCo, gymnasium, or both.
 """
 
 
@@ -52,8 +52,9 @@ def add_parser(subparsers: Any) -> None:
         description='Build the Multimodal Handwritten Digits dataset (mhd), the sample'
         ' recordings that a bundle carries (samples), a dataset of images and their labels'
         ' from the official files (mnist, fashion_mnist), one of a simulated arm (arm) and'
-        ' the episodes that its bundle carries (arm_samples), or one of random states of a pendulum'
-        ' behind sensors (pendulum) or of an arm that reaches for a ball (reaching). The output folder appears only when all of it is written.',
+        ' the episodes that its bundle carries (arm_samples), or one of random states of a'
+        ' pendulum behind sensors (pendulum) or of an arm that reaches for a ball (reaching). The'
+        ' output folder appears only when all of it is written.',
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

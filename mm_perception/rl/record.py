@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,36 +53,62 @@ def record(
     :raises ConfigError: if the environment lacks a modality.
     :raises DataError: for no episodes.
     """
-    if episodes < 1 or rate_hz <= 0:
-        raise DataError(f'{episodes} episodes at {rate_hz} Hz; give 1 or more, and a rate above 0')
     require_sensors(spec.names, env.observation_space)
-    env.action_space.seed(seed)
-    played = [_play(env, act, seed + episode) for episode in range(episodes)]
+    played = list(play(env, act, episodes, rate_hz, seed))
     steps = [step for episode in played for step in episode]
     names = [f'episode_{episode:04d}' for episode in range(episodes)]
     numbers = np.repeat(np.arange(episodes), [len(episode) for episode in played])
     return Dataset(
         names=spec.names,
-        values=_arrays(spec, {name: [seen[name] for seen, _ in steps] for name in spec.names}),
+        values=_arrays(spec, {name: [step.seen[name] for step in steps] for name in spec.names}),
         index=dict.fromkeys(spec.names, np.arange(len(steps))),
-        present=np.array([[told.get(name, True) for name in spec.names] for _, told in steps]),
+        present=np.array(
+            [[step.present.get(name, True) for name in spec.names] for step in steps]
+        ),
         attributes={RECORDING: (names, numbers)},
         time_s=np.concatenate([np.arange(len(episode)) / rate_hz for episode in played]),
     )
 
 
-def _play(
-    env: gymnasium.Env[Any, Any], act: Callable[[Any], Any] | None, seed: int
-) -> list[tuple[Mapping[str, Any], Mapping[str, bool]]]:
-    """Play an episode; gives what was seen at each step, and what was present."""
-    found, over = [], False
-    observation, info = env.reset(seed=seed)
-    while not over:
-        found.append((observation, info.get(PRESENT, {})))
-        action = env.action_space.sample() if act is None else act(observation)
-        observation, _, terminated, truncated, info = env.step(action)
-        over = terminated or truncated
-    return found
+@dataclass(frozen=True)
+class Step:
+    """
+    A step of an episode.
+
+    :param seen: what the sensors gave, and ``present`` whether they gave something, by name.
+    :param action: that was taken then; ``reward``: what came of it.
+    """
+
+    seen: Mapping[str, Any]
+    present: Mapping[str, bool]
+    action: Any
+    reward: float
+
+
+def play(
+    env: gymnasium.Env[Any, Any],
+    act: Callable[[Any], Any] | None,
+    episodes: int,
+    rate_hz: float,
+    seed: int,
+) -> Iterator[list[Step]]:
+    """
+    Play episodes, as :func:`record` says.
+
+    :raises DataError: for none.
+    """
+    if episodes < 1 or rate_hz <= 0:
+        raise DataError(f'{episodes} episodes at {rate_hz} Hz; give 1 or more, and a rate above 0')
+    env.action_space.seed(seed)
+    for episode in range(episodes):
+        found, over = [], False
+        seen, info = env.reset(seed=seed + episode)
+        while not over:
+            action = env.action_space.sample() if act is None else act(seen)
+            later, reward, terminated, truncated, told = env.step(action)
+            found.append(Step(seen, info.get(PRESENT, {}), action, float(reward)))
+            seen, info, over = later, told, terminated or truncated
+        yield found
 
 
 def build_states(

@@ -38,15 +38,14 @@ def play(env, act, seed: int) -> tuple[float, list[float]]:
 
 
 def to_the_ball(arm: reaching.Reaching) -> np.ndarray:
-    """Action of one who knows where everything is."""
-    joints, ball = np.split(arm._scene.qpos, [3])
-    bearing = np.arctan2(ball[1], ball[0])
-    place = ball - reaching.TOUCH_M * ball / np.linalg.norm(ball)
-    directions = bearing + np.linspace(-1.2, 1.2, 25)
-    found = joint_angles(np.tile(place, (25, 1)), directions)
-    found = found[np.abs(found[:, 2]) < reaching.HIGH_RAD[2]]
-    nearest = found[np.abs(found - joints).max(1).argmin()]
-    return np.clip(nearest - joints, -reaching.MOST_RAD, reaching.MOST_RAD)
+    """Action of one who knows where everything is, by inverse kinematics of two links."""
+    joints, ball = arm._scene.qpos[:2], arm._scene.qpos[3:]
+    upper, fore = reaching.UPPER_ARM_M, reaching.FOREARM_M + reaching.FINGER_M
+    away = np.linalg.norm(ball) - reaching.TOUCH_M
+    elbow = np.arccos((away**2 - upper**2 - fore**2) / (2 * upper * fore))
+    inner = np.arctan2(fore * np.sin(elbow), upper + fore * np.cos(elbow))
+    wanted = np.array([np.arctan2(ball[1], ball[0]) - inner, elbow])
+    return np.clip(wanted - joints, -reaching.MOST_RAD, reaching.MOST_RAD)
 
 
 def test_environment_passes_the_checker_of_gymnasium(env):
@@ -58,13 +57,13 @@ def test_environment_passes_the_checker_of_gymnasium(env):
 def test_who_knows_the_ball_touches_it_and_who_rests_does_not(env):
     for seed in (0, 1, 2):
         known, gaps = play(env, to_the_ball, seed)
-        rested, _ = play(env, lambda arm: np.zeros(3), seed)
+        rested, _ = play(env, lambda arm: np.zeros(2), seed)
         assert known > -20.0 and known > rested + 20.0
         assert np.abs(gaps[20:]).max() < 0.03
 
 
 def test_episodes_repeat_by_their_seed(env):
-    first, again, other = (play(env, lambda arm: np.full(3, 0.05), seed) for seed in (4, 4, 5))
+    first, again, other = (play(env, lambda arm: np.full(2, 0.05), seed) for seed in (4, 4, 5))
     assert first == again != other
 
 
@@ -75,7 +74,7 @@ def test_ranges_and_camera_tell_where_the_ball_is(env):
         ball = env.unwrapped._scene.qpos[3:]
         away = np.linalg.norm(ball - reaching.ANCHORS_M, axis=1)
         np.testing.assert_allclose(seen[reaching.RANGE], away, atol=5 * reaching.RANGE_NOISE_M)
-        joints = env.unwrapped._scene.qpos[:3]
+        joints = env.unwrapped._scene.qpos[:2]
         np.testing.assert_allclose(seen[reaching.JOINTS], joints, atol=0.01)
         image = seen[reaching.CAMERA].astype(int)
         red = np.argwhere((image[..., 0] > 150) & (image[..., 1] < 90))
@@ -99,7 +98,6 @@ def test_states_drawn_fill_the_ranges_of_the_configuration(tmp_path, env):
     assert dataset.names == spec.names and len(dataset) == 150
     joints, ranges = dataset.values['joints'], dataset.values['range']
     assert joints.min() >= -0.01 and joints.max() <= 1.01 and (np.ptp(joints, 0) > 0.9).all()
-    away_m = ranges * spec.modality('range').preprocessing['high'][0]
-    assert away_m.max() < reaching.FARTHEST_M and np.ptp(away_m, 0).min() > 0.25
+    assert ranges.min() > 0.0 and ranges.max() < 1.0 and np.ptp(ranges, 0).min() > 0.3
     test = load_dataset(tmp_path / 'reaching', 'test')
     assert not np.array_equal(test.values['joints'][:15], joints[:15])

@@ -37,13 +37,13 @@ from mm_perception.rl.pendulum import ID, MAX_TORQUE, RATE_HZ
 from mm_perception.rl.training import SacSettings, make_vector
 
 NEXUS = 'nexus'
-SEEDS, EPISODES = 3, 5
+SEEDS, EPISODES = 3, 20
 LIE_MOMENTS = (15,)
 DROPOUT, NO_DROPOUT = 'dropout', 'all sensors'
 TRAININGS = {DROPOUT: Failures(spells=RandomSpells()), NO_DROPOUT: Failures()}
 """How the sensors fail while a policy is trained."""
 SETTINGS = SacSettings()
-LIMITS = np.float32([-MAX_TORQUE]), np.float32([MAX_TORQUE])
+HIGHEST = np.array([MAX_TORQUE], np.float32)
 
 
 def run_policies(args: argparse.Namespace) -> dict[str, Any]:
@@ -85,19 +85,23 @@ def run_policies(args: argparse.Namespace) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where what was trained and measured is kept, and of what settings it is."""
+    """
+    Where what was trained and measured is kept.
+
+    :param key: of the settings and the data.
+    """
 
     folder: Path
     dataset: Path
     key: str
 
-    def known(self, name: str, make: Callable[[], Any]) -> Any:
-        """What a file holds, once made."""
-        file = self.folder / f'{name}.json'
+    def known(self, name: str, make: Callable[[], Any], more: Any = '') -> Any:
+        """What a file holds, once made; ``more``: settings of this one alone."""
+        file, key = self.folder / f'{name}.json', f'{self.key} {more}'
         if not file.is_file():
-            file.write_text(json.dumps({'key': self.key, 'found': make()}) + '\n')
+            file.write_text(json.dumps({'key': key, 'found': make()}) + '\n')
         kept = json.loads(file.read_text())
-        if kept['key'] != self.key:
+        if kept['key'] != key:
             raise ConfigError(f'{file}: of other settings; remove it')
         return kept['found']
 
@@ -105,7 +109,7 @@ class _Place:
 def _place(folder: Path, dataset: Path, seeds: int) -> _Place:
     config = share_directory() / 'config' / 'pendulum.yaml'
     content = config.read_bytes() + (dataset / BUILD_FILE).read_bytes()
-    about = repr((SETTINGS, EPISODES, seeds)).encode()
+    about = repr((SETTINGS, seeds)).encode()
     return _Place(folder, dataset, hashlib.sha256(content + about).hexdigest())
 
 
@@ -147,7 +151,7 @@ def _measure(name: str, place: _Place, seeds: int) -> dict[str, Any]:
     observing = [variant.observe(Material(bundle, sensors, place.dataset)) for bundle in bundles]
     trainings = TRAININGS if len(variant.sensors) > 1 else {NO_DROPOUT: Failures()}
     together = Together([(observe(len(trainings)), len(trainings)) for observe in observing])
-    ensemble = Ensemble(seeds * len(trainings), together.size, *LIMITS, SETTINGS)
+    ensemble = Ensemble(seeds * len(trainings), together.size, -HIGHEST, HIGHEST, SETTINGS)
     failing = [*trainings.values()] * seeds
     weights = place.known(f'{name}.policies', lambda: _trained(ensemble, failing, together))
     ensemble.load(weights['actor'])
@@ -157,7 +161,7 @@ def _measure(name: str, place: _Place, seeds: int) -> dict[str, Any]:
         agent = Agent(observing[seed], _padding(ensemble.policy(k), together.size))
         judge = partial(_judge, variant, agent, bundles[seed], name)
         about = {'policy': f'{name}, {training}', 'observation': name, 'training': training}
-        found = place.known(f'{name}.{training.replace(" ", "_")}.{seed}', judge)
+        found = place.known(f'{name}.{training.replace(" ", "_")}.{seed}', judge, EPISODES)
         rows += [{**about, 'seed': seed, **each} for each in found]
     return {'variant': name, 'training_seconds': weights['seconds'], 'rows': rows}
 

@@ -19,6 +19,7 @@ from mm_perception.rl.agents import Observing, widened
 from mm_perception.rl.baselines import OwnLatents, RawSensors
 from mm_perception.rl.observation import Observer, Values
 from mm_perception.rl.pendulum import CAMERA, JOINTS, MICROPHONES, RATE_HZ
+from mm_perception.rl.policy import DEFAULT_PARTS, MEAN
 
 OURS = 'latent'
 SENSORS = CAMERA, JOINTS, MICROPHONES
@@ -58,8 +59,8 @@ class Variant:
     sensors: tuple[str, ...] = SENSORS
 
 
-def _fused(material: Material) -> Observing:
-    return widened(material.loaded, RATE_HZ)
+def _fused(parts: tuple[str, ...], material: Material) -> Observing:
+    return widened(material.loaded, RATE_HZ, parts=parts)
 
 
 def _own(material: Material) -> Observing:
@@ -86,12 +87,13 @@ def _contrastive(material: Material) -> Observing:
 
 
 VARIANTS = {
-    OURS: Variant('fused latent of Nexus: mean, std, mask', _fused),
+    OURS: Variant('fused latent of Nexus: mean, std, mask', partial(_fused, DEFAULT_PARTS)),
+    'latent_mean': Variant('fused latent of Nexus: mean', partial(_fused, (MEAN,))),
     'own': Variant('own latents side by side, zeros for what is missing', _own),
     'raw_zeros': Variant('raw values, zeros for what is missing', partial(_raw, False)),
     'raw_held': Variant('raw values, the last for what is missing', partial(_raw, True)),
-    'mvae': Variant('fused latent of MVAE', _fused, 'mvae'),
-    'mmvae': Variant('fused latent of MMVAE', _fused, 'mmvae'),
+    'mvae': Variant('fused latent of MVAE', partial(_fused, DEFAULT_PARTS), 'mvae'),
+    'mmvae': Variant('fused latent of MMVAE', partial(_fused, DEFAULT_PARTS), 'mmvae'),
     'gmc': Variant('mean of contrastive encoders (GMC)', _contrastive),
     **{
         f'only_{name}': Variant(f'{name} alone, held', partial(_single, name), sensors=(name,))
