@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -39,13 +41,13 @@ def play(env, act, seed: int) -> tuple[float, list[float]]:
 
 def to_the_ball(arm: reaching.Reaching) -> np.ndarray:
     """Action of one who knows where everything is, by inverse kinematics of two links."""
-    joints, ball = arm._scene.qpos[:2], arm._scene.qpos[3:]
+    (*joints, _), ball = arm.state
     upper, fore = reaching.UPPER_ARM_M, reaching.FOREARM_M + reaching.FINGER_M
     away = np.linalg.norm(ball) - reaching.TOUCH_M
     elbow = np.arccos((away**2 - upper**2 - fore**2) / (2 * upper * fore))
     inner = np.arctan2(fore * np.sin(elbow), upper + fore * np.cos(elbow))
     wanted = np.array([np.arctan2(ball[1], ball[0]) - inner, elbow])
-    return np.clip(wanted - joints, -reaching.MOST_RAD, reaching.MOST_RAD)
+    return np.clip(wanted - np.array(joints), -reaching.MOST_RAD, reaching.MOST_RAD)
 
 
 def test_environment_passes_the_checker_of_gymnasium(env):
@@ -71,11 +73,10 @@ def test_ranges_and_camera_tell_where_the_ball_is(env):
     places, reds = [], []
     for seed in range(6):
         seen, _ = env.reset(seed=seed)
-        ball = env.unwrapped._scene.qpos[3:]
+        joints, ball = env.unwrapped.state
         away = np.linalg.norm(ball - reaching.ANCHORS_M, axis=1)
         np.testing.assert_allclose(seen[reaching.RANGE], away, atol=5 * reaching.RANGE_NOISE_M)
-        joints = env.unwrapped._scene.qpos[:2]
-        np.testing.assert_allclose(seen[reaching.JOINTS], joints, atol=0.01)
+        np.testing.assert_allclose(seen[reaching.JOINTS], joints[:2], atol=0.01)
         image = seen[reaching.CAMERA].astype(int)
         red = np.argwhere((image[..., 0] > 150) & (image[..., 1] < 90))
         places.append(ball[0])
@@ -101,3 +102,24 @@ def test_states_drawn_fill_the_ranges_of_the_configuration(tmp_path, env):
     assert ranges.min() > 0.0 and ranges.max() < 1.0 and np.ptp(ranges, 0).min() > 0.3
     test = load_dataset(tmp_path / 'reaching', 'test')
     assert not np.array_equal(test.values['joints'][:15], joints[:15])
+
+
+def test_localisation_is_measured_beside_not_looking(tmp_path, env, monkeypatch, capsys):
+    from checks import localisation
+    from mm_perception.bundle import save_bundle
+    from mm_perception.engines.export import with_graphs
+    from tests.helpers.small_bundle import make_bundle
+
+    spec = load_training(share_directory() / 'config' / 'reaching.yaml').model
+    sizes = {'camera': 40, 'joints': 2, 'range': 3}
+    modalities = tuple(replace(m, latent_dim=sizes[m.name]) for m in spec.modalities)
+    small = {'message_dim': 16, 'joint_hidden': (16,), 'decoder_hidden': (16,)}
+    spec = replace(spec, modalities=modalities, joint_latent_dim=5, **small)
+    folder = save_bundle(with_graphs(make_bundle('reaching', spec=spec)), tmp_path / 'b', '').path
+    monkeypatch.setattr(localisation, 'HELD_OUT', 200)
+    monkeypatch.setattr('sys.argv', ['localisation', str(folder), '--states', '800'])
+    localisation.main()
+    lines = capsys.readouterr().out.splitlines()
+    found = {line.split(':')[0]: float(line.split('ball ')[1].split()[0]) for line in lines}
+    assert list(found) == ['own', 'joint', 'nothing']
+    assert found['own'] < 0.7 * found['nothing'] and 100.0 < found['nothing'] < 300.0

@@ -83,10 +83,15 @@ class Reaching(gymnasium.Env[dict[str, Any], Any]):
         return self._observe(), -10.0 * abs(self.gap_m), False, False, {}
 
     @property
+    def state(self) -> tuple[np.ndarray, np.ndarray]:
+        """Angles of shoulder, elbow and wrist (rad), and the place of the ball (m)."""
+        return self._scene.qpos[:3].copy(), self._scene.qpos[3:].copy()
+
+    @property
     def gap_m(self) -> float:
         """Between finger and ball; negative: the dent."""
-        tip = fingertip(self._scene.qpos[:3])
-        return float(np.linalg.norm(tip - self._scene.qpos[3:]) - TOUCH_M)
+        joints, ball = self.state
+        return float(np.linalg.norm(fingertip(joints) - ball) - TOUCH_M)
 
     def _observe(self) -> dict[str, Any]:
         self._simulation.see(self._scene, self._frame)
