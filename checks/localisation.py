@@ -21,6 +21,7 @@ from mm_perception.lab.arm.reaching import CAMERA, Reaching, fingertip
 
 FOLDS = 5
 HELD_OUT = 1000
+STEPS = 4000
 
 
 def draw(perception: Perception, states: int) -> tuple[np.ndarray, ...]:
@@ -57,7 +58,7 @@ def main() -> None:
         scaled = (latents - latents.mean(0)) / np.maximum(latents.std(0), 1e-6)
         known, asked = scaled[: args.states], scaled[args.states :]
         wanted = {'all': (places[: args.states] - centre) / scale}
-        read = by_network(known, wanted, asked, ['all'], fold)['all'] * scale + centre
+        read = by_network(known, wanted, asked, ['all'], fold, STEPS)['all'] * scale + centre
         away = 1000 * np.linalg.norm((read - places[args.states :]).reshape(-1, 2, 2), axis=2)
         print(f'{title}: ball {away[:, 0].mean():.1f} mm, fingertip {away[:, 1].mean():.1f} mm')
 

@@ -144,7 +144,12 @@ def explained(truth: np.ndarray, read: np.ndarray) -> float:
 
 
 def by_network(
-    known: Array, truth: Mapping[str, Array], asked: Array, names: Sequence[str], fold: np.ndarray
+    known: Array,
+    truth: Mapping[str, Array],
+    asked: Array,
+    names: Sequence[str],
+    fold: np.ndarray,
+    steps: int = STEPS,
 ) -> dict[str, np.ndarray]:
     """
     Train a network on all folds but one, which says when it is at its best.
@@ -165,7 +170,7 @@ def by_network(
     )
     optimizer = torch.optim.AdamW(module.parameters(), 1e-3, weight_decay=1e-2)
     rows, best, read = torch.nonzero(~kept)[:, 0], float('inf'), wanted[:0]
-    for step in range(1, STEPS + 1):
+    for step in range(1, steps + 1):
         part = rows[torch.randint(len(rows), (BATCH,))]
         optimizer.zero_grad()
         functional.mse_loss(module(inputs[part]), wanted[part]).backward()
