@@ -14,7 +14,10 @@ import pyarrow as pa
 import pyarrow.parquet as parquet
 from numpy.typing import NDArray
 
+from mm_perception.errors import ConfigError
+
 VERSION, CHUNK_SIZE = 'v3.0', 1000
+MARKER = 'meta/info.json'
 FILE = 'chunk-{chunk_index:03d}/file-{file_index:03d}'
 COUNTERS = {
     'timestamp': 'float32',
@@ -55,6 +58,17 @@ class Column:
             return pa.array([value[0] for value in values], kind)
         flat = pa.array(np.concatenate(values), kind)
         return pa.FixedSizeListArray.from_arrays(flat, self.shape[0])
+
+
+def whole_rate(rate_hz: float) -> int:
+    """
+    Frames per second of a dataset.
+
+    :raises ConfigError: if they are not whole.
+    """
+    if round(rate_hz) != rate_hz or rate_hz < 1.0:
+        raise ConfigError(f'the rate is {rate_hz:g} Hz; LeRobot wants whole frames per second')
+    return round(rate_hz)
 
 
 def _png(picture: NDArray[Any]) -> bytes:

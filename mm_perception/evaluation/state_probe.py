@@ -97,21 +97,21 @@ class _Probe:
         old, new = self._side(self.train, self.known), self._side(self.test, self.asked)
         there, here = (np.concatenate([s[n] for n in subset], 1) for s in (old, new))
         missing = [name for name in targets if name not in subset]
-        read = _network(there, old, here, missing, fold) if missing else {}
+        read = by_network(there, old, here, missing, fold) if missing else {}
         result = []
         for name in targets:
             truth = new[name]
             if truth.std(0).max() < STILL:
                 continue
             direct = ridge(there, old[name], here, fold)
-            by_network = explained(truth, read[name]) if name in read else 1.0
+            network = explained(truth, read[name]) if name in read else 1.0
             result.append(
                 StateRow(
                     target=name,
                     observed=subset,
                     latent=explained(truth, ridge(latent, old[name], asked, fold)),
                     ridge=explained(truth, direct),
-                    network=by_network,
+                    network=network,
                 )
             )
         return result
@@ -143,10 +143,21 @@ def explained(truth: np.ndarray, read: np.ndarray) -> float:
     return 1 - float(((truth - read) ** 2).sum()) / spread if spread else 0.0
 
 
-def _network(
-    known: Array, truth: Mapping[str, Array], asked: Array, names: Sequence[str], fold: np.ndarray
+def by_network(
+    known: Array,
+    truth: Mapping[str, Array],
+    asked: Array,
+    names: Sequence[str],
+    fold: np.ndarray,
+    steps: int = STEPS,
 ) -> dict[str, np.ndarray]:
-    """Train a network on all folds but one, which says when it is at its best."""
+    """
+    Train a network on all folds but one, which says when it is at its best.
+
+    :param known: ``float32[N, I]``; ``truth``: by name ``float32[N, O]``; ``asked``: ``[K, I]``.
+    :param fold: of each known row, ``int[N]``.
+    :returns: what it reads, by name, ``float32[K, O]``.
+    """
     torch.manual_seed(0)
     wanted = torch.from_numpy(np.concatenate([truth[name] for name in names], 1))
     inputs, kept = torch.from_numpy(known), torch.from_numpy(fold == fold.max())
@@ -159,7 +170,7 @@ def _network(
     )
     optimizer = torch.optim.AdamW(module.parameters(), 1e-3, weight_decay=1e-2)
     rows, best, read = torch.nonzero(~kept)[:, 0], float('inf'), wanted[:0]
-    for step in range(1, STEPS + 1):
+    for step in range(1, steps + 1):
         part = rows[torch.randint(len(rows), (BATCH,))]
         optimizer.zero_grad()
         functional.mse_loss(module(inputs[part]), wanted[part]).backward()

@@ -23,10 +23,11 @@ EXAMPLES = """examples:
   mm-perception build-data arm
   mm-perception build-data arm_samples --out models/arm/recordings
   mm-perception build-data pendulum
+  mm-perception build-data reaching
 
 The recordings are read from --data, which holds the folders ujipenchars2, pendigits_orig, fsdd and
-mnist for mhd, the first two for samples, mnist or fashion_mnist for images. The arm and the
-pendulum are simulated: one needs MuJoCo, the other gymnasium.
+mnist for mhd, the first two for samples, mnist or fashion_mnist for images. The arm,
+reaching by it and the pendulum are simulated: that needs MuJoCo, gymnasium, or both.
 """
 
 
@@ -51,8 +52,9 @@ def add_parser(subparsers: Any) -> None:
         description='Build the Multimodal Handwritten Digits dataset (mhd), the sample'
         ' recordings that a bundle carries (samples), a dataset of images and their labels'
         ' from the official files (mnist, fashion_mnist), one of a simulated arm (arm) and'
-        ' the episodes that its bundle carries (arm_samples), or one of a pendulum behind sensors'
-        ' (pendulum). The output folder appears only when all of it is written.',
+        ' the episodes that its bundle carries (arm_samples), or one of random states of a'
+        ' pendulum behind sensors (pendulum) or of an arm that reaches for a ball (reaching). The'
+        ' output folder appears only when all of it is written.',
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -82,7 +84,10 @@ def _add_sizes(parser: argparse.ArgumentParser) -> None:
         'mnist-size': (20_000, 'training images of MNIST that join those of mhd; 0 for none'),
         'per-label': (24, 'sample recordings per digit'),
         'episodes': (40, 'training episodes of the arm; a quarter of it for validation and test'),
-        'states': (15_000, 'training samples of the pendulum; a tenth for validation and test'),
+        'states': (
+            15_000,
+            'training samples of pendulum and reaching; a tenth for validation and test',
+        ),
     }
     for name, (default, what) in sizes.items():
         text = f'{what} (default: %(default)s)'
@@ -152,9 +157,17 @@ def _arm_samples(args: argparse.Namespace, out: Path) -> dict[str, Any]:
 
 
 def _pendulum(args: argparse.Namespace, out: Path) -> dict[str, Any]:
-    from mm_perception.rl.record import build_pendulum
+    from mm_perception.rl.pendulum import draw
+    from mm_perception.rl.record import build_states
 
-    return build_pendulum(out, args.states, args.seed)
+    return build_states(out, 'pendulum', args.states, args.seed, draw)
+
+
+def _reaching(args: argparse.Namespace, out: Path) -> dict[str, Any]:
+    from mm_perception.lab.arm.reaching import Reaching
+    from mm_perception.rl.record import build_states
+
+    return build_states(out, 'reaching', args.states, args.seed, Reaching().draw)
 
 
 def _voices(text: str) -> int | None:
@@ -175,4 +188,5 @@ KINDS = {
     'arm': Kind(Path('data/arm'), _arm),
     'arm_samples': Kind(Path('models/arm/recordings'), _arm_samples),
     'pendulum': Kind(Path('data/pendulum'), _pendulum),
+    'reaching': Kind(Path('data/reaching'), _reaching),
 }

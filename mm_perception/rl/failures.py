@@ -102,8 +102,13 @@ class _Failing:
         self._sensors, self._failures = dict(sensors), failures
         self._rng = np.random.default_rng()
         self._step = -1
+        self._nothing = {
+            name: np.clip(np.zeros(space.shape), space.low, space.high).astype(space.dtype)
+            for name, space in sensors.items()
+        }
         faults = {s.fault for s in failures.schedule}
         faults |= set(failures.spells.faults if failures.spells else ())
+        self._lying = bool(faults - {MISSING})
         self._delay = failures.delay if STALE in faults else 0
 
     def seed(self, seed: int | None) -> None:
@@ -130,8 +135,9 @@ class _Failing:
         if not failing and not self._delay:
             self._kept.clear()
             return {}, set()
-        self._past.append({name: np.array(value) for name, value in observation.items()})
-        self._kept = {n: self._kept.get(n, self._past[-1][n]) for n in failing}
+        if self._lying:
+            self._past.append({name: np.array(value) for name, value in observation.items()})
+            self._kept = {n: self._kept.get(n, self._past[-1][n]) for n in failing}
         given = {name: self._value(name, fault) for name, fault in failing.items()}
         return given, {name for name, fault in failing.items() if fault == MISSING}
 
@@ -163,9 +169,9 @@ class _Failing:
         return dict(self._random)
 
     def _value(self, name: str, fault: str) -> NDArray[Any]:
-        space, value = self._sensors[name], self._past[-1][name]
         if fault == MISSING:
-            return np.clip(np.zeros(space.shape), space.low, space.high).astype(space.dtype)
+            return self._nothing[name].copy()
+        space, value = self._sensors[name], self._past[-1][name]
         if fault == NOISY:
             std = NOISE * (space.high.astype(np.float64) - space.low)
             noisy = value + std * self._rng.standard_normal(value.shape)

@@ -83,6 +83,12 @@ SENSES = {CAMERA: see, JOINTS: feel, MICROPHONES: hear}
 """What each sensor gives, from the angle (rad) and the velocity (rad/s)."""
 
 
+def draw(rng: np.random.Generator) -> dict[str, Any]:
+    """What the sensors give of any angle and velocity."""
+    angle, velocity = rng.uniform(-np.pi, np.pi), rng.uniform(-MAX_VELOCITY, MAX_VELOCITY)
+    return {name: sense(angle, velocity) for name, sense in SENSES.items()}
+
+
 class SensedPendulum(PendulumEnv):
     """
     The pendulum of gymnasium (its physics, reward and actions) behind sensors.

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +26,6 @@ from mm_perception.modalities import build_modality
 from mm_perception.resources import share_directory
 from mm_perception.rl.failures import PRESENT
 from mm_perception.rl.observation import require_sensors
-from mm_perception.rl.pendulum import MAX_VELOCITY, SENSES
 from mm_perception.spec import ModelSpec
 
 LEAST = 100
@@ -53,68 +53,95 @@ def record(
     :raises ConfigError: if the environment lacks a modality.
     :raises DataError: for no episodes.
     """
-    if episodes < 1 or rate_hz <= 0:
-        raise DataError(f'{episodes} episodes at {rate_hz} Hz; give 1 or more, and a rate above 0')
     require_sensors(spec.names, env.observation_space)
-    env.action_space.seed(seed)
-    played = [_play(env, act, seed + episode) for episode in range(episodes)]
+    played = list(play(env, act, episodes, rate_hz, seed))
     steps = [step for episode in played for step in episode]
     names = [f'episode_{episode:04d}' for episode in range(episodes)]
     numbers = np.repeat(np.arange(episodes), [len(episode) for episode in played])
     return Dataset(
         names=spec.names,
-        values=_arrays(spec, {name: [seen[name] for seen, _ in steps] for name in spec.names}),
+        values=_arrays(spec, {name: [step.seen[name] for step in steps] for name in spec.names}),
         index=dict.fromkeys(spec.names, np.arange(len(steps))),
-        present=np.array([[told.get(name, True) for name in spec.names] for _, told in steps]),
+        present=np.array(
+            [[step.present.get(name, True) for name in spec.names] for step in steps]
+        ),
         attributes={RECORDING: (names, numbers)},
         time_s=np.concatenate([np.arange(len(episode)) / rate_hz for episode in played]),
     )
 
 
-def _play(
-    env: gymnasium.Env[Any, Any], act: Callable[[Any], Any] | None, seed: int
-) -> list[tuple[Mapping[str, Any], Mapping[str, bool]]]:
-    """Play an episode; gives what was seen at each step, and what was present."""
-    found, over = [], False
-    observation, info = env.reset(seed=seed)
-    while not over:
-        found.append((observation, info.get(PRESENT, {})))
-        action = env.action_space.sample() if act is None else act(observation)
-        observation, _, terminated, truncated, info = env.step(action)
-        over = terminated or truncated
-    return found
-
-
-def build_pendulum(out: Path, states: int, seed: int) -> dict[str, Any]:
+@dataclass(frozen=True)
+class Step:
     """
-    Draw states of the pendulum and write what its sensors give of them.
+    A step of an episode.
+
+    :param seen: what the sensors gave, and ``present`` whether they gave something, by name.
+    :param action: that was taken then; ``reward``: what came of it.
+    """
+
+    seen: Mapping[str, Any]
+    present: Mapping[str, bool]
+    action: Any
+    reward: float
+
+
+def play(
+    env: gymnasium.Env[Any, Any],
+    act: Callable[[Any], Any] | None,
+    episodes: int,
+    rate_hz: float,
+    seed: int,
+) -> Iterator[list[Step]]:
+    """
+    Play episodes, as :func:`record` says.
+
+    :raises DataError: for none.
+    """
+    if episodes < 1 or rate_hz <= 0:
+        raise DataError(f'{episodes} episodes at {rate_hz} Hz; give 1 or more, and a rate above 0')
+    env.action_space.seed(seed)
+    for episode in range(episodes):
+        found, over = [], False
+        seen, info = env.reset(seed=seed + episode)
+        while not over:
+            action = env.action_space.sample() if act is None else act(seen)
+            later, reward, terminated, truncated, told = env.step(action)
+            found.append(Step(seen, info.get(PRESENT, {}), action, float(reward)))
+            seen, info, over = later, told, terminated or truncated
+        yield found
+
+
+def build_states(
+    out: Path, name: str, states: int, seed: int, draw: Callable[[np.random.Generator], Any]
+) -> dict[str, Any]:
+    """
+    Write what the sensors of a robot give in states drawn by chance.
 
     :param out: folder; appears when all of it is written.
+    :param name: of the robot, whose configuration says what of it to write.
     :param states: of the split train; a tenth of it for each other.
+    :param draw: gives what all sensors give in a state that a generator draws.
     :returns: counts and hashes, as written to ``build.json``.
     :raises DataError: for too few.
     """
     if states < LEAST:
-        raise DataError(f'a pendulum needs {LEAST} states or more; --states is {states}')
+        raise DataError(f'{name} needs {LEAST} states or more; --states is {states}')
+    spec = load_training(share_directory() / 'config' / f'{name}.yaml').model
     with complete_folder(out, MANIFEST) as folder:
         about = {}
         for k, split in enumerate(SPLITS):
             rng = np.random.default_rng([seed, k])
-            dataset = sense_states(states if k == 0 else states // 10, rng)
-            save_dataset(folder, split, dataset)
-            about[split] = {'rows': len(dataset)}
-        return save_build(folder, about, seed=seed, sources={'pendulum': 'generated'})
+            count = states if k == 0 else states // 10
+            drawn = [draw(rng) for _ in range(count)]
+            save_dataset(folder, split, _rows_of(spec, drawn))
+            about[split] = {'rows': count}
+        return save_build(folder, about, seed=seed, sources={name: 'generated'})
 
 
-def sense_states(count: int, rng: np.random.Generator) -> Dataset:
-    """Rows of all sensors of the pendulum, at any angle and velocity."""
-    spec = load_training(share_directory() / 'config' / 'pendulum.yaml').model
-    angles = rng.uniform(-np.pi, np.pi, count).tolist()
-    velocities = rng.uniform(-MAX_VELOCITY, MAX_VELOCITY, count).tolist()
-    raws = {n: [SENSES[n](*state) for state in zip(angles, velocities)] for n in spec.names}
-    index = dict.fromkeys(spec.names, np.arange(count))
-    present = np.ones((count, len(spec.names)), bool)
-    return Dataset(spec.names, _arrays(spec, raws), index, present)
+def _rows_of(spec: ModelSpec, drawn: Sequence[Mapping[str, Any]]) -> Dataset:
+    index = dict.fromkeys(spec.names, np.arange(len(drawn)))
+    arrays = _arrays(spec, {name: [seen[name] for seen in drawn] for name in spec.names})
+    return Dataset(spec.names, arrays, index, np.ones((len(drawn), len(spec.names)), bool))
 
 
 def _arrays(spec: ModelSpec, raws: Mapping[str, Sequence[Any]]) -> dict[str, NDArray[Any]]:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mm_perception.data.dataset import complete_folder
-from mm_perception.data.lerobot_writer import Column, LeRobotWriter
+from mm_perception.data.lerobot_writer import MARKER, Column, LeRobotWriter, whole_rate
 from mm_perception.errors import ConfigError, DataError
 from mm_perception.fusion.health import HOLD
 from mm_perception.fusion.perception import Perception
@@ -20,7 +20,6 @@ from mm_perception.ros.bag_files import Say, silent
 from mm_perception.ros.bag_import import Bags, Player, nothing_usable
 
 LATENT, PRESENT, ACTION = 'observation.environment_state', 'observation.present', 'action'
-MARKER = 'meta/info.json'
 
 
 @dataclass
@@ -58,7 +57,7 @@ def export_bags(
     :raises DataError: if a bag cannot be read, nothing in it can be used, or the folder is taken.
     """
     bundle = perception.bundle
-    fps = _whole_rate(bags.rate_hz)
+    fps = whole_rate(bags.rate_hz)
     if action and action not in perception.names:
         raise ConfigError(f'--action is {action}; it has {", ".join(perception.names)}')
     keys = {n: ACTION if n == action else _key(m) for n, m in perception.modalities.items()}
@@ -75,12 +74,6 @@ def export_bags(
             raise DataError(nothing_usable(bags.paths, player.accounts))
         writer.close()
     return exported
-
-
-def _whole_rate(rate_hz: float) -> int:
-    if round(rate_hz) != rate_hz or rate_hz < 1.0:
-        raise ConfigError(f'--rate is {rate_hz:g}; LeRobot wants whole frames per second')
-    return round(rate_hz)
 
 
 def _key(modality: Modality[Any]) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -10,9 +11,11 @@ import torch
 from gymnasium import spaces
 from gymnasium.vector import AutoresetMode, VectorEnv
 
+from mm_perception.errors import ConfigError
 from mm_perception.lab.policies.contrastive import _contrast
 from mm_perception.lab.policies.ensemble import Ensemble
 from mm_perception.lab.policies.report import policies_markdown
+from mm_perception.lab.policies.table import _Place
 from mm_perception.lab.policies.variants import Together
 from mm_perception.rl.baselines import RawSensors
 from mm_perception.rl.evaluation import Condition, lies, losses, row
@@ -60,6 +63,22 @@ def test_policy_of_an_ensemble_is_the_mode_of_its_actor():
     for k in range(2):
         expected = LOW + (np.tanh(mean[k].numpy()) + 1) / 2 * (HIGH - LOW)
         np.testing.assert_allclose(ensemble.policy(k)(seen), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_policies_that_were_trained_before_act_as_they_did():
+    seen = np.random.default_rng(0).standard_normal((5, 3)).astype(np.float32)
+    first = Ensemble(2, 3, LOW, HIGH, SacSettings(hidden=(8,)))
+    again = Ensemble(2, 3, LOW, HIGH, SacSettings(hidden=(8,), seed=1))
+    assert not np.allclose(first.policy(1)(seen), again.policy(1)(seen))
+    again.load(json.loads(json.dumps(first.plain())))
+    np.testing.assert_array_equal(first.policy(1)(seen), again.policy(1)(seen))
+
+
+def test_what_was_found_is_not_sought_again(tmp_path: Path):
+    place = _Place(tmp_path, tmp_path, 'key')
+    assert place.known('policy', lambda: [1.5]) == place.known('policy', lambda: [2.5]) == [1.5]
+    with pytest.raises(ConfigError, match='of other settings; remove it'):
+        _Place(tmp_path, tmp_path, 'other').known('policy', lambda: [2.5])
 
 
 def test_density_of_squashed_actions_is_that_of_torch():

@@ -15,7 +15,8 @@ from mm_perception.cli.main import COMMANDS, _build_parser
 from mm_perception.resources import share_directory
 
 PAGE = (share_directory() / 'docs' / 'rl.md').read_text(encoding='utf-8')
-COMMAND_LINES = re.findall(r'^mm-perception ([^#\n]+)', PAGE, re.MULTILINE)
+WHOLE_LINES = PAGE.replace('\\\n', '')
+COMMAND_LINES = re.findall(r'^mm-perception ([^#\n]+)', WHOLE_LINES, re.MULTILINE)
 BLOCKS = re.findall(r'```python\n(.*?)```', PAGE, re.DOTALL)
 
 

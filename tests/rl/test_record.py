@@ -14,8 +14,8 @@ from mm_perception.errors import ConfigError, DataError
 from mm_perception.modalities import build_modality
 from mm_perception.resources import share_directory
 from mm_perception.rl.failures import Failures, SensorFailures, Spell
-from mm_perception.rl.pendulum import ID
-from mm_perception.rl.record import build_pendulum, record
+from mm_perception.rl.pendulum import ID, draw
+from mm_perception.rl.record import build_states, record
 
 SPEC = load_training(share_directory() / 'config' / 'pendulum.yaml').model
 
@@ -44,16 +44,14 @@ def test_actions_by_chance_follow_the_seed():
 
 
 def test_states_of_the_pendulum_cover_all_angles_and_velocities(tmp_path: Path):
-    about = build_pendulum(tmp_path / 'data', 400, seed=3)
+    about = build_states(tmp_path / 'data', 'pendulum', 400, 3, draw)
     assert {k: v['rows'] for k, v in about['splits'].items()} == {
         'train': 400, 'validation': 40, 'test': 40,
     }  # fmt: skip
     joints = load_dataset(tmp_path / 'data', 'train').values['joints']
     assert joints.min() < 0.02 and joints.max() > 0.98 and abs(joints.mean() - 0.5) < 0.05
-    assert (
-        about['splits']['train']['sha256']
-        == build_pendulum(tmp_path / 'again', 400, seed=3)['splits']['train']['sha256']
-    )
+    again = build_states(tmp_path / 'again', 'pendulum', 400, 3, draw)
+    assert about['splits']['train']['sha256'] == again['splits']['train']['sha256']
 
 
 def test_recordings_that_cannot_be_are_refused(tmp_path: Path):
@@ -62,4 +60,4 @@ def test_recordings_that_cannot_be_are_refused(tmp_path: Path):
     with pytest.raises(ConfigError, match='a Dict of Box'):
         record(gymnasium.make('Pendulum-v1'), None, SPEC, 1, 20.0)
     with pytest.raises(DataError, match='needs 100 states or more'):
-        build_pendulum(tmp_path / 'data', 5, seed=0)
+        build_states(tmp_path / 'data', 'pendulum', 5, 0, draw)

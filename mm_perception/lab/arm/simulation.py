@@ -39,7 +39,7 @@ class Simulation:
 
         self._mujoco: Any = mujoco
         self._model = mujoco.MjModel.from_xml_path(str(Path(__file__).with_name('arm.xml')))
-        self._data = mujoco.MjData(self._model)
+        self._data = self.new_scene()
         try:
             self._renderer = mujoco.Renderer(self._model, SIDE, SIDE)
         except (mujoco.FatalError, RuntimeError, ImportError) as error:
@@ -50,6 +50,26 @@ class Simulation:
     def close(self) -> None:
         """Free what renders."""
         self._renderer.close()
+
+    def new_scene(self) -> Any:
+        """State of an arm and its ball, to be moved and seen beside others."""
+        return self._mujoco.MjData(self._model)
+
+    def place(self, scene: Any, positions: np.ndarray) -> None:
+        """Put joints (rad) and ball (m) somewhere, at rest; ``float64[5]``."""
+        self._mujoco.mj_resetData(self._model, scene)
+        scene.qpos[:] = positions
+        self._mujoco.mj_forward(self._model, scene)
+
+    def advance(self, scene: Any, control: np.ndarray, seconds: float = PERIOD_S) -> None:
+        """Let time pass while set points, those of the joints first, stay; ``float64[5]``."""
+        scene.ctrl[:] = control
+        self._mujoco.mj_step(self._model, scene, round(seconds / self._model.opt.timestep))
+
+    def see(self, scene: Any, out: np.ndarray) -> None:
+        """Draw what the camera sees into ``uint8[64, 64, 3]``, RGB."""
+        self._renderer.update_scene(scene, camera='above')
+        self._renderer.render(out=out)
 
     def run(
         self, script: Script, rng: np.random.Generator, frames: np.ndarray | None = None
@@ -80,15 +100,11 @@ class Simulation:
 
     def _simulate(self, script: Script) -> tuple[np.ndarray, np.ndarray]:
         """Positions ``float64[T, 5]`` and wrenches ``float64[T, 6]`` at every tick."""
-        model, data, mujoco = self._model, self._data, self._mujoco
-        controls = np.concatenate((script.joints, script.ball), axis=1)
-        steps = round(PERIOD_S / model.opt.timestep)
-        mujoco.mj_resetData(model, data)
-        data.qpos[:] = controls[0]
+        data, controls = self._data, np.concatenate((script.joints, script.ball), axis=1)
+        self.place(data, controls[0])
         states, wrenches = np.empty((len(controls), 5)), np.empty((len(controls), 6))
         for k, control in enumerate(controls):
-            data.ctrl[:] = control
-            mujoco.mj_step(model, data, steps)
+            self.advance(data, control)
             states[k], wrenches[k] = data.qpos, data.sensordata
         return states, wrenches
 
@@ -99,6 +115,5 @@ class Simulation:
             self._data.qpos[:] = state
             self._mujoco.mj_kinematics(self._model, self._data)
             self._mujoco.mj_camlight(self._model, self._data)
-            self._renderer.update_scene(self._data, camera='above')
-            self._renderer.render(out=frames[k])
+            self.see(self._data, frames[k])
         return frames

@@ -28,14 +28,16 @@ STEPS, BATCH, LEARNING_RATE, TEMPERATURE = 1500, 128, 1e-3, 0.1
 Encoders = Mapping[str, nn.Module]
 
 
-def train_contrastive(loaded: Perception) -> Encoders:
+def train_contrastive(loaded: Perception, folder: Path) -> Encoders:
     """
     Train encoders on the dataset of a bundle.
 
     They read the modality's own latent, which holds all that the sensor gives.
+
+    :param folder: of the dataset.
     """
     torch.manual_seed(int(loaded.bundle.training.get('seed', 0)))
-    dataset = load_dataset(Path('data/pendulum'), 'train')
+    dataset = load_dataset(folder, 'train')
     rows = np.arange(len(dataset))
     features = {}
     for name, modality in loaded.modalities.items():

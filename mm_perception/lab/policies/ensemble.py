@@ -112,6 +112,16 @@ class Ensemble:
 
         return act
 
+    def plain(self) -> list[Any]:
+        """Numbers of all policies, for :meth:`load`."""
+        return [parameter.tolist() for parameter in self.actor.parameters()]
+
+    def load(self, plain: Sequence[Any]) -> None:
+        """Take policies that were trained before."""
+        with torch.no_grad():
+            for parameter, numbers in zip(self.actor.parameters(), plain):
+                parameter.copy_(torch.tensor(numbers))
+
     def learn(self, env: VectorEnv[Any, Any, Any]) -> None:
         """
         Act in K environments, one of each policy, and learn.

@@ -8,10 +8,13 @@ import json
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import yaml
 
@@ -23,22 +26,24 @@ from mm_perception.evaluation.coherence import versions
 from mm_perception.fusion.perception import Perception
 from mm_perception.lab.policies.ensemble import Ensemble
 from mm_perception.lab.policies.report import policies_markdown
-from mm_perception.lab.policies.variants import OURS, VARIANTS, Together, Variant, padded
+from mm_perception.lab.policies.variants import OURS, VARIANTS, Material, Together, Variant, padded
 from mm_perception.lab.tables.command import POLICIES as NAME
 from mm_perception.resources import share_directory
 from mm_perception.rl.agents import Observing, widened
 from mm_perception.rl.evaluation import Agent, Arena, Condition, Others, lies, losses, row
 from mm_perception.rl.failures import Failures, RandomSpells, VectorSensorFailures, sensors_of
 from mm_perception.rl.observation import QUICK_CHECKS, VectorObservedBy
-from mm_perception.rl.pendulum import ID, RATE_HZ
+from mm_perception.rl.pendulum import ID, MAX_TORQUE, RATE_HZ
 from mm_perception.rl.training import SacSettings, make_vector
 
-SEEDS, EPISODES = 3, 5
+NEXUS = 'nexus'
+SEEDS, EPISODES = 3, 20
 LIE_MOMENTS = (15,)
 DROPOUT, NO_DROPOUT = 'dropout', 'all sensors'
 TRAININGS = {DROPOUT: Failures(spells=RandomSpells()), NO_DROPOUT: Failures()}
 """How the sensors fail while a policy is trained."""
 SETTINGS = SacSettings()
+HIGHEST = np.array([MAX_TORQUE], np.float32)
 
 
 def run_policies(args: argparse.Namespace) -> dict[str, Any]:
@@ -60,8 +65,9 @@ def run_policies(args: argparse.Namespace) -> dict[str, Any]:
     dataset = (args.dataset or Path('data')) / 'pendulum'
     if not (dataset / BUILD_FILE).is_file():
         _command(['build-data', 'pendulum', '--out', dataset.as_posix()])
-    chosen = args.variants or tuple(VARIANTS)
-    results = [_result(args, name, folder, dataset) for name in chosen]
+    seeds = args.seeds or SEEDS
+    place = _place(folder, dataset, seeds)
+    results = [_measure(name, place, seeds) for name in args.variants or tuple(VARIANTS)]
     rows = [each for result in results for each in result['rows']]
     text = policies_markdown(rows, SETTINGS.steps)
     file = args.markdown or folder / 'table.md'
@@ -77,31 +83,47 @@ def run_policies(args: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def _result(args: argparse.Namespace, name: str, folder: Path, dataset: Path) -> dict[str, Any]:
-    """Result of a variant, from its file if it was measured already."""
-    variant, seeds = VARIANTS[name], args.seeds or SEEDS
+@dataclass(frozen=True)
+class _Place:
+    """
+    Where what was trained and measured is kept.
+
+    :param key: of the settings and the data.
+    """
+
+    folder: Path
+    dataset: Path
+    key: str
+
+    def known(self, name: str, make: Callable[[], Any], more: Any = '') -> Any:
+        """What a file holds, once made; ``more``: settings of this one alone."""
+        file, key = self.folder / f'{name}.json', f'{self.key} {more}'
+        if not file.is_file():
+            file.write_text(json.dumps({'key': key, 'found': make()}) + '\n')
+        kept = json.loads(file.read_text())
+        if kept['key'] != key:
+            raise ConfigError(f'{file}: of other settings; remove it')
+        return kept['found']
+
+
+def _place(folder: Path, dataset: Path, seeds: int) -> _Place:
     config = share_directory() / 'config' / 'pendulum.yaml'
     content = config.read_bytes() + (dataset / BUILD_FILE).read_bytes()
-    key = hashlib.sha256(content + repr((SETTINGS, EPISODES, seeds)).encode()).hexdigest()
-    file = folder / f'{name}.json'
-    if file.is_file():
-        known: dict[str, Any] = json.loads(file.read_text())
-        if known['key'] != key:
-            raise ConfigError(f'{file}: of other settings; remove it')
-        return known
-    bundles = [_bundle(variant.family, seed, folder, dataset) for seed in range(seeds)]
-    found = {'variant': name, 'key': key, **_measure(name, variant, bundles)}
-    file.write_text(json.dumps(found) + '\n')
-    return found
+    about = repr((SETTINGS, seeds)).encode()
+    return _Place(folder, dataset, hashlib.sha256(content + about).hexdigest())
 
 
-def _bundle(family: str, seed: int, folder: Path, dataset: Path) -> Perception:
+def _bundle(family: str, seed: int, place: _Place) -> Perception:
     """Train a bundle, unless that was done, and load it."""
+    folder, dataset = place.folder, place.dataset
     out = folder / f'{family}-{seed}'
     if not (out / MANIFEST).is_file():
         config = folder / f'{family}.yaml'
         plain = yaml.safe_load((share_directory() / 'config' / 'pendulum.yaml').read_text())
         plain['model']['family'] = family
+        if family != NEXUS:  # one level only: linear networks would see too little
+            for modality in plain['model']['modalities']:
+                modality['network'] = {'type': 'dense', 'hidden': [128, 128]}
         config.write_text(yaml.safe_dump(plain))
         words = ['train', '--config', config, '--dataset', dataset, '--out', out, '--jobs', 1]
         words += ['--work', folder / f'{out.name}.work', '--seed', seed, '--resume']
@@ -121,27 +143,36 @@ def _environments(count: int) -> Any:
     return make_vector(ID, count)
 
 
-def _measure(name: str, variant: Variant, bundles: Sequence[Perception]) -> dict[str, Any]:
+def _measure(name: str, place: _Place, seeds: int) -> dict[str, Any]:
     """Train the policies of all seeds side by side, with dropout and without, and judge them."""
-    began = time.monotonic()
-    env = _environments(1)
-    sensors = sensors_of(env.single_observation_space)
-    observing = [variant.observe(bundle, sensors) for bundle in bundles]
+    variant = VARIANTS[name]
+    bundles = [_bundle(variant.family, seed, place) for seed in range(seeds)]
+    sensors = sensors_of(_environments(1).single_observation_space)
+    observing = [variant.observe(Material(bundle, sensors, place.dataset)) for bundle in bundles]
     trainings = TRAININGS if len(variant.sensors) > 1 else {NO_DROPOUT: Failures()}
-    plans = [(seed, training) for training in trainings for seed in range(len(bundles))]
-    together = Together([(observing[seed](1), 1) for seed, _ in plans])
-    space = env.single_action_space
-    ensemble = Ensemble(len(plans), together.size, space.low, space.high, SETTINGS)
-    failing = VectorSensorFailures(_environments(len(plans)), [trainings[t] for _, t in plans])
-    ensemble.learn(VectorObservedBy(failing, together))
-    seconds = round(time.monotonic() - began, 1)
+    together = Together([(observe(len(trainings)), len(trainings)) for observe in observing])
+    ensemble = Ensemble(seeds * len(trainings), together.size, -HIGHEST, HIGHEST, SETTINGS)
+    failing = [*trainings.values()] * seeds
+    weights = place.known(f'{name}.policies', lambda: _trained(ensemble, failing, together))
+    ensemble.load(weights['actor'])
     rows = []
+    plans = [(seed, training) for seed in range(seeds) for training in trainings]
     for k, (seed, training) in enumerate(plans):
-        act = _padding(ensemble.policy(k), together.size)
+        agent = Agent(observing[seed], _padding(ensemble.policy(k), together.size))
+        judge = partial(_judge, variant, agent, bundles[seed], name)
         about = {'policy': f'{name}, {training}', 'observation': name, 'training': training}
-        judged = _judge(variant, Agent(observing[seed], act), bundles[seed], name)
-        rows += [{**about, 'seed': seed, **each} for each in judged]
-    return {'training_seconds': seconds, 'rows': rows}
+        found = place.known(f'{name}.{training.replace(" ", "_")}.{seed}', judge, EPISODES)
+        rows += [{**about, 'seed': seed, **each} for each in found]
+    return {'variant': name, 'training_seconds': weights['seconds'], 'rows': rows}
+
+
+def _trained(
+    ensemble: Ensemble, failures: Sequence[Failures], together: Together
+) -> dict[str, Any]:
+    began = time.monotonic()
+    failing = VectorSensorFailures(_environments(len(failures)), failures)
+    ensemble.learn(VectorObservedBy(failing, together))
+    return {'seconds': round(time.monotonic() - began, 1), 'actor': ensemble.plain()}
 
 
 def _padding(act: Any, size: int) -> Any:

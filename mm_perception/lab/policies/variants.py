@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,11 +19,27 @@ from mm_perception.rl.agents import Observing, widened
 from mm_perception.rl.baselines import OwnLatents, RawSensors
 from mm_perception.rl.observation import Observer, Values
 from mm_perception.rl.pendulum import CAMERA, JOINTS, MICROPHONES, RATE_HZ
+from mm_perception.rl.policy import DEFAULT_PARTS, MEAN
 
 OURS = 'latent'
 SENSORS = CAMERA, JOINTS, MICROPHONES
-Sensors = Mapping[str, spaces.Box]
-Maker = Callable[[Perception, Sensors], Observing]
+
+
+@dataclass(frozen=True)
+class Material:
+    """
+    What observers are made of.
+
+    :param loaded: a bundle at work; ``sensors``: spaces of the sensors by name.
+    :param dataset: that the bundle learned from.
+    """
+
+    loaded: Perception
+    sensors: Mapping[str, spaces.Box]
+    dataset: Path
+
+
+Maker = Callable[[Material], Observing]
 
 
 @dataclass(frozen=True)
@@ -32,7 +49,7 @@ class Variant:
 
     :param title: in words.
     :param family: of the bundle that it needs.
-    :param observe: makes what makes observers, from a bundle at work and the sensors' spaces.
+    :param observe: makes what makes observers.
     :param sensors: that it reads; what else fails does not matter.
     """
 
@@ -42,39 +59,41 @@ class Variant:
     sensors: tuple[str, ...] = SENSORS
 
 
-def _fused(loaded: Perception, sensors: Sensors) -> Observing:
-    return widened(loaded, RATE_HZ)
+def _fused(parts: tuple[str, ...], material: Material) -> Observing:
+    return widened(material.loaded, RATE_HZ, parts=parts)
 
 
-def _own(loaded: Perception, sensors: Sensors) -> Observing:
-    return partial(OwnLatents, loaded.engine, loaded.modalities)
+def _own(material: Material) -> Observing:
+    return partial(OwnLatents, material.loaded.engine, material.loaded.modalities)
 
 
-def _raw(held: bool, loaded: Perception, sensors: Sensors) -> Observing:
-    return lambda count: RawSensors(sensors, count, held)
+def _raw(held: bool, material: Material) -> Observing:
+    return lambda count: RawSensors(material.sensors, count, held)
 
 
-def _single(name: str, loaded: Perception, sensors: Sensors) -> Observing:
+def _single(name: str, material: Material) -> Observing:
+    loaded = material.loaded
     modality = {name: loaded.modalities[name]}
     return lambda count: OwnLatents(loaded.engine, modality, count, held=True)
 
 
-def _true(loaded: Perception, sensors: Sensors) -> Observing:
-    return lambda count: RawSensors({JOINTS: sensors[JOINTS]}, count)
+def _true(material: Material) -> Observing:
+    return lambda count: RawSensors({JOINTS: material.sensors[JOINTS]}, count)
 
 
-def _contrastive(loaded: Perception, sensors: Sensors) -> Observing:
-    encoders = train_contrastive(loaded)
-    return lambda count: Contrastive(loaded, encoders, count)
+def _contrastive(material: Material) -> Observing:
+    encoders = train_contrastive(material.loaded, material.dataset)
+    return lambda count: Contrastive(material.loaded, encoders, count)
 
 
 VARIANTS = {
-    OURS: Variant('fused latent of Nexus: mean, std, mask', _fused),
+    OURS: Variant('fused latent of Nexus: mean, std, mask', partial(_fused, DEFAULT_PARTS)),
+    'latent_mean': Variant('fused latent of Nexus: mean', partial(_fused, (MEAN,))),
     'own': Variant('own latents side by side, zeros for what is missing', _own),
     'raw_zeros': Variant('raw values, zeros for what is missing', partial(_raw, False)),
     'raw_held': Variant('raw values, the last for what is missing', partial(_raw, True)),
-    'mvae': Variant('fused latent of MVAE', _fused, 'mvae'),
-    'mmvae': Variant('fused latent of MMVAE', _fused, 'mmvae'),
+    'mvae': Variant('fused latent of MVAE', partial(_fused, DEFAULT_PARTS), 'mvae'),
+    'mmvae': Variant('fused latent of MMVAE', partial(_fused, DEFAULT_PARTS), 'mmvae'),
     'gmc': Variant('mean of contrastive encoders (GMC)', _contrastive),
     **{
         f'only_{name}': Variant(f'{name} alone, held', partial(_single, name), sensors=(name,))
