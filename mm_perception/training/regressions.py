@@ -106,7 +106,7 @@ class Age:
         state = self.data.states[target]
         velocity = state.velocity[self.first[known]]
         moved = state.feature[self.second[known]] - state.feature[self.first[known]]
-        damping_s = float((velocity * moved).sum() / max(float((velocity**2).sum()), 1e-9))
+        damping_s = self._damping(velocity, moved, self._fold[known])
         rest = moved - np.float32(damping_s) * velocity
         number = self._gram(known)
         fold, design = self._fold[known], self._design[known]
@@ -122,6 +122,22 @@ class Age:
             )
         ]
         return made, number
+
+    def _damping(self, velocity: Array, moved: Array, fold: NDArray[np.intp]) -> float:
+        """
+        Seconds that a velocity lasts: from constant velocity, as far as folds are sure of less.
+
+        Without any motion a sensor is held.
+        """
+        product = np.bincount(fold, (velocity * moved).sum(1), FOLDS)
+        power = np.bincount(fold, (velocity**2).sum(1), FOLDS)
+        if power.sum() <= 1e-9:
+            return 0.0
+        found = product.sum() / power.sum()
+        without = (product.sum() - product) / np.maximum(power.sum() - power, 1e-9)
+        variance = (1.0 - 1.0 / FOLDS) * ((without - without.mean()) ** 2).sum()  # jackknife
+        less = found - self.age_s
+        return float(self.age_s + less * max(1.0 - variance / (less**2 + 1e-12), 0.0))
 
     def _gram(self, known: NDArray[np.bool_]) -> int:
         key = known.tobytes()
