@@ -69,12 +69,13 @@ def correction(parts: Sequence[Array], recordings: int) -> float:
     """
     By how much intervals are too narrow on recordings that nothing was learned from.
 
-    :param parts: absolute errors in halves of the intervals, of any shape.
+    :param parts: absolute errors in halves of the intervals, of any shape; at least one.
     :param recordings: how many there were; one alone is no evidence against many.
     """
-    if not parts or recordings < 2:
+    together = np.concatenate([part.ravel() for part in parts])
+    if not len(together) or recordings < 2:
         return 1.0
-    needed = float(np.quantile(np.concatenate([part.ravel() for part in parts]), HELD))
+    needed = float(np.quantile(together, HELD))
     return max(needed, NARROWEST) ** (1.0 - 1.0 / recordings)
 
 

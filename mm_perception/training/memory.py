@@ -169,7 +169,7 @@ class _Learner:
 
         before, weights = last('penalty'), last('weight')
         regressions, number = age.regression(target, before)
-        learned: list[tuple[np.ndarray, Spread, list[Array]]] = []
+        learned: list[tuple[np.ndarray, Spread, Array]] = []
         for s, subset in enumerate(self._subsets[target]):
             cell = self._cross_validated(target, subset, age, regressions, pairs)
             held = self._held_out(target, subset, age, regressions[-1], pairs)
@@ -178,7 +178,7 @@ class _Learner:
                 near = np.append(max(1.0 - weights[s].sum(), 0.0), weights[s]) + 1e-9
             learned.append(self._mix(target, cell, held, near, age.age_s))
         recordings = len(self._held[0].dataset.recordings()) if self._held else 0
-        factor = correction([part for *_, parts in learned for part in parts], recordings)
+        factor = correction([part for *_, part in learned], recordings)
         spreads = [spread.times(factor) for _, spread, _ in learned]
         parts: dict[str, np.ndarray] = {
             'cross': regressions[-1].cross,
@@ -286,7 +286,7 @@ class _Learner:
 
     def _mix(
         self, target: str, cell: Cell, held: Cell | None, near: np.ndarray | None, age_s: float
-    ) -> tuple[np.ndarray, Spread, list[Array]]:
+    ) -> tuple[np.ndarray, Spread, Array]:
         """
         Weights of the parts, the spread of what is left, and errors held out in parts of it.
 
@@ -307,7 +307,7 @@ class _Learner:
         least = features.scale if features.basis is None else np.zeros(1, np.float32)
         spread = learn_spread(left, far, count * self._period_s / age_s, LEAST * least)
         new = slice(len(error), None)
-        return weight[1:], spread, [left[new] / np.maximum(spread.half(far[new]), TINY)]
+        return weight[1:], spread, left[new] / np.maximum(spread.half(far[new]), TINY)
 
     def _reference_rows(self) -> NDArray[np.intp]:
         """Number of each row among the references; -1 where it is none of them."""

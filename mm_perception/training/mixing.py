@@ -20,6 +20,8 @@ FEW, ENOUGH = 2, 4
 NOTHING = 1e-6
 """Part of the mean error of the folds up to which nothing moved in one."""
 SHRINKAGE, HELD_SHRINKAGE = 0.1, 0.3
+QUIET = 0.1
+"""Part of the error in training below which recordings held out hardly moved."""
 
 
 class Cell:
@@ -47,14 +49,15 @@ class Cell:
 
     def best(self, near: NDArray[np.float64] | None) -> NDArray[np.float64]:
         """
-        Weights without what the model generates, from damped velocity or holding.
+        Weights without what the model generates, from holding or damped velocity.
 
         Where little is known it is damped velocity: how long that lasts was learned too.
 
         :param near: weights at the age before, which they are drawn to.
         """
         hold, damped = np.eye(len(self.grams[0]))[:2]
-        simple = self._as_far_as_sure(damped, hold, [hold] * len(self.grams))
+        number, sure = self._sure(hold, [damped] * len(self.grams))
+        simple = hold + (sure if number > FEW else 1.0) * (damped - hold)
         weights = [self._own(gram, near) for gram in self._left_out()]
         return self._as_far_as_sure(simple, self._own(self.grams.mean(0), near), weights)
 
@@ -62,10 +65,10 @@ class Cell:
         """
         Weights of all ways, from those that were learned without the model.
 
-        :param usual: squared error of these in training; where it is larger than here, less
+        :param usual: squared error of these in training; where it is far larger than here, less
             moved here than there, and they are the better known.
         """
-        together = _convex(self.grams.mean(0), prior, HELD_SHRINKAGE, usual)
+        together = _convex(self.grams.mean(0), prior, HELD_SHRINKAGE, QUIET * usual)
         return self._as_far_as_sure(prior, together, self._towards_left_out(prior, usual))
 
     def cross_mixed(self, prior: NDArray[np.float64], usual: float) -> Array:
@@ -86,7 +89,7 @@ class Cell:
     def _towards_left_out(
         self, prior: NDArray[np.float64], usual: float
     ) -> list[NDArray[np.float64]]:
-        return [_convex(gram, prior, HELD_SHRINKAGE, usual) for gram in self._left_out()]
+        return [_convex(gram, prior, HELD_SHRINKAGE, QUIET * usual) for gram in self._left_out()]
 
     def _as_far_as_sure(
         self,
@@ -94,10 +97,22 @@ class Cell:
         mix: NDArray[np.float64],
         left_out: Sequence[NDArray[np.float64]],
     ) -> NDArray[np.float64]:
+        """From simple weights to a mix, as far as folds left out show that it is better."""
+        number, sure = self._sure(simple, left_out)
+        sure *= np.clip((number - FEW) / (ENOUGH - FEW), 0.0, 1.0)
+        result: NDArray[np.float64] = simple + sure * (mix - simple)
+        return result
+
+    def _sure(
+        self, simple: NDArray[np.float64], left_out: Sequence[NDArray[np.float64]]
+    ) -> tuple[int, float]:
         """
-        From simple weights to a mix, as far as folds left out show that it is better.
+        How sure folds are that other weights are better than simple ones, 0 to 1.
 
         A fold in which nothing moved tells nothing.
+
+        :param left_out: the other weights, for each fold.
+        :returns: number of folds that tell something, and how sure they are.
         """
         before, after = (
             np.array([w @ gram @ w for w, gram in zip(weights, self.grams)])
@@ -105,14 +120,11 @@ class Cell:
         )
         power = np.maximum(before, after)
         told = power > NOTHING * power.mean()
-        if told.sum() <= FEW:
-            return simple
+        if told.sum() < 2:
+            return int(told.sum()), 0.0
         gain = (before[told] - after[told]) / power[told]
         error = np.std(gain, ddof=1) / np.sqrt(len(gain))
-        sure = np.clip(np.mean(gain) / (error + 1e-9) - UNSURE, 0.0, 1.0)
-        sure *= min((len(gain) - FEW) / (ENOUGH - FEW), 1.0)
-        result: NDArray[np.float64] = sure * mix + (1.0 - sure) * simple
-        return result
+        return len(gain), float(np.clip(np.mean(gain) / (error + 1e-9) - UNSURE, 0.0, 1.0))
 
     def _own(
         self, gram: NDArray[np.float64], near: NDArray[np.float64] | None
