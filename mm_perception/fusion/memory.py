@@ -233,7 +233,7 @@ class Memory:
             parts = ('subsets', 'weight', 'spread', 'texture', 'bounds')
             mix = {part: arrays[f'{modality.name}.{part}'] for part in parts}
             still = arrays.get(f'{modality.name}.still')
-            if still is None:  # of bundles that were written before 1.0
+            if still is None:  # of an older bundle
                 still = mix['spread'] * arrays[f'{modality.name}.usual'][..., None]
             mix['still'] = still
             labels = bool(build_modality(modality).classes)

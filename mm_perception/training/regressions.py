@@ -28,6 +28,8 @@ VALUES = 1500
 FOLDS = 5
 GRID = 10.0 ** np.arange(-1, 6)
 FIRST_PENALTIES = (1.0, 100.0)
+COUNTED = 7
+"""More inputs of one modality weigh as so many: else those of a picture outweigh all others."""
 SLACK = 0.25
 """Inputs may lie so many times the range of their 1 % to 99 % quantiles outside of it."""
 Rows = NDArray[np.intp]
@@ -195,7 +197,8 @@ def _bounds(layout: Layout, raw: Array) -> Inputs:
     scale, begin = np.ones(layout.inputs, np.float32), 0
     for size in [*layout.sizes.values()] * 3:
         block = slice(begin, begin + size)
-        scale[block] = max(float(np.sqrt(square[block].mean())), 1e-6)
+        spread = square[block].sum() / min(size, COUNTED)
+        scale[block] = max(float(np.sqrt(spread)), 1e-6)
         begin += size
     return Inputs(low, high, mean.astype(np.float32), scale)
 
