@@ -48,6 +48,12 @@ def add_parser(subparsers: Any) -> None:
         default=min(4, os.cpu_count() or 1),
         help='modalities trained side by side (default: %(default)s)',
     )
+    parser.add_argument(
+        '--baselines',
+        metavar='FILE',
+        type=Path,
+        help='judgement.json of another bundle of this dataset, whose baselines are not run again',
+    )
     parser.add_argument('--json', type=Path, help='write metrics and times to this file')
     parser.set_defaults(run=run)
 
@@ -56,6 +62,7 @@ def run(args: argparse.Namespace) -> int:
     """Train; returns the exit code."""
     from mm_perception.bundle import load_bundle
     from mm_perception.config import load_training
+    from mm_perception.evaluation.bundle_judgement import read_judgement
     from mm_perception.training import distributed
     from mm_perception.training.run import Run, choose_device, train
 
@@ -69,6 +76,7 @@ def run(args: argparse.Namespace) -> int:
         device=choose_device(args.device),
         jobs=args.jobs,
         resume=args.resume,
+        baselines=args.baselines and read_judgement(args.baselines, Path(spec.dataset)),
     )
     earlier = None if args.earlier is None else load_bundle(args.earlier)
     with distributed.processes(job.device):

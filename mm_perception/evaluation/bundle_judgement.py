@@ -14,9 +14,11 @@ from mm_perception.bundle import Bundle
 from mm_perception.data.dataset import Dataset, load_dataset
 from mm_perception.engines.build import reference_engine
 from mm_perception.engines.engine import Engine
+from mm_perception.errors import DataError
 from mm_perception.evaluation.generation import encode_all, presence
 from mm_perception.evaluation.judgement import (
     Judgement,
+    from_rows,
     judge,
     modalities_of,
     plain_rows,
@@ -113,15 +115,35 @@ def save_judgement(judgement: BundleJudgement | None, folder: Path, **more: Any)
         (folder / FILE).write_text(json.dumps(judgement.plain(**more)) + '\n')
 
 
-def judge_bundle(bundle: Bundle, dataset: Path, device: str) -> BundleJudgement | None:
+def read_judgement(file: Path, dataset: Path) -> Judgement:
+    """
+    Read the rows of a ``judgement.json``.
+
+    :raises DataError: if it is none, or of another dataset.
+    """
+    try:
+        rows = json.loads(file.read_text())['rows']
+        other = {row['recording'] for row in rows} - {dataset.name}
+        found = from_rows(rows)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f'{file}: no judgement of a bundle ({error})') from error
+    if other:
+        raise DataError(f'{file}: judges {", ".join(sorted(other))}, not {dataset.name}')
+    return found
+
+
+def judge_bundle(
+    bundle: Bundle, dataset: Path, device: str, known: Judgement | None = None
+) -> BundleJudgement | None:
     """
     Judge a bundle on recordings.
 
     :param dataset: folder of the dataset.
+    :param known: judgement of another bundle of that dataset, to take baselines from.
     :returns: None if the dataset tells no time, or lacks one of its splits.
     """
     engine = reference_engine(bundle, device)
-    outages = judge(our_methods(bundle, engine), bundle.spec, dataset)
+    outages = judge(our_methods(bundle, engine), bundle.spec, dataset, known)
     if outages is None:
         return None
     train, test = (load_dataset(dataset, split) for split in ('train', 'test'))

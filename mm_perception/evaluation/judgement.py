@@ -18,7 +18,6 @@ from mm_perception.evaluation.outages import (
     Outage,
     draw_outage,
     outage_subsets,
-    pairs,
     tick_s,
 )
 from mm_perception.modalities import build_modality
@@ -55,9 +54,10 @@ class OutageRow:
     :param error_std: the same in standard deviations of the training rows, per element for
         vectors.
     :param n: queries.
-    :param coverage90: share of the elements within the interval of 90 %, where there is one.
+    :param coverage90: share of the elements within the interval of 90 %, where there is one;
+        ``exact``: of those within an interval of 0.001 training stds.
     :param jump: change in the first tick without the sensor, in parts of the usual change in a
-        tick; of our methods.
+        tick of the same recordings; of our methods.
     """
 
     target: str
@@ -69,6 +69,7 @@ class OutageRow:
     error_std: float
     n: int
     coverage90: float | None = None
+    exact: float | None = None
     jump: float | None = None
 
     @property
@@ -89,20 +90,35 @@ class Judgement:
     test: tuple[OutageRow, ...]
 
     def best(self) -> dict[Cell, str]:
-        """Baseline that did best on the validation rows of each cell."""
-        return {
-            cell: min((m for m in errors if not is_ours(m)), key=errors.__getitem__)
-            for cell, errors in by_cell(self.validation).items()
-        }
+        """
+        Baseline that did best on the validation rows of each cell.
 
-    def ratios(self, method: str = OURS) -> dict[Cell, float]:
-        """Test error of a method over that of the best baseline, per cell measured on both."""
+        Errors of less than 0.001 training stds are equal there: the first of them is taken.
+        """
+        rows = [row for row in self.validation if not is_ours(row.method)]
+        told = [replace(row, error=0.0) if _is_nothing(row) else row for row in rows]
+        return {c: min(errors, key=errors.__getitem__) for c, errors in by_cell(told).items()}
+
+    def ratios(self, method: str = OURS, against: str = '') -> dict[Cell, float]:
+        """
+        Test error of a method over that of the best baseline, per cell measured on both.
+
+        :param against: a method that stands for the best baseline.
+        """
         rows = {(row.cell, row.method): row for row in self.test}
         return {
-            cell: _ratio(rows[cell, method], rows[cell, best])
+            cell: _ratio(rows[cell, method], rows[cell, against or best])
             for cell, best in self.best().items()
-            if (cell, method) in rows and (cell, best) in rows
+            if (cell, method) in rows and (cell, against or best) in rows
         }
+
+    def beside(self, other: Judgement) -> Judgement:
+        """With the baselines of another."""
+        validation, test = (
+            tuple(row for row in rows if not is_ours(row.method))
+            for rows in (other.validation, other.test)
+        )
+        return Judgement((*self.validation, *validation), (*self.test, *test))
 
     def not_worth(self, method: str = OURS) -> list[tuple[str, tuple[str, ...]]]:
         """Targets and what is observed, of which filling in beats neither hold nor mean."""
@@ -118,10 +134,14 @@ class Judgement:
 def _ratio(mine: OutageRow, other: OutageRow) -> float:
     """Ratio of two errors, of which none counts as less than 0.001 training stds."""
     larger = max(mine, other, key=lambda row: row.error)
-    if larger.error <= NOTHING or larger.error_std <= LEAST_ERROR:
+    if _is_nothing(larger):
         return 1.0
     least = LEAST_ERROR * larger.error / larger.error_std
     return max(mine.error, least) / max(other.error, least)
+
+
+def _is_nothing(row: OutageRow) -> bool:
+    return row.error <= NOTHING or row.error_std <= LEAST_ERROR
 
 
 def is_ours(method: str) -> bool:
@@ -137,12 +157,15 @@ def by_cell(rows: Iterable[OutageRow]) -> dict[Cell, dict[str, float]]:
     return found
 
 
-def judge(ours: Sequence[Method], spec: ModelSpec, folder: Path) -> Judgement | None:
+def judge(
+    ours: Sequence[Method], spec: ModelSpec, folder: Path, known: Judgement | None = None
+) -> Judgement | None:
     """
     Set methods against the baselines, which are fitted on the training split.
 
     :param ours: methods that are trained already.
     :param folder: of the dataset, with splits ``train``, ``validation`` and ``test``.
+    :param known: judgement of the same dataset, whose baselines are taken.
     :returns: None if the dataset tells no time, or lacks a split.
     """
     if not {'train', 'validation', 'test'} <= set(splits(folder)):
@@ -151,16 +174,17 @@ def judge(ours: Sequence[Method], spec: ModelSpec, folder: Path) -> Judgement | 
     if not test.tells_time:
         return None
     train, validation = (load_dataset(folder, split) for split in ('train', 'validation'))
-    methods = [*ours, *build_baselines()]
+    methods = [*ours, *([] if known else build_baselines())]
     for method in methods:
         method.fit(train)
     scales = {name: Scale.of(train, spec, name) for name in train.names}
-    return Judgement(
+    found = Judgement(
         *(
             tuple(measure_outages(methods, data, scales, title))
             for data, title in ((validation, 'validation'), (test, 'test'))
         )
     )
+    return found if known is None else found.beside(known)
 
 
 @dataclass(frozen=True)
@@ -170,13 +194,11 @@ class Scale:
 
     :param sensor: sensor units per unit of the model's array, to be multiplied with it.
     :param std: of the training rows, in the model's unit, likewise.
-    :param tick: root mean square of the change in a tick, in sensor units.
     """
 
     unit: str
     sensor: Array
     std: Array
-    tick: float
 
     @classmethod
     def of(cls, train: Dataset, spec: ModelSpec, name: str) -> Scale:
@@ -186,10 +208,7 @@ class Scale:
         rows = np.flatnonzero(train.present[:, train.names.index(name)])
         std = train.rows(name, rows).std(0)
         std = std if std.ndim == 1 else np.sqrt((std * std).mean())
-        first, second = pairs(train, tick_s(train), lost=(name,))
-        change = (train.rows(name, second) - train.rows(name, first)) * sensor
-        tick = root_mean_square(change) if len(first) else 0.0
-        return cls(unit_of(sensor), sensor, np.maximum(std, LEAST_STD * std.max()), tick)
+        return cls(unit_of(sensor), sensor, np.maximum(std, LEAST_STD * std.max()))
 
 
 def unit_of(sensor: Array) -> str:
@@ -232,13 +251,14 @@ def measure_cell(
     """Error of one method in one cell."""
     query = (dataset, outage.target, outage.observed, outage.lost, outage.now)
     truth = dataset.rows(outage.target, outage.now)
-    coverage = None
+    coverage = exact = None
     if isinstance(method, HasIntervals):
         value, half_width = method.interval(*query)
-        coverage = float((np.abs(value - truth) <= half_width).mean())
+        error = value - truth
+        coverage = float((np.abs(error) <= half_width).mean())
+        exact = float((np.abs(error) <= LEAST_ERROR * scale.std).mean())
     else:
-        value = method.predict(*query)
-    error = value - truth
+        error = method.predict(*query) - truth
     return OutageRow(
         target=outage.target,
         observed=outage.observed,
@@ -249,17 +269,19 @@ def measure_cell(
         error_std=root_mean_square(error / np.maximum(scale.std, NOTHING)),
         n=len(outage.now),
         coverage90=coverage,
+        exact=exact,
         jump=jump,
     )
 
 
 def measure_jump(method: Method, dataset: Dataset, outage: Outage, scale: Scale) -> float | None:
-    """Change in the first tick without the sensor, in parts of the usual one."""
-    if scale.tick <= NOTHING:
+    """Change in the first tick without the sensor, in parts of what it really was."""
+    lost, truth = (dataset.rows(outage.target, rows) for rows in (outage.lost, outage.now))
+    usual = root_mean_square((truth - lost) * scale.sensor)
+    if usual <= NOTHING:
         return None
     filled = method.predict(dataset, outage.target, outage.observed, outage.lost, outage.now)
-    change = (filled - dataset.rows(outage.target, outage.lost)) * scale.sensor
-    return root_mean_square(change) / scale.tick
+    return root_mean_square((filled - lost) * scale.sensor) / usual
 
 
 def summary(judgement: Judgement, method: str = OURS) -> list[dict[str, Any]]:
@@ -341,5 +363,7 @@ def from_rows(rows: Iterable[Mapping[str, Any]]) -> Judgement:
         row = replace(row, observed=tuple(row.observed))
         test.append(row)
         if 'validation_error' in plain:
-            validation.append(replace(row, error=plain['validation_error']))
+            error = plain['validation_error']
+            unit = row.error_std / row.error if row.error > NOTHING else 0.0
+            validation.append(replace(row, error=error, error_std=error * unit))
     return Judgement(tuple(validation), tuple(test))

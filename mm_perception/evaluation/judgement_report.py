@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-
+from mm_perception.evaluation.intervals import intervals_in_words
 from mm_perception.evaluation.judgement import (
     OURS,
     Cell,
@@ -100,27 +99,18 @@ def sums_in_words(judgement: Judgement, method: str = OURS) -> list[str]:
             f' {part["worst"]:.2f} ({cell["target"]} from {", ".join(cell["observed"])} after'
             f' {cell["age_s"]:g} s).'
         )
-    return [*lines, *_intervals_in_words(judgement, method)]
+    return [*lines, *intervals_in_words(judgement.test, method), *_jump(judgement, method)]
 
 
-def _intervals_in_words(judgement: Judgement, method: str) -> list[str]:
+def _jump(judgement: Judgement, method: str) -> list[str]:
     rows = [row for row in judgement.test if row.method == method]
-    lines = []
-    coverage = [row.coverage90 for row in rows if row.coverage90 is not None]
-    if coverage:
-        inside = np.mean([0.87 <= share <= 0.93 for share in coverage])
-        lines.append(
-            f'- Intervals of 90 % hold {100 * min(coverage):.0f} to {100 * max(coverage):.0f} %'
-            f' of the values, {100 * np.mean(coverage):.0f} % in the mean; {100 * inside:.0f} %'
-            ' of the cells lie within 87 to 93 %.'
-        )
     jumps = [row.jump for row in rows if row.jump is not None]
-    if jumps:
-        lines.append(
-            f'- In the first tick the value changes by up to {max(jumps):.2f} times what the'
-            ' sensor usually does in a tick.'
-        )
-    return lines
+    if not jumps:
+        return []
+    return [
+        f'- In the first tick the value changes by up to {max(jumps):.2f} times what the sensor'
+        ' usually does in a tick of these recordings.'
+    ]
 
 
 def not_worth_in_words(judgement: Judgement, method: str = OURS) -> list[str]:

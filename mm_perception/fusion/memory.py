@@ -108,15 +108,15 @@ class _Mix:
 
     :param subsets: of the other modalities, ``bool[S, M]``.
     :param weight: ``float32[K, S, 6]`` by age.
-    :param spread: std in parts of how far was gone, see :func:`reach`, ``float32[K, S, E or 1]``.
-    :param usual: how far that usually is, ``float32[K, S]``.
+    :param still: std of what does not move, ``float32[K, S, E or 1]``.
+    :param spread: std in parts of how far what fills in has moved, alike.
     :param texture: of the std over the elements, ``float32[E]``.
     """
 
     subsets: NDArray[np.bool_]
     weight: Array
+    still: Array
     spread: Array
-    usual: Array
     texture: Array
     bounds: Array
     labels: bool
@@ -155,22 +155,21 @@ class Memory:
         near = np.minimum(age_s / self.ages_s[0], 1.0)[:, None].astype(np.float32)
         moved = np.zeros_like(query.moments.before[target].feature)
         weight = np.zeros((len(age_s), len(PARTS)), np.float32)
-        spread = np.zeros((len(age_s), mix.spread.shape[-1]), np.float32)
-        usual = np.zeros((len(age_s), 1), np.float32)
+        still, spread = np.zeros((2, len(age_s), mix.spread.shape[-1]), np.float32)
         for k in np.unique([np.floor(place), np.ceil(place)]).astype(int):
             share = np.maximum(1.0 - np.abs(place - k), 0.0)
             rows = np.flatnonzero(share)
             part = share[rows, None].astype(np.float32)
             own = mix.weight[k, nearest]
             weight[rows] += part * own
+            still[rows] += part * mix.still[k, nearest]
             spread[rows] += part * mix.spread[k, nearest]
-            usual[rows] += part * mix.usual[k, nearest]
             if own[:3].any():
                 ways = self._head(target, subset, k)(query.moments.rows(rows))
                 moved[rows] += part * sum(w * way for w, way in zip(own[:3], ways))
         change = self.features[target].decode(moved) + self._towards(target, query, weight)
         value = self._bounded(mix, query.value, near * change)
-        std = np.sqrt(near) * spread * reach(change, usual) * mix.texture
+        std = np.sqrt(near) * np.hypot(still, spread * far_of(change)[:, None]) * mix.texture
         return Filled(value, std.reshape(value.shape))
 
     def generates(self, target: str, subset: Sequence[str]) -> bool:
@@ -231,8 +230,12 @@ class Memory:
         self._heads: OrderedDict[tuple[str, tuple[str, ...], int], Head] = OrderedDict()
         self._mixes = {}
         for modality in spec.modalities:
-            mix = {p: arrays[f'{modality.name}.{p}'] for p in ('subsets', 'weight', 'spread')}
-            mix |= {p: arrays[f'{modality.name}.{p}'] for p in ('usual', 'texture', 'bounds')}
+            parts = ('subsets', 'weight', 'spread', 'texture', 'bounds')
+            mix = {part: arrays[f'{modality.name}.{part}'] for part in parts}
+            still = arrays.get(f'{modality.name}.still')
+            if still is None:  # of an older bundle
+                still = mix['spread'] * arrays[f'{modality.name}.usual'][..., None]
+            mix['still'] = still
             labels = bool(build_modality(modality).classes)
             self._mixes[modality.name] = _Mix(**mix, labels=labels)
         ages = range(len(self.ages_s))
@@ -260,15 +263,13 @@ class Memory:
         )
 
 
-def reach(change: Array, usual: Array | float) -> Array:
+def far_of(change: Array) -> Array:
     """
-    How far what fills in has gone, which its error grows with: ``float32[N, 1]``.
+    How far what fills in has moved, root mean square over the elements: ``float32[N]``.
 
     :param change: from the last good value, ``float32[N, E]``.
-    :param usual: its root mean square, so that standing still is not taken for certainty.
     """
-    square = (change**2).mean(1, keepdims=True)
-    return np.asarray(np.sqrt(square + np.square(usual)), np.float32)
+    return np.asarray(np.sqrt((change**2).mean(1)), np.float32)
 
 
 def select(states: Mapping[str, State], target: str, pairs: NDArray[np.intp]) -> References:

@@ -17,10 +17,11 @@ from mm_perception.engines.engine import Engine
 from mm_perception.evaluation.generation import batches
 from mm_perception.evaluation.recall import Generator, query_of, states_of
 from mm_perception.fusion.displacement import Head, Layout, Regression
-from mm_perception.fusion.memory import INTERVAL, PARTS, Features, pack, reach, select
+from mm_perception.fusion.memory import PARTS, Features, far_of, pack, select
 from mm_perception.modalities.base import Array
 from mm_perception.spec import ModelSpec, TrainingSpec
 from mm_perception.training.calibration import SPLIT
+from mm_perception.training.intervals import Spread, correction, learn_spread
 from mm_perception.training.mixing import Cell
 from mm_perception.training.regressions import (
     ELEMENTS,
@@ -40,6 +41,9 @@ SHOWN = 256
 REFERENCE_ROWS, REFERENCE_PAIRS = 4096, 2000
 QUERIES = 120
 """Of one fold, subset and age; of the held-out recordings five times as many."""
+TINY = 1e-12
+LEAST = 1e-3
+"""Half of an interval of vectors, at least, in stds of the training rows."""
 FASTEST_S = 0.1
 """Velocities are taken over at least so long."""
 
@@ -165,21 +169,24 @@ class _Learner:
 
         before, weights = last('penalty'), last('weight')
         regressions, number = age.regression(target, before)
-        learned: list[tuple[np.ndarray, np.ndarray, float]] = []
+        learned: list[tuple[np.ndarray, Spread, Array]] = []
         for s, subset in enumerate(self._subsets[target]):
             cell = self._cross_validated(target, subset, age, regressions, pairs)
             held = self._held_out(target, subset, age, regressions[-1], pairs)
             near = None
             if weights is not None:
                 near = np.append(max(1.0 - weights[s].sum(), 0.0), weights[s]) + 1e-9
-            learned.append(self._mix(target, cell, held, near))
+            learned.append(self._mix(target, cell, held, near, age.age_s))
+        recordings = len(self._held[0].dataset.recordings()) if self._held else 0
+        factor = correction([part for *_, part in learned], recordings)
+        spreads = [spread.times(factor) for _, spread, _ in learned]
         parts: dict[str, np.ndarray] = {
             'cross': regressions[-1].cross,
             'penalty': regressions[-1].penalty,
             'damping_s': np.array(regressions[-1].damping_s),
-            'weight': np.stack([weight for weight, _, _ in learned]),
-            'spread': np.stack([spread for _, spread, _ in learned]),
-            'usual': np.array([usual for _, _, usual in learned]),
+            'weight': np.stack([weight for weight, *_ in learned]),
+            'still': np.stack([spread.still for spread in spreads]),
+            'spread': np.stack([spread.moving for spread in spreads]),
         }
         for key, part in parts.items():
             found.setdefault(f'{target}.{key}', []).append(part)
@@ -278,28 +285,29 @@ class _Learner:
         return self._values[key][rows]
 
     def _mix(
-        self, target: str, cell: Cell, held: Cell | None, near: np.ndarray | None
-    ) -> tuple[np.ndarray, np.ndarray, float]:
+        self, target: str, cell: Cell, held: Cell | None, near: np.ndarray | None, age_s: float
+    ) -> tuple[np.ndarray, Spread, Array]:
         """
-        Weights of the parts, the std of what is left in parts of :func:`reach`, and its usual.
+        Weights of the parts, the spread of what is left, and errors held out in parts of it.
 
-        Of what the model gains on the few recordings held out, the std believes a half.
+        Of what the model gains on the few recordings held out, the spread believes a half.
         """
         weight = cell.best(near)
-        error = cell.mixed(weight)
-        change = error - cell.held
-        usual = float(np.sqrt(np.median((change**2).mean(1)))) or 1.0
-        left = np.abs(error) / reach(change, usual)
-        if held is not None:
-            alone, rest = held.mixed(weight), held.cross_mixed(weight)
+        error, texture = cell.mixed(weight), self._textures[target][self._shown[target]]
+        left, far, count = np.abs(error), far_of(error - cell.held), len(self._data.dataset)
+        if held is not None and self._held:
+            usual = float((error**2).mean())
+            alone, rest = held.mixed(weight), held.cross_mixed(weight, usual)
             ratio = np.sqrt((rest**2).mean() / max(float((alone**2).mean()), 1e-12))
-            own = np.abs(rest) / reach(rest - held.held, usual)
-            left = np.concatenate([left * (1.0 + ratio) / 2.0, own])
-            weight = held.towards(weight)
-        left /= self._textures[target][self._shown[target]]
-        axis = 0 if left.shape[1] <= ELEMENTS else None
-        spread = np.atleast_1d(np.quantile(left, 0.9, axis=axis)) / INTERVAL
-        return weight[1:], np.maximum(spread, 1e-6), usual
+            left = np.concatenate([left * (1.0 + ratio) / 2.0, np.abs(rest)])
+            far = np.concatenate([far, far_of(rest - held.held)])
+            weight = held.towards(weight, usual)
+            count += len(self._held[0].dataset)
+        features, left = self._features[target], left / texture
+        least = features.scale if features.basis is None else np.zeros(1, np.float32)
+        spread = learn_spread(left, far, count * self._period_s / age_s, LEAST * least)
+        new = slice(len(error), None)
+        return weight[1:], spread, left[new] / np.maximum(spread.half(far[new]), TINY)
 
     def _reference_rows(self) -> NDArray[np.intp]:
         """Number of each row among the references; -1 where it is none of them."""

@@ -28,6 +28,8 @@ VALUES = 1500
 FOLDS = 5
 GRID = 10.0 ** np.arange(-1, 6)
 FIRST_PENALTIES = (1.0, 100.0)
+COUNTED = 7
+"""More inputs of one modality weigh as so many: else those of a picture outweigh all others."""
 SLACK = 0.25
 """Inputs may lie so many times the range of their 1 % to 99 % quantiles outside of it."""
 Rows = NDArray[np.intp]
@@ -106,7 +108,7 @@ class Age:
         state = self.data.states[target]
         velocity = state.velocity[self.first[known]]
         moved = state.feature[self.second[known]] - state.feature[self.first[known]]
-        damping_s = float((velocity * moved).sum() / max(float((velocity**2).sum()), 1e-9))
+        damping_s = self._damping(velocity, moved, self._fold[known])
         rest = moved - np.float32(damping_s) * velocity
         number = self._gram(known)
         fold, design = self._fold[known], self._design[known]
@@ -122,6 +124,22 @@ class Age:
             )
         ]
         return made, number
+
+    def _damping(self, velocity: Array, moved: Array, fold: NDArray[np.intp]) -> float:
+        """
+        Seconds that a velocity lasts: from constant velocity, as far as folds are sure of less.
+
+        Without any motion a sensor is held.
+        """
+        product = np.bincount(fold, (velocity * moved).sum(1), FOLDS)
+        power = np.bincount(fold, (velocity**2).sum(1), FOLDS)
+        if power.sum() <= 1e-9:
+            return 0.0
+        found = product.sum() / power.sum()
+        without = (product.sum() - product) / np.maximum(power.sum() - power, 1e-9)
+        variance = (1.0 - 1.0 / FOLDS) * ((without - without.mean()) ** 2).sum()  # jackknife
+        less = found - self.age_s
+        return float(self.age_s + less * max(1.0 - variance / (less**2 + 1e-12), 0.0))
 
     def _gram(self, known: NDArray[np.bool_]) -> int:
         key = known.tobytes()
@@ -179,7 +197,8 @@ def _bounds(layout: Layout, raw: Array) -> Inputs:
     scale, begin = np.ones(layout.inputs, np.float32), 0
     for size in [*layout.sizes.values()] * 3:
         block = slice(begin, begin + size)
-        scale[block] = max(float(np.sqrt(square[block].mean())), 1e-6)
+        spread = square[block].sum() / min(size, COUNTED)
+        scale[block] = max(float(np.sqrt(spread)), 1e-6)
         begin += size
     return Inputs(low, high, mean.astype(np.float32), scale)
 

@@ -27,6 +27,7 @@ from mm_perception.evaluation.bundle_judgement import judge_bundle, save_judgeme
 from mm_perception.evaluation.coherence import evaluate_bundle, versions
 from mm_perception.evaluation.errors import measure_errors
 from mm_perception.evaluation.generation import label_indices, labels_of_unique
+from mm_perception.evaluation.judgement import Judgement
 from mm_perception.modalities import build_modality
 from mm_perception.model.base import MultimodalModel
 from mm_perception.model.build import build_model, is_separable
@@ -70,6 +71,7 @@ class Run:
         torchrun one after the other, each by all processes.
     :param classifiers: train the classifiers that the bundle carries.
     :param kept: autoencoders of an earlier bundle, which are not trained.
+    :param baselines: judgement of another bundle of the dataset, to take baselines from.
     """
 
     spec: TrainingSpec
@@ -80,6 +82,7 @@ class Run:
     quiet: bool = False
     classifiers: bool = True
     kept: Kept = field(default_factory=Kept)
+    baselines: Judgement | None = None
 
     def source(self, dataset: Dataset) -> TensorSource:
         """Put a dataset on the device."""
@@ -167,7 +170,7 @@ def _decided(run: Run, earlier: Bundle | None) -> Run:
 
 def _save_judged(run: Run, bundle: Bundle, out: Path, fuses: bool) -> Bundle:
     """Judge what a bundle fills in, and write it with the judgement beside it."""
-    judgement = judge_bundle(bundle, Path(run.spec.dataset), run.device)
+    judgement = judge_bundle(bundle, Path(run.spec.dataset), run.device, run.baselines)
     judged = [] if judgement is None else ['', *judgement.lines()]
     bundle = save_bundle(with_graphs(bundle), out, model_card(bundle, fuses, judged))
     recording = Path(run.spec.dataset).name

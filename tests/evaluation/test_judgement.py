@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import numpy as np
 import pytest
 
 from mm_perception.data.dataset import Dataset, save_dataset
+from mm_perception.errors import DataError
+from mm_perception.evaluation.bundle_judgement import read_judgement
 from mm_perception.evaluation.judgement import (
     Cell,
     Judgement,
@@ -94,8 +97,8 @@ def test_errors_are_in_sensor_units_and_in_training_stds(folder: Path) -> None:
     assert camera.error == pytest.approx(OFF, rel=1e-4) and camera.unit == '0..1'
     pooled = np.sqrt(np.square(train.values['camera'].std(0)).mean())
     assert camera.error_std == pytest.approx(OFF / pooled, rel=1e-4)
-    # The true change in a tick and the tenth, over the usual change.
-    change = np.diff(train.values['arm'][:120], axis=0)
+    # The true change in a tick and the tenth, over the true change.
+    change = np.diff(test.values['arm'][:120], axis=0)
     usual = np.sqrt(np.mean(change**2))
     assert arm.jump == pytest.approx(np.sqrt(OFF**2 + usual**2) / usual, rel=0.25)
 
@@ -124,6 +127,11 @@ def test_ratio_of_a_sensor_that_stands_still_is_one() -> None:
     assert list(Judgement(still, still).ratios().values()) == [1.0]
     moved = (row('ours', 0.1), row('hold', 0.0), row('mean', 1.0))
     assert list(Judgement(moved, moved).ratios().values()) == [pytest.approx(10.0)]
+    lucky = (row('ours', 0.1), row('hold', 2e-3), row('mean', 1e-3))
+    assert Judgement(lucky, moved).best() == {moved[0].cell: 'hold'}, (
+        'below 0.001 stds all are equal'
+    )
+    assert from_rows(plain_rows(Judgement(lucky, moved))).best() == {moved[0].cell: 'hold'}
 
 
 def test_summary_sums_up_by_how_many_are_lost(judgement: Judgement) -> None:
@@ -154,11 +162,27 @@ def test_report_says_figures_and_what_is_not_worth_it(judgement: Judgement) -> N
     text = '\n'.join(judgement_report(judgement))
     assert '| target | unit | 0.1 s | 0.2 s | 0.5 s | 1 s | 2 s | 5 s |' in text
     assert '| arm | sensor unit | 0.4 (' in text
-    assert 'Intervals of 90 % hold 50 to 50 %' in text
+    assert 'Intervals of 90 % hold 50 to 50 %' in text and '0 % of these shares' in text
     assert '| kalman |' in text and '| constant_velocity |' in text
     assert 'Not worth filling in' not in text
     (words,) = not_worth_in_words(judgement, 'hold')
     assert words.endswith('does as well: arm; force; camera.')
+
+
+def test_baselines_are_taken_from_another_judgement(
+    folder: Path, judgement: Judgement, tmp_path: Path
+) -> None:
+    again = judge([Oracle()], SPEC, folder, judgement)
+    assert again is not None and again.best() == judgement.best()
+    assert sorted(again.test, key=repr) == sorted(judgement.test, key=repr)
+    file = tmp_path / 'judgement.json'
+    file.write_text(json.dumps({'rows': plain_rows(judgement, recording=folder.name)}))
+    assert read_judgement(file, folder).best() == judgement.best()
+    with pytest.raises(DataError, match=f'judges {folder.name}, not other'):
+        read_judgement(file, tmp_path / 'other')
+    file.write_text('{}')
+    with pytest.raises(DataError, match='no judgement of a bundle'):
+        read_judgement(file, folder)
 
 
 def test_data_without_time_or_splits_are_not_judged(tmp_path: Path) -> None:

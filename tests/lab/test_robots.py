@@ -6,8 +6,10 @@ import argparse
 import importlib
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import yaml
 
@@ -41,19 +43,41 @@ def robot(*errors: float, goal: float = 0.9, **more: object) -> Robot:
 
 
 def test_aims_are_met_or_missed_by_the_mean_over_seeds() -> None:
-    aims = {a.subject: a for a in aims_of(robot(0.8, 0.9, coverage90=0.95, jump=1.4))}
+    figures = {'coverage90': 0.95, 'exact': 0.1, 'jump': 1.4}
+    aims = {a.subject: a for a in aims_of(robot(0.8, 0.9, **figures))}
     mean = aims['one lost: geometric mean']
     assert mean.value == '0.850 ± 0.071' and mean.met
     assert aims['one lost: worst cell'].met and aims['one lost: cells within 1.03'].met
-    intervals = aims['intervals of 90 % hold, all cells']
-    assert intervals.value == '95 to 95 %' and not intervals.met
+    subject = 'intervals of 90 % hold, by sensor and age'
+    assert aims[subject].value == '95 to 95 %' and not aims[subject].met
+    exact = {a.subject: a for a in aims_of(robot(0.8, coverage90=0.95, exact=0.4))}
+    assert exact[subject].met, 'what is exact lies within any interval'
     assert aims['jump in the first tick, in usual ones'].met
     assert aims['observed vectors, error in training stds'].met
     latent = aims['a lost: variance of a told by the latent']
     assert (latent.value, latent.aim, latent.met) == ('0.490', 'at least 0.570', False)
     missed = {a.subject for a in aims_of(robot(0.95, 1.5, jump=2.0)) if not a.met}
     assert len(missed) == 6 and 'one lost: worst cell' in missed
-    assert all(a.met for a in aims_of(robot(0.95, goal=0.0)))
+    short = {a.subject: a for a in aims_of(robot(0.95, goal=0.0))}
+    assert all(a.met for a in short.values())
+    assert 'all cells: worst against damped_velocity' not in short, 'no such baseline here'
+
+
+def test_a_recording_that_is_too_short_is_set_against_damped_velocity() -> None:
+    one = robot(1.2, goal=0.0)
+    rows = [{**r, 'method': 'damped_velocity'} for r in one.plain[0]['rows'] if r['error'] == 2.0]
+    both = {**one.plain[0], 'rows': [*one.plain[0]['rows'], *rows]}
+    aims = {a.subject: a for a in aims_of(replace(one, plain=(both,)))}
+    falling = aims['all cells: worst against damped_velocity']
+    assert (falling.value, falling.met) == ('0.60', True)
+    assert not aims['one lost: worst cell'].met
+
+
+def test_cells_of_one_sensor_alone_are_no_aim() -> None:
+    one = robot(1.2)
+    rows = [{**r, 'observed': ['b', 'c', 'd']} for r in one.plain[0]['rows']]
+    alone = replace(one, plain=({**one.plain[0], 'rows': [*one.plain[0]['rows'], *rows]},))
+    assert {a.subject.split(':')[0] for a in aims_of(alone) if 'cell' in a.subject} == {'one lost'}
 
 
 def test_seeds_are_averaged_by_cell_and_method() -> None:
@@ -169,7 +193,18 @@ def test_table_trains_and_judges_and_goes_on(
     assert judged['rows'] == json.loads((bundle / 'judgement.json').read_text())['rows']
     assert (tmp_path / 'drawn' / 'tiny_outages.png').is_file()
     made = os.stat(bundle / 'bundle.json').st_mtime_ns
-    assert frame.main(command) == 0
+    assert frame.main([*command[:4], '2', *command[5:], '--json', 'robots.json']) == 0
+    seeds = {r['seed'] for r in json.loads((tmp_path / 'robots.json').read_text())['rows']}
+    first, second = (
+        json.loads((tmp_path / 'runs' / 'robots' / f'tiny-{seed}' / 'judgement.json').read_text())
+        for seed in seeds
+    )
+    baselines = [
+        [row['error'] for row in plain['rows'] if row['method'] == 'kalman']
+        for plain in (first, second)
+    ]
+    assert len(baselines[0]) == len(baselines[1]) > 0
+    np.testing.assert_allclose(*baselines)
     assert os.stat(bundle / 'bundle.json').st_mtime_ns == made
     config.write_text(config.read_text().replace('epochs: 2', 'epochs: 3'))
     capsys.readouterr()

@@ -6,6 +6,7 @@ import argparse
 import hashlib
 import json
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -165,9 +166,11 @@ def _run_robot(args: argparse.Namespace, name: str, entry: Entry) -> Robot:
     plain, observed, seconds = [], [], []
     for seed in range(args.seeds or SEEDS):
         folder = args.out / NAME / f'{name}-{seed}'
-        seconds.append(_train(args, name, dataset, folder, seed))
+        _train(args, name, dataset, folder, seed)
+        training = json.loads((folder / MANIFEST).read_text())['training']
+        seconds.append(sum(training['seconds'].values()))
         plain.append(_with_units(json.loads((folder / FILE).read_text()), entry.units))
-        observed.append(_observed(folder))
+        observed.append(_observed(training))
     about = (name, f'{entry.title} {_rows_of(dataset)}', entry.goal, entry.probes)
     return Robot(*about, tuple(plain), tuple(observed), tuple(seconds))
 
@@ -178,16 +181,15 @@ def _rows_of(dataset: Path) -> str:
     return f'{", ".join(f"{count:,} rows for {split}" for split, count in rows.items())}.'
 
 
-def _observed(folder: Path) -> dict[str, float]:
+def _observed(training: Mapping[str, Any]) -> dict[str, float]:
     """Error of what is given back of each modality while all are observed, in training stds."""
-    training = json.loads((folder / MANIFEST).read_text())['training']
     rows = training.get('errors', {}).get('test', [])
     every = max((len(row['observed']) for row in rows), default=0)
     return {row['target']: row['error'] for row in rows if len(row['observed']) == every}
 
 
-def _train(args: argparse.Namespace, name: str, dataset: Path, folder: Path, seed: int) -> float:
-    """Train and judge a bundle, unless that was done; returns how many seconds it took."""
+def _train(args: argparse.Namespace, name: str, dataset: Path, folder: Path, seed: int) -> None:
+    """Train and judge a bundle, unless that was done; baselines run once, with the first."""
     config, settings = config_of(name), folder / SETTINGS
     content = config.read_bytes() + (dataset / BUILD_FILE).read_bytes()
     key = hashlib.sha256(content).hexdigest()
@@ -195,18 +197,18 @@ def _train(args: argparse.Namespace, name: str, dataset: Path, folder: Path, see
         found = json.loads(settings.read_text())
         if found['key'] != key:
             raise ConfigError(f'{folder}: of another configuration or dataset; remove it')
-        return float(found['seconds'])
-    began = time.monotonic()
+        return
     work = folder.with_name(f'{folder.name}.work')
     words = ['train', '--config', config.as_posix(), '--dataset', dataset.as_posix()]
     words += ['--out', folder.as_posix(), '--work', work.as_posix(), '--seed', str(seed)]
     words += ['--device', args.device, '--jobs', str(args.jobs), '--resume']
+    known = folder.with_name(f'{name}-{key[:8]}.json')
+    words += ['--baselines', known.as_posix()] if known.is_file() else []
     _command(words)
     if not (folder / FILE).is_file():
         raise DataError(f'{dataset}: tells no time, or a split is missing; import it again')
-    seconds = round(time.monotonic() - began, 1)
-    settings.write_text(json.dumps({'key': key, 'seconds': seconds}) + '\n')
-    return seconds
+    shutil.copy(folder / FILE, known)
+    settings.write_text(json.dumps({'key': key}) + '\n')
 
 
 def _command(words: Sequence[str]) -> None:

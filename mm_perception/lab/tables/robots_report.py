@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from mm_perception.evaluation.intervals import coverages
 from mm_perception.evaluation.judgement import (
     WITHIN,
     Judgement,
@@ -33,8 +34,9 @@ from mm_perception.markdown import markdown_table
 
 WIDTH = 108
 WORST, SHARE, JUMP = 1.10, 0.9, 1.5
-COVERAGE = (0.87, 0.93)
 OBSERVED, GAP = 0.1, 0.03
+AIMED = ('one', 'two')
+FALLBACK = 'damped_velocity'
 READERS = ('latent', 'network')
 PICTURE_UNIT = '0..1'
 NOTES = """Recordings of robots that the project does not ship. Every sensor is taken away in
@@ -52,7 +54,13 @@ are fitted on the same training recordings:
 Pictures are told to `ridge`, `knn` and `kalman` by principal components. A cell is a sensor, what
 still works, and a time since the loss. Its error is divided by that of the baseline that did best
 there on the validation recordings; 1 is as good. No error counts as less than 0.001 training
-stds. Errors are means over the seeds. Baselines do not depend on the seed."""
+stds; of baselines that are all below it, the first of this list is taken. Errors are means over
+the seeds. Baselines do not depend on the seed.
+
+A share of values within their intervals may exceed 93 % by what an interval of 0.001 stds holds
+already: a sensor at rest is held exactly. Of the recordings that are too short to train much, it
+is also asked that nothing is worse than `damped_velocity`, on which they fall back. Cells with one
+sensor at work are figures without an aim."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,7 @@ class Robot:
     :param plain: content of each seed's ``judgement.json``.
     :param observed: per seed, errors of what is given back while all sensors work, in training
         stds.
-    :param seconds: that training and judging took, per seed.
+    :param seconds: that training the networks took, per seed.
     """
 
     name: str
@@ -127,7 +135,7 @@ def _averaged(rows: Sequence[OutageRow]) -> tuple[OutageRow, ...]:
     groups: dict[Any, list[OutageRow]] = {}
     for row in rows:
         groups.setdefault((row.cell, row.method), []).append(row)
-    figures = ('error', 'error_std', 'coverage90', 'jump')
+    figures = ('error', 'error_std', 'coverage90', 'exact', 'jump')
     result = []
     for group in groups.values():
         means: dict[str, Any] = {}
@@ -187,7 +195,7 @@ def _robot_lines(robot: Robot, picture: Path, at: Path) -> list[str]:
     lines = [
         f'## {robot.name}',
         '',
-        f'{robot.title} Training and judging: {seconds} s.',
+        f'{robot.title} Training of the networks: {seconds} s.',
         '',
         f'Error of `{robot.shown}` by the time since the loss, all other sensors at work (ratio to'
         ' the best baseline):',
@@ -236,20 +244,34 @@ def aims_of(robot: Robot) -> list[Aim]:
     """What was aimed at, with what was measured: means over seeds."""
     aims = []
     for part in summary(robot.mean, robot.shown):
-        lost = f'{part["lost"]} lost'
-        mean, worst, within = part['geometric_mean'], part['worst'], part['within']
-        if robot.goal:
-            value = f'{mean:.3f}{_spread(robot, part["lost"])}'
-            subject = f'{lost}: geometric mean'
-            aims.append(
-                Aim(robot.name, subject, value, f'at most {robot.goal:g}', mean <= robot.goal)
-            )
-            value, goal = f'{100 * within:.0f} %', f'at least {100 * SHARE:.0f} %'
-            subject = f'{lost}: cells within {WITHIN:g}'
-            aims.append(Aim(robot.name, subject, value, goal, within >= SHARE))
-        value, goal = f'{worst:.2f}', f'at most {WORST:.2f}'
-        aims.append(Aim(robot.name, f'{lost}: worst cell', value, goal, worst <= WORST))
+        if part['lost'] in AIMED:
+            aims += _aims_of_errors(robot, part)
+    if not robot.goal:
+        aims += _aim_of_falling_back(robot)
     return [*aims, *_aims_of_intervals(robot), *_aims_of_latent(robot)]
+
+
+def _aims_of_errors(robot: Robot, part: Mapping[str, Any]) -> list[Aim]:
+    lost, aims = f'{part["lost"]} lost', []
+    mean, worst, within = part['geometric_mean'], part['worst'], part['within']
+    if robot.goal:
+        value, goal = f'{mean:.3f}{_spread(robot, part["lost"])}', f'at most {robot.goal:g}'
+        aims.append(Aim(robot.name, f'{lost}: geometric mean', value, goal, mean <= robot.goal))
+        value, goal = f'{100 * within:.0f} %', f'at least {100 * SHARE:.0f} %'
+        subject = f'{lost}: cells within {WITHIN:g}'
+        aims.append(Aim(robot.name, subject, value, goal, within >= SHARE))
+    subject, goal = f'{lost}: worst cell', f'at most {WORST:.2f}'
+    return [*aims, Aim(robot.name, subject, f'{worst:.2f}', goal, worst <= WORST)]
+
+
+def _aim_of_falling_back(robot: Robot) -> list[Aim]:
+    """Of a recording that is too short to train much."""
+    ratios = robot.mean.ratios(robot.shown, FALLBACK).values()
+    if not ratios:
+        return []
+    subject, worst = f'all cells: worst against {FALLBACK}', max(ratios)
+    goal = f'at most {WORST:.2f}'
+    return [Aim(robot.name, subject, f'{worst:.2f}', goal, worst <= WORST)]
 
 
 def _spread(robot: Robot, lost: str) -> str:
@@ -265,15 +287,14 @@ def _spread(robot: Robot, lost: str) -> str:
 
 def _aims_of_intervals(robot: Robot) -> list[Aim]:
     rows = [row for row in robot.mean.test if row.method == robot.shown]
-    coverage = [row.coverage90 for row in rows if row.coverage90 is not None]
+    found = coverages(rows, robot.shown).values()
     jumps = [row.jump for row in rows if row.jump is not None]
     aims = []
-    if coverage:
-        low, high = COVERAGE
-        value = f'{100 * min(coverage):.0f} to {100 * max(coverage):.0f} %'
-        goal = f'{100 * low:.0f} to {100 * high:.0f} %'
-        met = min(coverage) >= low and max(coverage) <= high
-        aims.append(Aim(robot.name, 'intervals of 90 % hold, all cells', value, goal, met))
+    if found:
+        shares = [100 * coverage.share for coverage in found]
+        value, goal = f'{min(shares):.0f} to {max(shares):.0f} %', '87 to 93 %'
+        subject, met = 'intervals of 90 % hold, by sensor and age', all(c.holds for c in found)
+        aims.append(Aim(robot.name, subject, value, goal, met))
     if jumps:
         value, goal = f'{max(jumps):.2f}', f'at most {JUMP:g}'
         subject = 'jump in the first tick, in usual ones'
