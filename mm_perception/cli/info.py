@@ -123,12 +123,7 @@ def topics(bundle: Bundle) -> list[dict[str, str]]:
         return []
     from mm_perception.modalities import build_modality
 
-    latent = f'{bundle.spec.joint_latent_dim} means and std'
-    rows = [
-        ('latent', 'out', 'sensor_msgs/msg/PointCloud2', latent, 'of the prior'),
-        ('latent/vector', 'out', 'std_msgs/msg/Float32MultiArray', latent, 'of the prior'),
-        ('latent/stamped', 'out', 'sensor_msgs/msg/JointState', latent, 'of the prior'),
-    ]
+    rows = _latent_topics(bundle)
     for spec in bundle.spec.modalities:
         modality = build_modality(spec)
         output = output_codec(spec.kind)
@@ -157,6 +152,16 @@ def topics(bundle: Bundle) -> list[dict[str, str]]:
         ]
     keys = 'topic', 'direction', 'type', 'size', 'unit'
     return [dict(zip(keys, row, strict=True)) for row in rows]
+
+
+def _latent_topics(bundle: Bundle) -> list[tuple[str, ...]]:
+    size = f'{bundle.spec.joint_latent_dim} means and std'
+    types = {
+        'latent': 'sensor_msgs/msg/PointCloud2',
+        'latent/vector': 'std_msgs/msg/Float32MultiArray',
+        'latent/stamped': 'sensor_msgs/msg/JointState',
+    }
+    return [(topic, 'out', kind, size, 'of the prior') for topic, kind in types.items()]
 
 
 SENSOR, MODEL, LEVELS = 'of the sensor', '0 to 1 of the model', 'levels of 255'
