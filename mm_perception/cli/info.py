@@ -135,20 +135,14 @@ def topics(bundle: Bundle) -> list[dict[str, str]]:
         except ConfigError as error:
             rows.append((spec.topic or spec.name, 'in', spec.message, str(error), ''))
             continue
-        pixels = LEVELS if spec.kind == 'image' else unit
+        pixels, spread = (LEVELS, SENSOR) if spec.kind == 'image' else (unit, unit)
         filled = message_name(filled_type(spec.kind, codec))
         base, own = f'reconstruction/{spec.name}', filled == codec.name
         rows += [
             (codec.topic_of(spec), 'in', codec.heard, size, SENSOR),
             (f'filled/{spec.name}', 'out', filled, *((AS_SENT, SENSOR) if own else (size, unit))),
             (base, 'out', message_name(output.message_type), size, pixels),
-            (
-                f'{base}/std',
-                'out',
-                message_name(output.std_type),
-                size,
-                SENSOR if spec.kind == 'image' else unit,
-            ),
+            (f'{base}/std', 'out', message_name(output.std_type), size, spread),
         ]
     keys = 'topic', 'direction', 'type', 'size', 'unit'
     return [dict(zip(keys, row, strict=True)) for row in rows]
