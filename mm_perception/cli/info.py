@@ -123,12 +123,7 @@ def topics(bundle: Bundle) -> list[dict[str, str]]:
         return []
     from mm_perception.modalities import build_modality
 
-    latent = f'{bundle.spec.joint_latent_dim} means and std'
-    rows = [
-        ('latent', 'out', 'sensor_msgs/msg/PointCloud2', latent, 'of the prior'),
-        ('latent/vector', 'out', 'std_msgs/msg/Float32MultiArray', latent, 'of the prior'),
-        ('latent/stamped', 'out', 'sensor_msgs/msg/JointState', latent, 'of the prior'),
-    ]
+    rows = _latent_topics(bundle)
     for spec in bundle.spec.modalities:
         modality = build_modality(spec)
         output = output_codec(spec.kind)
@@ -140,23 +135,27 @@ def topics(bundle: Bundle) -> list[dict[str, str]]:
         except ConfigError as error:
             rows.append((spec.topic or spec.name, 'in', spec.message, str(error), ''))
             continue
-        pixels = LEVELS if spec.kind == 'image' else unit
+        pixels, spread = (LEVELS, SENSOR) if spec.kind == 'image' else (unit, unit)
         filled = message_name(filled_type(spec.kind, codec))
         base, own = f'reconstruction/{spec.name}', filled == codec.name
         rows += [
             (codec.topic_of(spec), 'in', codec.heard, size, SENSOR),
             (f'filled/{spec.name}', 'out', filled, *((AS_SENT, SENSOR) if own else (size, unit))),
             (base, 'out', message_name(output.message_type), size, pixels),
-            (
-                f'{base}/std',
-                'out',
-                message_name(output.std_type),
-                size,
-                SENSOR if spec.kind == 'image' else unit,
-            ),
+            (f'{base}/std', 'out', message_name(output.std_type), size, spread),
         ]
     keys = 'topic', 'direction', 'type', 'size', 'unit'
     return [dict(zip(keys, row, strict=True)) for row in rows]
+
+
+def _latent_topics(bundle: Bundle) -> list[tuple[str, ...]]:
+    size = f'{bundle.spec.joint_latent_dim} means and std'
+    types = {
+        'latent': 'sensor_msgs/msg/PointCloud2',
+        'latent/vector': 'std_msgs/msg/Float32MultiArray',
+        'latent/stamped': 'sensor_msgs/msg/JointState',
+    }
+    return [(topic, 'out', kind, size, 'of the prior') for topic, kind in types.items()]
 
 
 SENSOR, MODEL, LEVELS = 'of the sensor', '0 to 1 of the model', 'levels of 255'
