@@ -57,12 +57,12 @@ def learn_spread(left: Array, moved: Array, stretches: float, least: Array) -> S
     axis = 0 if len(least) == left.shape[1] else None
     if min(still.sum(), (~still).sum()) < FEWEST:
         half = np.maximum(_quantile(left, stretches, axis), least)
-        return Spread(half / INTERVAL, np.zeros_like(half))
+        return Spread(half / np.float32(INTERVAL), np.zeros_like(half))
     share = still.mean()
     half = np.maximum(_quantile(left[still], share * stretches, axis), least)
     rest = np.sqrt(np.maximum(left[~still] ** 2 - half**2, 0.0)) / moved[~still, None]
     more = _quantile(rest, (1.0 - share) * stretches, axis)
-    return Spread(half / INTERVAL, more / INTERVAL)
+    return Spread(half / np.float32(INTERVAL), more / np.float32(INTERVAL))
 
 
 def correction(parts: Sequence[Array], recordings: int) -> float:
