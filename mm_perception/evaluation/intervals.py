@@ -56,14 +56,14 @@ def intervals_in_words(rows: Iterable[OutageRow], method: str) -> list[str]:
         return []
     shares = [coverage.share for coverage in found]
     inside = np.mean([coverage.holds for coverage in found])
-    alone = [Coverage(row.coverage90, row.exact or 0.0) for row in known if _counts(row, method)]
+    alone = [
+        Coverage(row.coverage90, row.exact or 0.0)
+        for row in known
+        if row.method == method and row.coverage90 is not None
+    ]
     return [
         f'- Intervals of 90 % hold {100 * min(shares):.0f} to {100 * max(shares):.0f} % of the'
         f' values by sensor and time since the loss, {100 * np.mean(shares):.0f} % in the mean.'
         f' {100 * inside:.0f} % of these shares lie within 87 to 93 %, the values that are held'
         f' exactly set aside above; cell by cell {100 * np.mean([c.holds for c in alone]):.0f} %.'
     ]
-
-
-def _counts(row: OutageRow, method: str) -> bool:
-    return row.method == method and row.coverage90 is not None

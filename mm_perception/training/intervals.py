@@ -30,6 +30,12 @@ class Spread(NamedTuple):
     still: Array
     moving: Array
 
+    @classmethod
+    def of(cls, half: Array, more: Array) -> Spread:
+        """Spread of halves of intervals."""
+        still, moving = (np.asarray(part / INTERVAL, np.float32) for part in (half, more))
+        return cls(still, moving)
+
     def half(self, moved: Array) -> Array:
         """Half of the interval of 90 %, ``float32[Q, E or 1]``; see :func:`learn_spread`."""
         half: Array = INTERVAL * np.hypot(self.still, self.moving * moved[:, None])
@@ -57,12 +63,12 @@ def learn_spread(left: Array, moved: Array, stretches: float, least: Array) -> S
     axis = 0 if len(least) == left.shape[1] else None
     if min(still.sum(), (~still).sum()) < FEWEST:
         half = np.maximum(_quantile(left, stretches, axis), least)
-        return Spread(half / INTERVAL, np.zeros_like(half))
+        return Spread.of(half, np.zeros_like(half))
     share = still.mean()
     half = np.maximum(_quantile(left[still], share * stretches, axis), least)
     rest = np.sqrt(np.maximum(left[~still] ** 2 - half**2, 0.0)) / moved[~still, None]
     more = _quantile(rest, (1.0 - share) * stretches, axis)
-    return Spread(half / INTERVAL, more / INTERVAL)
+    return Spread.of(half, more)
 
 
 def correction(parts: Sequence[Array], recordings: int) -> float:

@@ -305,7 +305,8 @@ class _Learner:
             count += len(self._held[0].dataset)
         features, left = self._features[target], left / texture
         least = features.scale if features.basis is None else np.zeros(1, np.float32)
-        spread = learn_spread(left, far, count * self._period_s / age_s, LEAST * least)
+        least = (LEAST * least).astype(np.float32)
+        spread = learn_spread(left.astype(np.float32), far, count * self._period_s / age_s, least)
         new = slice(len(error), None)
         return weight[1:], spread, left[new] / np.maximum(spread.half(far[new]), TINY)
 
