@@ -54,6 +54,13 @@ def add_parser(subparsers: Any) -> None:
         metavar='NAME',
         help='read these sensors raw instead of the latent, as a reference',
     )
+    parser.add_argument(
+        '--parts',
+        nargs='+',
+        default=('mean', 'std', 'mask'),
+        metavar='PART',
+        help='of the latent that are read: mean, std, mask, age (default: mean std mask)',
+    )
     parser.add_argument('--action', nargs='+', default=(), metavar='NAME', help='names of actions')
     parser.add_argument('--json', type=Path, help='write settings and returns to this file')
     parser.set_defaults(run=run)
@@ -93,7 +100,7 @@ def _observing(args: argparse.Namespace, env: Any) -> tuple[Any, dict[str, Any]]
 
     if args.sensor:
         return reading(env, args.sensor, args.rate)
-    return fusing(args.bundle, env, args.rate)
+    return fusing(args.bundle, env, args.rate, parts=tuple(args.parts))
 
 
 def _returns(args: argparse.Namespace, env: Any, observe: Any, policy: Any) -> dict[str, float]:

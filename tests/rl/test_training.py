@@ -56,8 +56,9 @@ def training_observer(folder: Path):
 
 def test_commands_train_and_judge(folder: Path, tmp_path: Path, capsys):
     words = ['--steps', '550', '--action', 'torque']
-    assert main(['train-policy', str(folder), *words]) == 0
+    assert main(['train-policy', str(folder), *words, '--parts', 'mean', 'mask']) == 0
     policy = load_policy(folder)
+    assert policy.spec.observation.parts == ('mean', 'mask')
     assert policy.spec.algorithm['steps'] == 550 and policy.spec.actions.names == ('torque',)
     assert {'all', 'without camera', 'random', 'zero'} <= set(policy.spec.returns)
     state = ['--sensor', 'joints', '--out', str(folder / 'policy' / 'true_state')]
@@ -98,6 +99,7 @@ def zero_return() -> float:
         (['--env', 'CartPole-v1', '--steps', '5'], 'a Dict of Box, one each'),
         (['--steps', '0'], 'give --steps of 1 or more'),
         (['--sensor', 'nose'], 'no sensor "nose"'),
+        (['--parts', 'median'], 'give some of mean, std, mask, age'),
     ],
 )
 def test_bad_options_are_one_line(folder: Path, words, message: str, capsys):
