@@ -273,6 +273,7 @@ def _stage(spec: Any, name: str, batch: int, precision: str, job: Job) -> Any:
     from mm_perception.data.dataset import Dataset
     from mm_perception.modalities import build_modality
     from mm_perception.model.distributions import DiagonalGaussian
+    from mm_perception.model.unimodal import SharedEncoding
     from mm_perception.spec import StageSpec, TrainingSpec
     from mm_perception.training.stages import TensorSource, top_stage, unimodal_stage
 
@@ -294,11 +295,14 @@ def _stage(spec: Any, name: str, batch: int, precision: str, job: Job) -> Any:
     source = TensorSource(dataset, torch.device(job.device))
     if name != 'top':
         return unimodal_stage(run, name, source)
+    sizes = {m.name: [m.latent_dim] * 2 + [m.shared_dim] * bool(m.shared_dim) for m in kept}
+    drawn = {
+        name: [torch.randn(batch, size, device=job.device) for size in each]
+        for name, each in sizes.items()
+    }
     posteriors = {
-        m.name: DiagonalGaussian(
-            *(torch.randn(batch, m.latent_dim, device=job.device) for _ in range(2))
-        )
-        for m in kept
+        name: (SharedEncoding if len(each) > 2 else DiagonalGaussian)(*each)
+        for name, each in drawn.items()
     }
     return top_stage(run, posteriors, source)
 

@@ -31,9 +31,6 @@ class ModalitySpec:
     :param latent_dim: size of the unimodal latent z_m; 0: found from the kind and the data.
     :param preprocessing: options of the kind; missing ones take the kind's defaults.
     :param network: ``type`` names the network pair, the rest are its options.
-    :param shared_dim: numbers in which a second encoder, which decodes nothing, tells what the
-        other modalities hold; they join the latent in the message to the joint encoder. 0: none.
-    :param shared_network: of that encoder, as ``network``; empty: the same.
     :param likelihood: gaussian, optimal_sigma, bernoulli or categorical; empty: by the kind.
     :param likelihood_weight: lambda of eq. 21 (bottom-level reconstruction).
     :param beta: weight of the unimodal KL divergence.
@@ -45,6 +42,9 @@ class ModalitySpec:
     :param message: ROS message type, default that of the kind.
     :param max_age_s: how long a value counts as fresh.
     :param frozen_s: how long the sensor may repeat exactly the same data; 0: as the node says.
+    :param shared_dim: numbers in which a second encoder, which decodes nothing, tells what the
+        other modalities hold; they join the latent in the message to the joint encoder. 0: none.
+    :param shared_network: of that encoder, as ``network``; empty: the same.
     """
 
     name: str
@@ -52,8 +52,6 @@ class ModalitySpec:
     latent_dim: int = 0
     preprocessing: Mapping[str, Any] = field(default_factory=dict)
     network: Mapping[str, Any] = field(default_factory=dict)
-    shared_dim: int = 0
-    shared_network: Mapping[str, Any] = field(default_factory=dict)
     likelihood: str = ''
     likelihood_weight: float = 1.0
     beta: float = 1.0
@@ -63,6 +61,8 @@ class ModalitySpec:
     message: str = ''
     max_age_s: float = 1.0
     frozen_s: float = 0.0
+    shared_dim: int = 0
+    shared_network: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
