@@ -40,6 +40,13 @@ def add_parser(subparsers: Any) -> None:
     parser.add_argument(
         '--rate', type=float, default=20.0, metavar='HZ', help='steps per second (default: 20)'
     )
+    _add_reading_options(parser)
+    parser.add_argument('--action', nargs='+', default=(), metavar='NAME', help='names of actions')
+    parser.add_argument('--json', type=Path, help='write settings and returns to this file')
+    parser.set_defaults(run=run)
+
+
+def _add_reading_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         '--dropout',
         type=float,
@@ -61,9 +68,6 @@ def add_parser(subparsers: Any) -> None:
         metavar='PART',
         help='of the latent that are read: mean, std, mask, age (default: mean std mask)',
     )
-    parser.add_argument('--action', nargs='+', default=(), metavar='NAME', help='names of actions')
-    parser.add_argument('--json', type=Path, help='write settings and returns to this file')
-    parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
