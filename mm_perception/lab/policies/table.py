@@ -37,7 +37,7 @@ from mm_perception.rl.pendulum import ID, MAX_TORQUE, RATE_HZ
 from mm_perception.rl.training import SacSettings, make_vector
 
 NEXUS = 'nexus'
-SEEDS, EPISODES = 3, 20
+SEEDS, EPISODES = 3, 50
 LIE_MOMENTS = (15,)
 DROPOUT, NO_DROPOUT = 'dropout', 'all sensors'
 TRAININGS = {DROPOUT: Failures(spells=RandomSpells()), NO_DROPOUT: Failures()}
