@@ -190,7 +190,10 @@ def test_heartbeat_misses_its_deadline_when_the_node_stands_still(
     robot.until(lambda: {'deadline', 'lease'} <= set(missed), 'missed heartbeats', 4.0)
     robot.run(1.0)
     stalling.node.process.send_signal(signal.SIGCONT)
-    stalling.until_well('after SIGSTOP')
+    beats.clear()
+    # A stopped reader may lose a sensor's shared memory (docs/reliability.md); ticks go on.
+    robot.until(lambda: len(beats) > 3, 'heartbeats after SIGCONT', 20.0)
+    robot.until(lambda: stalling.level() != ERROR, 'no alarm', 20.0)
     assert 'another thread' not in stalling.node.log, 'nothing hung: the process was stopped'
 
 
